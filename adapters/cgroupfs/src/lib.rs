@@ -1,0 +1,1 @@
+//! The cgroup port over the cgroup v2 file system.

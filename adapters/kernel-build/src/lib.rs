@@ -1,0 +1,1 @@
+//! Configures and builds a kernel tree with make.

@@ -1,0 +1,1 @@
+//! Kernel images kept under the XDG cache, written atomically.

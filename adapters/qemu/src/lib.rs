@@ -1,0 +1,1 @@
+//! The hypervisor port over qemu-system: software emulation and deterministic mode.

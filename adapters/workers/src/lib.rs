@@ -1,0 +1,1 @@
+//! The worker port over real forked processes.

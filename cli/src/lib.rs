@@ -1,0 +1,1 @@
+//! Test Linux schedulers like code: a VM-based test framework for sched_ext and EEVDF.

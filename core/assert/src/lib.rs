@@ -1,0 +1,1 @@
+//! Checks and verdicts: worker checks, claims, pass / fail / inconclusive / skip.

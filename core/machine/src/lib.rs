@@ -1,0 +1,1 @@
+//! What a virtual machine is to ktstr: its specification and the hypervisor port.

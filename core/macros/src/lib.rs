@@ -1,0 +1,1 @@
+//! The macros of ktstr: ktstr_test, derive(Claim), json!.

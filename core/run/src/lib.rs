@@ -1,0 +1,1 @@
+//! How a declared test becomes a run and a run becomes a result.

@@ -1,0 +1,1 @@
+//! Scenarios as data and the engine that plays them over ports.

@@ -1,0 +1,1 @@
+//! Framed, checksummed messages from a guest to its host.

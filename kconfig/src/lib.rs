@@ -1,0 +1,1 @@
+//! The kernel configuration fragment of the guest kernel: merge, hash, checks.
