@@ -1,0 +1,174 @@
+//! Things a step can do besides starting cgroups.
+
+use crate::CgroupDef;
+use ktstr_topology::{CpuSet, CpusetSpec};
+use ktstr_workload::{AffinityIntent, WorkSpec};
+
+/// One change to a running scenario, applied in order at a step's beginning.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Op {
+    /// Makes an empty cgroup.
+    AddCgroup {
+        /// Its name.
+        name: String,
+    },
+    /// Makes a cgroup with all that its definition says and starts its workers.
+    AddCgroupDef(Box<CgroupDef>),
+    /// Stops the workers of a cgroup and removes it. A missing one is fine.
+    RemoveCgroup {
+        /// Its name.
+        name: String,
+    },
+    /// Stops the workers of a cgroup and leaves it.
+    StopCgroup {
+        /// Its name.
+        name: String,
+    },
+    /// Changes a cgroup's CPUs.
+    SetCpuset {
+        /// Its name.
+        name: String,
+        /// The new CPUs.
+        cpus: CpusetSpec,
+    },
+    /// Gives a cgroup its parent's CPUs again.
+    ClearCpuset {
+        /// Its name.
+        name: String,
+    },
+    /// Exchanges the CPUs of two cgroups.
+    SwapCpusets {
+        /// One.
+        a: String,
+        /// The other.
+        b: String,
+    },
+    /// Starts more workers in a cgroup.
+    Spawn {
+        /// Its name.
+        name: String,
+        /// The workers; a work type override never applies.
+        work: Box<WorkSpec>,
+    },
+    /// Starts workers in the runner's own cgroup, as a load beside the test's.
+    SpawnHost {
+        /// The workers.
+        work: Box<WorkSpec>,
+    },
+    /// Changes the affinity of all workers of a cgroup.
+    SetAffinity {
+        /// Its name.
+        name: String,
+        /// The new affinity.
+        affinity: AffinityIntent,
+    },
+    /// Moves all tasks of one cgroup to another.
+    MoveAllTasks {
+        /// From here.
+        from: String,
+        /// To there.
+        to: String,
+    },
+    /// Freezes a cgroup.
+    FreezeCgroup {
+        /// Its name.
+        name: String,
+    },
+    /// Thaws a cgroup.
+    UnfreezeCgroup {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Op {
+    /// [`Op::AddCgroup`].
+    pub fn add_cgroup(name: impl Into<String>) -> Self {
+        Self::AddCgroup { name: name.into() }
+    }
+
+    /// [`Op::AddCgroupDef`].
+    pub fn add_cgroup_def(def: CgroupDef) -> Self {
+        Self::AddCgroupDef(Box::new(def))
+    }
+
+    /// [`Op::RemoveCgroup`].
+    pub fn remove_cgroup(name: impl Into<String>) -> Self {
+        Self::RemoveCgroup { name: name.into() }
+    }
+
+    /// [`Op::StopCgroup`].
+    pub fn stop_cgroup(name: impl Into<String>) -> Self {
+        Self::StopCgroup { name: name.into() }
+    }
+
+    /// [`Op::SetCpuset`].
+    pub fn set_cpuset(name: impl Into<String>, cpus: CpusetSpec) -> Self {
+        Self::SetCpuset { name: name.into(), cpus }
+    }
+
+    /// [`Op::SetCpuset`] with these very CPUs.
+    pub fn set_cpuset_exact(name: impl Into<String>, cpus: CpuSet) -> Self {
+        Self::set_cpuset(name, CpusetSpec::Exact(cpus))
+    }
+
+    /// [`Op::ClearCpuset`].
+    pub fn clear_cpuset(name: impl Into<String>) -> Self {
+        Self::ClearCpuset { name: name.into() }
+    }
+
+    /// [`Op::SwapCpusets`].
+    pub fn swap_cpusets(a: impl Into<String>, b: impl Into<String>) -> Self {
+        Self::SwapCpusets { a: a.into(), b: b.into() }
+    }
+
+    /// [`Op::Spawn`].
+    pub fn spawn(name: impl Into<String>, work: WorkSpec) -> Self {
+        Self::Spawn { name: name.into(), work: Box::new(work) }
+    }
+
+    /// [`Op::SpawnHost`].
+    pub fn spawn_host(work: WorkSpec) -> Self {
+        Self::SpawnHost { work: Box::new(work) }
+    }
+
+    /// [`Op::SetAffinity`].
+    pub fn set_affinity(name: impl Into<String>, affinity: AffinityIntent) -> Self {
+        Self::SetAffinity { name: name.into(), affinity }
+    }
+
+    /// [`Op::MoveAllTasks`].
+    pub fn move_all_tasks(from: impl Into<String>, to: impl Into<String>) -> Self {
+        Self::MoveAllTasks { from: from.into(), to: to.into() }
+    }
+
+    /// [`Op::FreezeCgroup`].
+    pub fn freeze_cgroup(name: impl Into<String>) -> Self {
+        Self::FreezeCgroup { name: name.into() }
+    }
+
+    /// [`Op::UnfreezeCgroup`].
+    pub fn unfreeze_cgroup(name: impl Into<String>) -> Self {
+        Self::UnfreezeCgroup { name: name.into() }
+    }
+
+    /// The op's kind, as the timeline names it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::AddCgroup { .. } => "AddCgroup",
+            Self::AddCgroupDef(_) => "AddCgroupDef",
+            Self::RemoveCgroup { .. } => "RemoveCgroup",
+            Self::StopCgroup { .. } => "StopCgroup",
+            Self::SetCpuset { .. } => "SetCpuset",
+            Self::ClearCpuset { .. } => "ClearCpuset",
+            Self::SwapCpusets { .. } => "SwapCpusets",
+            Self::Spawn { .. } => "Spawn",
+            Self::SpawnHost { .. } => "SpawnHost",
+            Self::SetAffinity { .. } => "SetAffinity",
+            Self::MoveAllTasks { .. } => "MoveAllTasks",
+            Self::FreezeCgroup { .. } => "FreezeCgroup",
+            Self::UnfreezeCgroup { .. } => "UnfreezeCgroup",
+        }
+    }
+}
