@@ -1,1 +1,20 @@
-//! What a virtual machine is to ktstr: its specification and the hypervisor port.
+//! What a virtual machine is to ktstr: its specification, what it says while it
+//! runs, and the port that boots it.
+//!
+//! Adapters implement [`Hypervisor`] and [`Vm`]: `adapters/qemu` for the modes
+//! `tcg` and `deterministic`, `adapters/kvm` for `kvm`. This crate knows nothing
+//! of tests; it names no process and opens no file.
+
+mod accel;
+mod cmdline;
+mod console;
+mod error;
+pub mod ports;
+mod spec;
+
+pub use accel::{Accel, AccelChoice, UnknownAccel};
+pub use cmdline::{CommandLine, CommandLineError};
+pub use console::ConsoleTail;
+pub use error::MachineError;
+pub use ports::{Hypervisor, PhysicalMemory, Template, Vm, VmEvent, VmExit, VcpuRegisters};
+pub use spec::{Blob, MachineSpec, memory_floor_mib};

@@ -1,0 +1,82 @@
+//! What can go wrong with a machine.
+
+use crate::Accel;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A machine that could not be started, asked or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The hypervisor program is not installed.
+    #[error("looking for {program}: not found{searched}; install it: {remedy}")]
+    Missing {
+        /// Such as `qemu-system-x86_64`.
+        program: String,
+        /// Empty, or ` in …`.
+        searched: String,
+        /// The one command that installs it.
+        remedy: String,
+    },
+    /// The kernel image can't be read or is none.
+    #[error("opening kernel image {path}: {why}; {remedy}")]
+    Kernel {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A machine that this hypervisor can't make.
+    #[error("making a machine under {accel}: {what}")]
+    Unsupported {
+        /// The mode.
+        accel: Accel,
+        /// What it can't do and what to do instead.
+        what: String,
+    },
+    /// The topology makes no sense.
+    #[error(transparent)]
+    Topology(#[from] ktstr_topology::TopologyError),
+    /// The kernel command line makes no sense.
+    #[error(transparent)]
+    CommandLine(#[from] crate::CommandLineError),
+    /// An operating system call failed.
+    #[error("{doing}: {source}")]
+    Os {
+        /// What was being done, with what.
+        doing: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The hypervisor gave an answer that makes no sense, or refused.
+    #[error("{doing}: the hypervisor answered {answer}")]
+    Refused {
+        /// What was being done.
+        doing: String,
+        /// Its answer.
+        answer: String,
+    },
+    /// The hypervisor did not answer in time.
+    #[error("{doing}: no answer from the hypervisor within {after:?}")]
+    NoAnswer {
+        /// What was being done.
+        doing: String,
+        /// How long we waited.
+        after: Duration,
+    },
+    /// The machine is gone already.
+    #[error("{doing}: the machine has ended already")]
+    Gone {
+        /// What was being done.
+        doing: String,
+    },
+}
+
+impl MachineError {
+    /// An [`Os`](Self::Os) error, for `map_err`.
+    pub fn os(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Os { doing, source }
+    }
+}

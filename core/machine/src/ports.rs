@@ -1,0 +1,132 @@
+//! The hypervisor port.
+
+use crate::{Accel, MachineError, MachineSpec};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Boots machines of one or several modes.
+pub trait Hypervisor: Send + Sync {
+    /// What it is called in messages, such as `QEMU 7.2.0`.
+    fn describe(&self) -> Result<String, MachineError>;
+
+    /// Starts a machine. Returns once it runs, not once it has booted.
+    fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Vm>, MachineError>;
+
+    /// Boots a machine to where its PID 1 waits for work, and saves it.
+    ///
+    /// `None` when this hypervisor has no templates: boot instead.
+    fn prepare(&self, spec: &MachineSpec) -> Result<Option<Template>, MachineError> {
+        let _ = spec;
+        Ok(None)
+    }
+
+    /// Resumes a private copy of a saved machine and gives it its work.
+    fn resume(&self, template: &Template, spec: &MachineSpec) -> Result<Box<dyn Vm>, MachineError> {
+        let _ = template;
+        Err(MachineError::Unsupported { accel: spec.accel, what: "no templates here; boot instead".to_string() })
+    }
+}
+
+/// A saved machine, as the hypervisor that saved it knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    /// Hash over everything that went into it.
+    pub key: String,
+    /// Where it is kept.
+    pub dir: std::path::PathBuf,
+}
+
+/// A running machine. Dropping it ends it, and nothing of it outlives the
+/// process that booted it.
+pub trait Vm: Send {
+    /// The next thing that happened; `None` when nothing did for `timeout`.
+    ///
+    /// After [`VmEvent::Exited`] there are no more.
+    fn next_event(&mut self, timeout: Duration) -> Result<Option<VmEvent>, MachineError>;
+
+    /// Stops all vCPUs; guest time stands still in deterministic mode.
+    fn pause(&mut self) -> Result<(), MachineError>;
+
+    /// Lets them run again.
+    fn resume(&mut self) -> Result<(), MachineError>;
+
+    /// Registers of every vCPU, of a paused machine.
+    fn registers(&mut self) -> Result<Vec<VcpuRegisters>, MachineError>;
+
+    /// Writes an ELF core of guest-physical memory to a file.
+    fn dump(&mut self, path: &Path) -> Result<(), MachineError>;
+
+    /// Guest RAM, as the host can read it while the guest runs.
+    fn memory(&self) -> Arc<dyn PhysicalMemory>;
+
+    /// Ends the machine at once.
+    fn kill(&mut self) -> Result<(), MachineError>;
+
+    /// Time from the start of the machine until the guest first ran code or the
+    /// hypervisor was ready for it, where known.
+    fn setup_time(&self) -> Option<Duration>;
+}
+
+/// What a machine says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VmEvent {
+    /// Bytes from the console.
+    Console(Vec<u8>),
+    /// Bytes from the data port.
+    Data(Vec<u8>),
+    /// It ended.
+    Exited(VmExit),
+}
+
+/// Why a machine ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VmExit {
+    /// The guest powered off.
+    PowerOff,
+    /// The guest asked for a reset; we boot without reboot, so this is a kernel
+    /// panic or a `reboot` call.
+    Reset,
+    /// We ended it.
+    Stopped,
+    /// The hypervisor was killed by a signal.
+    Killed {
+        /// Signal number.
+        signal: i32,
+        /// The end of what it printed.
+        stderr: String,
+    },
+    /// The hypervisor gave up.
+    Failed {
+        /// Its exit code.
+        code: i32,
+        /// The end of what it printed.
+        stderr: String,
+    },
+}
+
+/// Some registers of one vCPU.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VcpuRegisters {
+    /// vCPU number.
+    pub cpu: u32,
+    /// Instruction pointer.
+    pub ip: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Page-table root (x86: CR3).
+    pub page_table: u64,
+    /// True when halted.
+    pub halted: bool,
+}
+
+/// Guest-physical memory that can be read while the guest runs.
+pub trait PhysicalMemory: Send + Sync {
+    /// Fills `buffer` from guest-physical address `address`.
+    ///
+    /// False when any of it lies outside RAM; the buffer is then unspecified.
+    fn read(&self, address: u64, buffer: &mut [u8]) -> bool;
+
+    /// `(start, length)` of each RAM region in bytes, ascending.
+    fn regions(&self) -> Vec<(u64, u64)>;
+}
