@@ -9,16 +9,24 @@
 
 mod cpulist;
 mod cpuset;
+mod cpuset_spec;
 mod error;
 mod label;
 mod numa;
+mod parts;
+mod presets;
+mod test_topology;
 mod topology;
 mod validate;
 
 pub use cpulist::{CpuListError, MAX_CPU, parse_cpu_list, parse_cpu_list_lenient};
 pub use cpuset::CpuSet;
+pub use cpuset_spec::{CpusetError, CpusetSpec};
 pub use error::TopologyError;
 pub use numa::{CacheAssociativity, CacheWritePolicy, MemSideCache, NumaDistance, NumaNode};
+pub use parts::{PartKind, PartsError, TopologyParts};
+pub use presets::{PRESETS, Preset};
+pub use test_topology::{LlcInfo, NodeInfo, NodeMemInfo, TestTopology};
 pub use topology::Topology;
 pub use validate::{MAX_CPUS, MAX_NUMA_NODES, MAX_THREADS_PER_CORE};
 
