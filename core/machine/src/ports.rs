@@ -1,6 +1,6 @@
 //! The hypervisor port.
 
-use crate::{Accel, MachineError, MachineSpec};
+use crate::{MachineError, MachineSpec};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

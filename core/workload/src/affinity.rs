@@ -147,7 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn topo(llcs: u32, cores: u32, threads: u32) -> TestTopology {
-        TestTopology::from_vm_topology(&Topology::new(1, llcs, cores, threads).unwrap())
+        TestTopology::from_vm_topology(&Topology::new(1, llcs, cores, threads).unwrap()).unwrap()
     }
 
     fn cpus(list: &str) -> CpuSet {

@@ -1,0 +1,204 @@
+//! The QEMU command line of a machine.
+//!
+//! Everything is a function of the specification and of descriptor numbers, so
+//! that it can be looked at in a snapshot.
+
+use ktstr_machine::{Accel, CommandLine, MachineError, MachineSpec};
+use ktstr_topology::Topology;
+use std::os::fd::RawFd;
+
+/// Most vCPUs that q35 takes without an IOMMU (8-bit APIC ids).
+const MAX_VCPUS: u32 = 255;
+
+/// Descriptor numbers as the child inherits them.
+#[derive(Debug, Clone)]
+pub(crate) struct ChildFds {
+    /// One memfd a NUMA node.
+    pub(crate) ram: Vec<RawFd>,
+    pub(crate) initramfs: RawFd,
+    pub(crate) console: RawFd,
+    pub(crate) data: RawFd,
+    pub(crate) qmp: RawFd,
+}
+
+/// All arguments after the program's name.
+pub(crate) fn build(spec: &MachineSpec, fds: &ChildFds) -> Result<Vec<String>, MachineError> {
+    let topology = &spec.topology;
+    check_limits(spec)?;
+    let mut args: Vec<String> = Vec::new();
+    let mut add = |flag: &str, value: String| args.extend([flag.to_string(), value]);
+    machine(spec, &mut add);
+    cpus(topology, &mut add);
+    memory(spec, fds, &mut add)?;
+    distances(topology, &mut add);
+    add("-kernel", spec.kernel.display().to_string());
+    add("-initrd", fd_path(fds.initramfs));
+    add("-append", command_line(spec)?);
+    channels(fds, &mut add);
+    args.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
+    args.extend(["-display", "none"].map(String::from));
+    Ok(args)
+}
+
+fn check_limits(spec: &MachineSpec) -> Result<(), MachineError> {
+    spec.topology.validate()?;
+    let unsupported = |what: String| Err(MachineError::Unsupported { accel: spec.accel, what });
+    let cpus = spec.topology.total_cpus();
+    if cpus > MAX_VCPUS {
+        return unsupported(format!("{cpus} vCPUs asked for, at most {MAX_VCPUS} under QEMU; use fewer LLCs or cores"));
+    }
+    let attributed = |n: &ktstr_topology::NumaNode| {
+        n.latency_ns.is_some() || n.bandwidth_mbs.is_some() || n.mem_side_cache.is_some()
+    };
+    if spec.topology.nodes.iter().flat_map(|n| n.iter()).any(attributed) {
+        return unsupported(
+            "latency, bandwidth and memory-side caches of a node (ACPI HMAT) are not passed on under QEMU; \
+             leave them out or use kvm"
+                .to_string(),
+        );
+    }
+    Ok(())
+}
+
+fn machine(spec: &MachineSpec, add: &mut impl FnMut(&str, String)) {
+    add("-machine", "q35,usb=off,sata=off,smbus=off,vmport=off".to_string());
+    match spec.accel {
+        Accel::Deterministic => {
+            add("-accel", "tcg,thread=single".to_string());
+            // One instruction is one nanosecond of guest time; idle time is skipped.
+            add("-icount", "shift=0,sleep=off,align=off".to_string());
+            add("-rtc", "base=2026-01-01T00:00:00,clock=vm".to_string());
+            add("-seed", spec.seed.to_string());
+            // The host's entropy would differ from run to run.
+            add("-cpu", "max,-rdrand,-rdseed".to_string());
+        }
+        Accel::Tcg | Accel::Kvm => {
+            add("-accel", "tcg,thread=multi".to_string());
+            add("-cpu", "max".to_string());
+        }
+    }
+}
+
+/// One socket an LLC: QEMU shares the L3 among a socket's cores, and Linux takes
+/// LLC and package ids from there on Intel and AMD models alike.
+fn cpus(topology: &Topology, add: &mut impl FnMut(&str, String)) {
+    let (llcs, cores, threads) = (topology.num_llcs(), topology.cores_per_llc, topology.threads_per_core);
+    let total = topology.total_cpus();
+    add("-smp", format!("cpus={total},sockets={llcs},cores={cores},threads={threads},maxcpus={total}"));
+}
+
+fn memory(
+    spec: &MachineSpec,
+    fds: &ChildFds,
+    add: &mut impl FnMut(&str, String),
+) -> Result<(), MachineError> {
+    add("-m", format!("{}M", spec.memory_mib));
+    for (node, mib) in spec.topology.node_memory_mib(spec.memory_mib)?.into_iter().enumerate() {
+        let path = fd_path(fds.ram[node]);
+        add("-object", format!("memory-backend-file,id=ram{node},size={mib}M,mem-path={path},share=on"));
+        add("-numa", format!("node,nodeid={node},memdev=ram{node}"));
+        for llc in spec.topology.llcs_in_node(node as u32) {
+            add("-numa", format!("cpu,node-id={node},socket-id={llc}"));
+        }
+    }
+    Ok(())
+}
+
+fn distances(topology: &Topology, add: &mut impl FnMut(&str, String)) {
+    let nodes = topology.num_numa_nodes();
+    for src in 0..nodes {
+        for dst in (0..nodes).filter(|d| *d != src) {
+            add("-numa", format!("dist,src={src},dst={dst},val={}", topology.distance(src, dst)));
+        }
+    }
+}
+
+fn channels(fds: &ChildFds, add: &mut impl FnMut(&str, String)) {
+    add("-add-fd", format!("fd={},set=1,opaque=console", fds.console));
+    add("-chardev", "file,id=console,path=/dev/fdset/1,append=on".to_string());
+    add("-serial", "chardev:console".to_string());
+    add("-add-fd", format!("fd={},set=2,opaque=data", fds.data));
+    add("-chardev", "file,id=data,path=/dev/fdset/2,append=on".to_string());
+    // Without ioeventfd a kick is served by the vCPU itself, at a guest-determined
+    // instant; with it the main loop would serve it whenever the host gets there.
+    add("-device", "virtio-serial-pci,ioeventfd=off,max_ports=2".to_string());
+    add("-device", "virtserialport,chardev=data,name=ktstr.data,nr=1".to_string());
+    add("-chardev", format!("socket,id=qmp,fd={}", fds.qmp));
+    add("-mon", "chardev=qmp,mode=control".to_string());
+}
+
+fn fd_path(fd: RawFd) -> String {
+    format!("/proc/self/fd/{fd}")
+}
+
+/// Our own arguments, then the test's.
+fn command_line(spec: &MachineSpec) -> Result<String, MachineError> {
+    let mut line = CommandLine::new();
+    line.extend(["console=ttyS0", "rdinit=/init", "panic=-1", "reboot=t"])?;
+    // The emulated TSC is as steady as the host's; the kernel can't know and
+    // would spend half a second on checking.
+    line.extend(["tsc=reliable", "no_timer_check"])?;
+    // Speculation barriers are only cost under emulation.
+    line.extend(["mitigations=off", "nokaslr"])?;
+    if spec.verbose {
+        line.extend(["loglevel=7", "earlyprintk=serial"])?;
+    } else {
+        line.push("loglevel=0")?;
+    }
+    let ours = line.render()?;
+    let theirs = spec.cmdline.render()?;
+    Ok(if theirs.is_empty() { ours } else { format!("{ours} {theirs}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ktstr_topology::NumaNode;
+
+    fn spec(topology: Topology, accel: Accel) -> MachineSpec {
+        MachineSpec {
+            kernel: "/k/bzImage".into(),
+            initramfs: Vec::new(),
+            cmdline: CommandLine::new(),
+            topology,
+            memory_mib: 512,
+            accel,
+            seed: 7,
+            verbose: false,
+        }
+    }
+
+    fn fds() -> ChildFds {
+        ChildFds { ram: vec![10, 11], initramfs: 20, console: 21, data: 22, qmp: 23 }
+    }
+
+    fn lines(spec: &MachineSpec) -> String {
+        build(spec, &fds()).unwrap().join("\n").replace("\n-", "\n\n-")
+    }
+
+    #[test]
+    fn two_nodes_in_emulation() {
+        insta::assert_snapshot!(lines(&spec(Topology::uniform(2, 4, 2, 2), Accel::Tcg)));
+    }
+
+    #[test]
+    fn deterministic_mode_takes_nothing_from_the_host() {
+        insta::assert_snapshot!(lines(&spec(Topology::uniform(1, 1, 2, 1), Accel::Deterministic)));
+    }
+
+    #[test]
+    fn a_memory_only_node_has_no_cpu() {
+        let nodes = [NumaNode::new(1), NumaNode::memory_only(128)];
+        let args = lines(&spec(Topology::with_nodes(2, 1, &nodes).unwrap(), Accel::Tcg));
+        assert!(args.contains("node,nodeid=1,memdev=ram1") && !args.contains("cpu,node-id=1"), "{args}");
+    }
+
+    #[test]
+    fn what_qemu_can_not_do_is_refused() {
+        let err = build(&spec(Topology::uniform(1, 8, 32, 1), Accel::Tcg), &fds()).unwrap_err();
+        assert!(err.to_string().contains("256 vCPUs"), "{err}");
+        let nodes = [NumaNode::new(1).with_latency_ns(80)];
+        let err = build(&spec(Topology::with_nodes(2, 1, &nodes).unwrap(), Accel::Tcg), &fds()).unwrap_err();
+        assert!(err.to_string().contains("HMAT"), "{err}");
+    }
+}

@@ -1,0 +1,107 @@
+//! The descriptors that a machine's process inherits.
+
+use crate::args::ChildFds;
+use ktstr_machine::{Blob, MachineError, MachineSpec};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+/// Room for a burst of guest output while we are not scheduled; best effort, an
+/// unprivileged user's limit is 1 MiB as well (`/proc/sys/fs/pipe-max-size`).
+const PIPE_BYTES: i32 = 1 << 20;
+
+/// Our ends and the child's ends of everything a machine is connected to.
+pub(crate) struct Channels {
+    pub(crate) console: File,
+    pub(crate) data: File,
+    pub(crate) qmp: UnixStream,
+    /// RAM of each NUMA node with its size in bytes.
+    pub(crate) ram: Vec<(Arc<File>, u64)>,
+    child: ChildEnds,
+}
+
+struct ChildEnds {
+    initramfs: File,
+    console: OwnedFd,
+    data: OwnedFd,
+    qmp: UnixStream,
+}
+
+impl Channels {
+    /// Creates all of them; every descriptor is close-on-exec until the child
+    /// clears the flag for its own.
+    pub(crate) fn create(spec: &MachineSpec) -> Result<Self, MachineError> {
+        let mut ram = Vec::new();
+        for (node, mib) in spec.topology.node_memory_mib(spec.memory_mib)?.into_iter().enumerate() {
+            let bytes = mib << 20;
+            ram.push((Arc::new(sized_memfd(&format!("ktstr-ram{node}"), bytes)?), bytes));
+        }
+        let initramfs = initramfs_file(&spec.initramfs)?;
+        let (console, child_console) = pipe("console")?;
+        let (data, child_data) = pipe("data port")?;
+        let (qmp, child_qmp) = UnixStream::pair().map_err(MachineError::os("making a socket pair for QMP"))?;
+        let child = ChildEnds { initramfs, console: child_console, data: child_data, qmp: child_qmp };
+        Ok(Self { console, data, qmp, ram, child })
+    }
+
+    /// The numbers that the child sees.
+    pub(crate) fn child_fds(&self) -> ChildFds {
+        ChildFds {
+            ram: self.ram.iter().map(|(f, _)| f.as_raw_fd()).collect(),
+            initramfs: self.child.initramfs.as_raw_fd(),
+            console: self.child.console.as_raw_fd(),
+            data: self.child.data.as_raw_fd(),
+            qmp: self.child.qmp.as_raw_fd(),
+        }
+    }
+
+    /// Closes the child's ends here, so that our ends see its death.
+    pub(crate) fn close_child_ends(self) -> (File, File, UnixStream) {
+        (self.console, self.data, self.qmp)
+    }
+}
+
+impl ChildFds {
+    /// All numbers, for clearing close-on-exec.
+    pub(crate) fn all(&self) -> Vec<RawFd> {
+        let mut all = self.ram.clone();
+        all.extend([self.initramfs, self.console, self.data, self.qmp]);
+        all
+    }
+}
+
+fn sized_memfd(name: &str, bytes: u64) -> Result<File, MachineError> {
+    let doing = || format!("reserving {} MiB for {name}", bytes >> 20);
+    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC).map_err(|e| MachineError::os(doing())(e.into()))?;
+    let file = File::from(fd);
+    file.set_len(bytes).map_err(MachineError::os(doing()))?;
+    Ok(file)
+}
+
+fn initramfs_file(parts: &[Blob]) -> Result<File, MachineError> {
+    let mut file = sized_memfd("ktstr-initramfs", 0)?;
+    for part in parts {
+        match part {
+            Blob::Bytes(bytes) => file.write_all(bytes).map_err(MachineError::os("writing the initramfs"))?,
+            Blob::File(path) => {
+                let doing = || format!("copying {} into the initramfs", path.display());
+                let mut source = File::open(path).map_err(MachineError::os(doing()))?;
+                io::copy(&mut source, &mut file).map_err(MachineError::os(doing()))?;
+            }
+        }
+    }
+    Ok(file)
+}
+
+/// `(our reading end, the child's writing end)`.
+fn pipe(what: &str) -> Result<(File, OwnedFd), MachineError> {
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
+        .map_err(|e| MachineError::os(format!("making a pipe for the {what}"))(e.into()))?;
+    // A smaller pipe works too; the guest then waits for us more often.
+    let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+    Ok((File::from(reader), writer))
+}

@@ -1,0 +1,89 @@
+//! Finding QEMU, and booting machines with it.
+
+use crate::vm::QemuVm;
+use ktstr_machine::{Accel, Hypervisor, MachineError, MachineSpec, Vm};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const PROGRAM: &str = "qemu-system-x86_64";
+const REMEDY: &str = "apt-get install --no-install-recommends qemu-system-x86";
+
+/// A QEMU that boots machines in the modes `tcg` and `deterministic`.
+#[derive(Debug, Clone)]
+pub struct Qemu {
+    program: PathBuf,
+}
+
+impl Qemu {
+    /// The QEMU at `chosen` (a user's choice), else the first
+    /// `qemu-system-x86_64` in the directories of `path` (as `$PATH` lists them).
+    pub fn find(chosen: Option<&Path>, path: Option<&str>) -> Result<Self, MachineError> {
+        let missing = |program: String, searched: String| MachineError::Missing {
+            program,
+            searched,
+            remedy: REMEDY.to_string(),
+        };
+        if let Some(program) = chosen {
+            return if program.is_file() {
+                Ok(Self { program: program.to_path_buf() })
+            } else {
+                Err(missing(program.display().to_string(), " (named by KTSTR_QEMU)".to_string()))
+            };
+        }
+        let path = path.unwrap_or_default();
+        path.split(':')
+            .filter(|dir| !dir.is_empty())
+            .map(|dir| Path::new(dir).join(PROGRAM))
+            .find(|p| p.is_file())
+            .map(|program| Self { program })
+            .ok_or_else(|| missing(PROGRAM.to_string(), format!(" in PATH={path}")))
+    }
+
+    /// The program that is run.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+}
+
+impl Hypervisor for Qemu {
+    fn describe(&self) -> Result<String, MachineError> {
+        let doing = || format!("running {} --version", self.program.display());
+        let output = Command::new(&self.program).arg("--version").output().map_err(MachineError::os(doing()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        match text.split_whitespace().skip_while(|w| *w != "version").nth(1) {
+            Some(version) => Ok(format!("QEMU {version}")),
+            None => Err(MachineError::Refused { doing: doing(), answer: format!("{:?}", text.trim()) }),
+        }
+    }
+
+    fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Vm>, MachineError> {
+        if spec.accel == Accel::Kvm {
+            return Err(MachineError::Unsupported {
+                accel: spec.accel,
+                what: "QEMU serves the modes tcg and deterministic; kvm is served by the VMM of our own".to_string(),
+            });
+        }
+        Ok(Box::new(QemuVm::start(&self.program, spec)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_qemu_says_where_it_was_sought_and_how_to_install_it() {
+        let text = Qemu::find(None, Some("/nonexistent")).unwrap_err().to_string();
+        assert!(text.contains("PATH=/nonexistent") && text.contains("apt-get install"), "{text}");
+        let text = Qemu::find(Some(Path::new("/no/qemu")), None).unwrap_err().to_string();
+        assert!(text.contains("/no/qemu") && text.contains("KTSTR_QEMU"), "{text}");
+    }
+
+    #[test]
+    fn the_first_directory_of_the_path_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(PROGRAM), "").unwrap();
+        let path = format!("/nonexistent:{}", dir.path().display());
+        assert_eq!(Qemu::find(None, Some(&path)).unwrap().program(), dir.path().join(PROGRAM));
+    }
+}

@@ -1,0 +1,166 @@
+//! QMP, QEMU's control protocol (docs/interop/qmp-spec.rst): JSON objects, one a
+//! line. Only what a machine needs: the handshake, commands by id, and why the
+//! guest shut down.
+
+use ktstr_machine::MachineError;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+pub(crate) const HANDSHAKE: &str = "{\"execute\":\"qmp_capabilities\",\"id\":0}\n";
+const HANDSHAKE_ID: u64 = 0;
+const MAX_LINE: usize = 4 << 20;
+
+/// Why the guest shut down (`ShutdownCause`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shutdown {
+    PowerOff,
+    Reset,
+    Host,
+}
+
+/// A line from QEMU.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Inbound {
+    Greeting,
+    Reply(Reply),
+    Shutdown(Shutdown),
+    Other,
+}
+
+/// The answer to a command.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Reply {
+    id: u64,
+    result: Result<Value, String>,
+}
+
+/// Cuts a byte stream into messages. A line over 4 MiB is dropped.
+#[derive(Default)]
+pub(crate) struct Lines(Vec<u8>);
+
+impl Lines {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+        if self.0.len() > MAX_LINE {
+            self.0.clear();
+        }
+    }
+
+    pub(crate) fn next(&mut self) -> Option<Inbound> {
+        let end = self.0.iter().position(|b| *b == b'\n')?;
+        let line: Vec<u8> = self.0.drain(..=end).collect();
+        Some(serde_json::from_slice(&line).map_or(Inbound::Other, |v| classify(&v)))
+    }
+}
+
+fn classify(message: &Value) -> Inbound {
+    if message.get("QMP").is_some() {
+        return Inbound::Greeting;
+    }
+    if let Some(id) = message.get("id").and_then(Value::as_u64) {
+        let result = match message.get("error") {
+            Some(error) => Err(error.to_string()),
+            None => Ok(message.get("return").cloned().unwrap_or(Value::Null)),
+        };
+        return Inbound::Reply(Reply { id, result });
+    }
+    if message["event"] == "SHUTDOWN" {
+        return Inbound::Shutdown(match message["data"]["reason"].as_str().unwrap_or_default() {
+            "guest-shutdown" => Shutdown::PowerOff,
+            "guest-reset" | "guest-panic" | "subsystem-reset" => Shutdown::Reset,
+            _ => Shutdown::Host,
+        });
+    }
+    Inbound::Other
+}
+
+/// Sends commands and waits for their answers.
+pub(crate) struct Client {
+    socket: UnixStream,
+    replies: Receiver<Reply>,
+    last_id: u64,
+    greeted: bool,
+}
+
+impl Client {
+    pub(crate) fn new(socket: UnixStream, replies: Receiver<Reply>) -> Self {
+        Self { socket, replies, last_id: HANDSHAKE_ID, greeted: false }
+    }
+
+    /// Runs a command and returns its `return` value.
+    pub(crate) fn execute(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        timeout: Duration,
+    ) -> Result<Value, MachineError> {
+        let doing = || format!("QMP command {command}");
+        let deadline = Instant::now() + timeout;
+        if !self.greeted {
+            // Commands before the handshake are refused.
+            self.wait(HANDSHAKE_ID, deadline, timeout, &doing)?;
+            self.greeted = true;
+        }
+        self.last_id += 1;
+        let id = self.last_id;
+        let line = format!("{}\n", json!({ "execute": command, "arguments": arguments, "id": id }));
+        self.socket.write_all(line.as_bytes()).map_err(|_| MachineError::Gone { doing: doing() })?;
+        self.wait(id, deadline, timeout, &doing)
+    }
+
+    fn wait(
+        &self,
+        id: u64,
+        deadline: Instant,
+        timeout: Duration,
+        doing: &dyn Fn() -> String,
+    ) -> Result<Value, MachineError> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.replies.recv_timeout(left) {
+                // The answer of a command that we stopped waiting for.
+                Ok(reply) if reply.id != id => {}
+                Ok(reply) => {
+                    return reply
+                        .result
+                        .map_err(|answer| MachineError::Refused { doing: doing(), answer });
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(MachineError::NoAnswer { doing: doing(), after: timeout });
+                }
+                Err(RecvTimeoutError::Disconnected) => return Err(MachineError::Gone { doing: doing() }),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_told_apart() {
+        let mut lines = Lines::default();
+        lines.push(b"{\"QMP\": {}}\r\n{\"return\": {}, \"id\": 3}\n{\"error\": {\"class\":\"X\"}, \"id\": 4}\n{\"ev");
+        lines.push(b"ent\": \"SHUTDOWN\", \"data\": {\"guest\": true, \"reason\": \"guest-reset\"}}\nnonsense\n");
+        assert_eq!(lines.next(), Some(Inbound::Greeting));
+        assert_eq!(lines.next(), Some(Inbound::Reply(Reply { id: 3, result: Ok(json!({})) })));
+        let error = "{\"class\":\"X\"}".to_string();
+        assert_eq!(lines.next(), Some(Inbound::Reply(Reply { id: 4, result: Err(error) })));
+        assert_eq!(lines.next(), Some(Inbound::Shutdown(Shutdown::Reset)));
+        assert_eq!(lines.next(), Some(Inbound::Other));
+        assert_eq!(lines.next(), None);
+    }
+
+    #[test]
+    fn an_endless_line_does_not_fill_memory() {
+        let mut lines = Lines::default();
+        for _ in 0..10 {
+            lines.push(&vec![b'x'; 1 << 20]);
+        }
+        assert!(lines.0.len() <= MAX_LINE);
+    }
+}

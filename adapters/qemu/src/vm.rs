@@ -1,0 +1,147 @@
+//! A running machine.
+
+use crate::fds::Channels;
+use crate::memory::GuestRam;
+use crate::process::{Service, Shared, kill};
+use crate::{args, kernel_image, qmp, registers};
+use ktstr_machine::{MachineError, MachineSpec, PhysicalMemory, VcpuRegisters, Vm, VmEvent, VmExit};
+use serde_json::json;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long QEMU may take for a command; it answers within milliseconds unless
+/// the host is swamped.
+const QMP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Writing a core takes as long as the disk does.
+const DUMP_TIMEOUT: Duration = Duration::from_secs(120);
+
+pub(crate) struct QemuVm {
+    events: Receiver<VmEvent>,
+    shared: Arc<Shared>,
+    qmp: qmp::Client,
+    pidfd: OwnedFd,
+    ram: Arc<GuestRam>,
+    thread: Option<JoinHandle<()>>,
+    setup: Duration,
+    ended: bool,
+}
+
+impl QemuVm {
+    pub(crate) fn start(program: &Path, spec: &MachineSpec) -> Result<Self, MachineError> {
+        let begin = Instant::now();
+        kernel_image::check(&spec.kernel)?;
+        let channels = Channels::create(spec)?;
+        let args = args::build(spec, &channels.child_fds())?;
+        let ram = Arc::new(GuestRam::map(&channels.ram)?);
+        let shared = Arc::new(Shared { queued: AtomicUsize::new(0), stopping: AtomicBool::new(false) });
+        let (event_tx, events) = mpsc::channel();
+        let (reply_tx, replies) = mpsc::channel();
+        let (ready_tx, ready) = mpsc::sync_channel(1);
+        let service = Service {
+            program: program.to_path_buf(),
+            args,
+            channels,
+            shared: Arc::clone(&shared),
+            events: event_tx,
+            replies: reply_tx,
+        };
+        let thread = std::thread::Builder::new()
+            .name("ktstr-qemu".to_string())
+            .spawn(move || service.run(&ready_tx))
+            .map_err(MachineError::os("starting the thread that serves QEMU"))?;
+        let started = ready
+            .recv()
+            .map_err(|_| MachineError::Gone { doing: format!("starting {}", program.display()) })??;
+        Ok(Self {
+            events,
+            shared,
+            qmp: qmp::Client::new(started.qmp, replies),
+            pidfd: started.pidfd,
+            ram,
+            thread: Some(thread),
+            setup: begin.elapsed(),
+            ended: false,
+        })
+    }
+}
+
+impl Vm for QemuVm {
+    fn next_event(&mut self, timeout: Duration) -> Result<Option<VmEvent>, MachineError> {
+        if self.ended {
+            return Err(MachineError::Gone { doing: "waiting for the machine".to_string() });
+        }
+        match self.events.recv_timeout(timeout) {
+            Ok(event) => {
+                match &event {
+                    VmEvent::Console(bytes) | VmEvent::Data(bytes) => {
+                        self.shared.queued.fetch_sub(bytes.len(), Ordering::Relaxed);
+                    }
+                    VmEvent::Exited(_) => self.ended = true,
+                }
+                Ok(Some(event))
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => {
+                self.ended = true;
+                let stderr = "the thread that serves QEMU ended early; this is a bug of ktstr".to_string();
+                Ok(Some(VmEvent::Exited(VmExit::Failed { code: -1, stderr })))
+            }
+        }
+    }
+
+    fn pause(&mut self) -> Result<(), MachineError> {
+        self.qmp.execute("stop", json!({}), QMP_TIMEOUT).map(drop)
+    }
+
+    fn resume(&mut self) -> Result<(), MachineError> {
+        self.qmp.execute("cont", json!({}), QMP_TIMEOUT).map(drop)
+    }
+
+    fn registers(&mut self) -> Result<Vec<VcpuRegisters>, MachineError> {
+        let arguments = json!({ "command-line": "info registers -a" });
+        let answer = self.qmp.execute("human-monitor-command", arguments, QMP_TIMEOUT)?;
+        let text = answer.as_str().unwrap_or_default();
+        let registers = registers::parse(text);
+        if registers.is_empty() {
+            return Err(MachineError::Refused {
+                doing: "reading registers".to_string(),
+                answer: format!("{:?}", text.chars().take(200).collect::<String>()),
+            });
+        }
+        Ok(registers)
+    }
+
+    fn dump(&mut self, path: &Path) -> Result<(), MachineError> {
+        let protocol = format!("file:{}", path.display());
+        let arguments = json!({ "paging": false, "protocol": protocol });
+        self.qmp.execute("dump-guest-memory", arguments, DUMP_TIMEOUT).map(drop)
+    }
+
+    fn memory(&self) -> Arc<dyn PhysicalMemory> {
+        self.ram.clone()
+    }
+
+    fn kill(&mut self) -> Result<(), MachineError> {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        kill(&self.pidfd).map_err(MachineError::os("killing QEMU"))
+    }
+
+    fn setup_time(&self) -> Option<Duration> {
+        Some(self.setup)
+    }
+}
+
+impl Drop for QemuVm {
+    fn drop(&mut self) {
+        let killed = self.kill();
+        if let (Ok(()), Some(thread)) = (killed, self.thread.take()) {
+            // The process is dead, so the thread drains its pipes and ends.
+            let _ = thread.join();
+        }
+    }
+}
