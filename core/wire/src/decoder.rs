@@ -156,3 +156,8 @@ impl Decoder {
         }
     }
 }
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

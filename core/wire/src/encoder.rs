@@ -54,3 +54,51 @@ impl Encoder {
 pub fn chunks(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.chunks(CHUNK_LEN)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Kind, MAX_FRAME};
+
+    #[test]
+    fn a_message_too_long_leaves_everything_as_it_was() {
+        let mut encoder = Encoder::new();
+        let mut out = b"before".to_vec();
+        let len = MAX_PAYLOAD + 1;
+        let error = encoder.encode(&Message::Kmsg(vec![0; len]), &mut out);
+        assert_eq!(
+            error,
+            Err(WireError::PayloadTooLong {
+                kind: Kind::Kmsg,
+                len
+            })
+        );
+        assert_eq!(out, b"before");
+        assert_eq!(encoder.next_seq, 0);
+    }
+
+    #[test]
+    fn the_longest_message_fits() {
+        let mut out = Vec::new();
+        let sent = Encoder::new().encode(&Message::Result(vec![7; MAX_PAYLOAD]), &mut out);
+        assert_eq!(sent, Ok(()));
+        assert_eq!(out.len(), MAX_FRAME);
+    }
+
+    #[test]
+    fn numbering_wraps() {
+        let mut encoder = Encoder { next_seq: u32::MAX };
+        assert_eq!(encoder.encode(&Message::Goodbye, &mut Vec::new()), Ok(()));
+        assert_eq!(encoder.next_seq, 0);
+    }
+
+    #[test]
+    fn chunks_hold_all_bytes_in_order() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(2 * CHUNK_LEN + 1).collect();
+        let pieces: Vec<&[u8]> = chunks(&bytes).collect();
+        let lengths: Vec<usize> = pieces.iter().map(|piece| piece.len()).collect();
+        assert_eq!(lengths, [CHUNK_LEN, CHUNK_LEN, 1]);
+        assert_eq!(pieces.concat(), bytes);
+        assert_eq!(chunks(&[]).count(), 0);
+    }
+}

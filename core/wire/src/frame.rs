@@ -200,3 +200,58 @@ fn u32_in(head: &[u8; HEADER_LEN], at: Range<usize>) -> u32 {
 fn u16_in(head: &[u8; HEADER_LEN], at: Range<usize>) -> u16 {
     (head[at].iter().rev()).fold(0, |value, &byte| value << 8 | u16::from(byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_have_the_documented_bytes() {
+        // Computed apart from this crate, with Python's struct and zlib.crc32.
+        let expected = "b54b54530900000002000000030000001e6259d968690a";
+        let header = Header {
+            kind: Kind::Stdout.number(),
+            flags: 0,
+            seq: 2,
+            len: 3,
+        };
+        let mut bytes = Vec::new();
+        header.write(b"hi\n", &mut bytes);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, expected);
+        assert_eq!(parse(&bytes, 0), Ok(Parsed::Frame(header, b"hi\n")));
+    }
+
+    #[test]
+    fn a_part_of_a_frame_says_how_much_is_missing() {
+        let mut bytes = Vec::new();
+        Header {
+            kind: 8,
+            flags: 0,
+            seq: 0,
+            len: 5,
+        }
+        .write(b"hello", &mut bytes);
+        for cut in 0..bytes.len() {
+            let whole = if cut < HEADER_LEN {
+                HEADER_LEN
+            } else {
+                bytes.len()
+            };
+            assert_eq!(
+                parse(&bytes[..cut], 0),
+                Ok(Parsed::Missing(whole - cut)),
+                "cut at {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn kinds_and_numbers_match_both_ways() {
+        for &kind in Kind::ALL {
+            assert_eq!(Kind::from_number(kind.number()), Some(kind));
+        }
+        let known = (0..=u16::MAX).filter(|&number| Kind::from_number(number).is_some());
+        assert_eq!(known.count(), Kind::ALL.len());
+    }
+}

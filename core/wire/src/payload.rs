@@ -108,3 +108,6 @@ fn whole<T: DeserializeOwned>(payload: &[u8]) -> Result<T, PayloadError> {
 fn malformed(error: postcard::Error) -> PayloadError {
     PayloadError::Malformed(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;
