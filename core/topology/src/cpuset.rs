@@ -211,3 +211,6 @@ impl<'de> Deserialize<'de> for CpuSet {
             .map_err(D::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -340,3 +340,6 @@ fn resolve_exact(machine: &TestTopology, asked: &CpuSet) -> Result<CpuSet, Cpuse
         cpus,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,3 +72,6 @@ impl FromStr for Topology {
         Self::new(numa_nodes, llcs, cores, threads)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -240,3 +240,6 @@ impl From<NumaDistance> for Vec<Vec<u8>> {
         table.rows().map(<[u8]>::to_vec).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

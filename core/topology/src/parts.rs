@@ -274,3 +274,6 @@ impl TopologyParts {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

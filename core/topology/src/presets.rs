@@ -83,3 +83,6 @@ const fn preset(
         threads,
     }
 }
+
+#[cfg(test)]
+mod tests;

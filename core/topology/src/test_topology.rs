@@ -310,3 +310,6 @@ impl TestTopology {
             .ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

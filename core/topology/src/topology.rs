@@ -321,3 +321,6 @@ impl Topology {
         (cpu < self.total_cpus()).then_some(cpu)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,3 +123,6 @@ fn check_node(index: u32, node: &NumaNode) -> Result<(), TopologyError> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;
