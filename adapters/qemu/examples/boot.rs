@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     loop {
         match vm.next_event(Duration::from_secs(60))? {
             Some(VmEvent::Console(bytes)) => std::io::stdout().write_all(&bytes)?,
+            Some(VmEvent::Output(bytes)) => std::io::stdout().write_all(&bytes)?,
             Some(VmEvent::Data(bytes)) => println!("data: {} bytes", bytes.len()),
             Some(VmEvent::Exited(exit)) => {
                 println!("ended: {exit:?}");

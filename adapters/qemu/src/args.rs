@@ -18,6 +18,7 @@ pub(crate) struct ChildFds {
     pub(crate) initramfs: RawFd,
     pub(crate) console: RawFd,
     pub(crate) data: RawFd,
+    pub(crate) stdio: RawFd,
     pub(crate) qmp: RawFd,
 }
 
@@ -121,8 +122,11 @@ fn channels(fds: &ChildFds, add: &mut impl FnMut(&str, String)) {
     add("-chardev", "file,id=data,path=/dev/fdset/2,append=on".to_string());
     // Without ioeventfd a kick is served by the vCPU itself, at a guest-determined
     // instant; with it the main loop would serve it whenever the host gets there.
-    add("-device", "virtio-serial-pci,ioeventfd=off,max_ports=2".to_string());
+    add("-device", "virtio-serial-pci,ioeventfd=off,max_ports=3".to_string());
     add("-device", "virtserialport,chardev=data,name=ktstr.data,nr=1".to_string());
+    add("-add-fd", format!("fd={},set=3,opaque=stdio", fds.stdio));
+    add("-chardev", "file,id=stdio,path=/dev/fdset/3,append=on".to_string());
+    add("-device", "virtserialport,chardev=stdio,name=ktstr.stdio,nr=2".to_string());
     add("-chardev", format!("socket,id=qmp,fd={}", fds.qmp));
     add("-mon", "chardev=qmp,mode=control".to_string());
 }
@@ -169,7 +173,7 @@ mod tests {
     }
 
     fn fds() -> ChildFds {
-        ChildFds { ram: vec![10, 11], initramfs: 20, console: 21, data: 22, qmp: 23 }
+        ChildFds { ram: vec![10, 11], initramfs: 20, console: 21, data: 22, stdio: 23, qmp: 24 }
     }
 
     fn lines(spec: &MachineSpec) -> String {

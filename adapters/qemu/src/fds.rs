@@ -18,16 +18,26 @@ const PIPE_BYTES: i32 = 1 << 20;
 pub(crate) struct Channels {
     pub(crate) console: File,
     pub(crate) data: File,
+    pub(crate) stdio: File,
     pub(crate) qmp: UnixStream,
     /// RAM of each NUMA node with its size in bytes.
     pub(crate) ram: Vec<(Arc<File>, u64)>,
     child: ChildEnds,
 }
 
+/// What is left to us once the child has its ends.
+pub(crate) struct OurEnds {
+    pub(crate) console: File,
+    pub(crate) data: File,
+    pub(crate) stdio: File,
+    pub(crate) qmp: UnixStream,
+}
+
 struct ChildEnds {
     initramfs: File,
     console: OwnedFd,
     data: OwnedFd,
+    stdio: OwnedFd,
     qmp: UnixStream,
 }
 
@@ -43,9 +53,16 @@ impl Channels {
         let initramfs = initramfs_file(&spec.initramfs)?;
         let (console, child_console) = pipe("console")?;
         let (data, child_data) = pipe("data port")?;
+        let (stdio, child_stdio) = pipe("standard output")?;
         let (qmp, child_qmp) = UnixStream::pair().map_err(MachineError::os("making a socket pair for QMP"))?;
-        let child = ChildEnds { initramfs, console: child_console, data: child_data, qmp: child_qmp };
-        Ok(Self { console, data, qmp, ram, child })
+        let child = ChildEnds {
+            initramfs,
+            console: child_console,
+            data: child_data,
+            stdio: child_stdio,
+            qmp: child_qmp,
+        };
+        Ok(Self { console, data, stdio, qmp, ram, child })
     }
 
     /// The numbers that the child sees.
@@ -55,13 +72,14 @@ impl Channels {
             initramfs: self.child.initramfs.as_raw_fd(),
             console: self.child.console.as_raw_fd(),
             data: self.child.data.as_raw_fd(),
+            stdio: self.child.stdio.as_raw_fd(),
             qmp: self.child.qmp.as_raw_fd(),
         }
     }
 
     /// Closes the child's ends here, so that our ends see its death.
-    pub(crate) fn close_child_ends(self) -> (File, File, UnixStream) {
-        (self.console, self.data, self.qmp)
+    pub(crate) fn close_child_ends(self) -> OurEnds {
+        OurEnds { console: self.console, data: self.data, stdio: self.stdio, qmp: self.qmp }
     }
 }
 
@@ -69,7 +87,7 @@ impl ChildFds {
     /// All numbers, for clearing close-on-exec.
     pub(crate) fn all(&self) -> Vec<RawFd> {
         let mut all = self.ram.clone();
-        all.extend([self.initramfs, self.console, self.data, self.qmp]);
+        all.extend([self.initramfs, self.console, self.data, self.stdio, self.qmp]);
         all
     }
 }

@@ -60,7 +60,7 @@ impl Service {
             }
         };
         let stderr = child.stderr.take();
-        let (console, data, qmp) = self.channels.close_child_ends();
+        let ends = self.channels.close_child_ends();
         let (Ok(own_pidfd), Ok(own_writer)) = (pidfd.try_clone(), qmp_writer.try_clone()) else {
             let _ = child.kill();
             let _ = child.wait();
@@ -73,10 +73,11 @@ impl Service {
             let _ = child.kill();
         }
         let mut pump = Pump {
-            console: Some(console),
-            data: Some(data),
+            console: Some(ends.console),
+            data: Some(ends.data),
+            stdio: Some(ends.stdio),
             stderr,
-            qmp: Some(qmp),
+            qmp: Some(ends.qmp),
             pidfd: own_pidfd,
             qmp_writer: own_writer,
             qmp_lines: qmp::Lines::default(),
@@ -159,6 +160,7 @@ pub(crate) fn kill(pidfd: &OwnedFd) -> std::io::Result<()> {
 struct Pump {
     console: Option<File>,
     data: Option<File>,
+    stdio: Option<File>,
     stderr: Option<ChildStderr>,
     qmp: Option<UnixStream>,
     pidfd: OwnedFd,
@@ -175,6 +177,7 @@ struct Pump {
 enum Source {
     Console,
     Data,
+    Stdio,
     Stderr,
     Qmp,
     Process,
@@ -184,11 +187,10 @@ impl Pump {
     /// Serves all sources until the process is dead and every pipe is drained.
     fn run(&mut self) {
         let mut alive = true;
-        while alive || self.console.is_some() || self.data.is_some() || self.stderr.is_some() {
+        while alive || self.open() {
             for source in self.wait(alive) {
                 match source {
-                    Source::Console => self.output(Source::Console),
-                    Source::Data => self.output(Source::Data),
+                    Source::Console | Source::Data | Source::Stdio => self.output(source),
                     Source::Stderr => self.stderr(),
                     Source::Qmp => self.qmp(),
                     Source::Process => alive = false,
@@ -196,6 +198,11 @@ impl Pump {
             }
         }
         self.qmp();
+    }
+
+    /// True while something may still be read of what the process said.
+    fn open(&self) -> bool {
+        self.console.is_some() || self.data.is_some() || self.stdio.is_some() || self.stderr.is_some()
     }
 
     /// Sources with something to read (or at their end).
@@ -215,6 +222,9 @@ impl Pump {
             }
             if let Some(f) = &self.data {
                 add(Source::Data, f.as_fd());
+            }
+            if let Some(f) = &self.stdio {
+                add(Source::Stdio, f.as_fd());
             }
         }
         if let Some(f) = &self.stderr {
@@ -236,17 +246,19 @@ impl Pump {
     }
 
     fn output(&mut self, source: Source) {
-        let slot = if source == Source::Console { &mut self.console } else { &mut self.data };
+        let (slot, event): (_, fn(Vec<u8>) -> VmEvent) = match source {
+            Source::Console => (&mut self.console, VmEvent::Console),
+            Source::Stdio => (&mut self.stdio, VmEvent::Output),
+            _ => (&mut self.data, VmEvent::Data),
+        };
         let Some(file) = slot else { return };
         let mut buffer = vec![0; CHUNK];
         match file.read(&mut buffer) {
             Ok(n) if n > 0 => {
                 buffer.truncate(n);
                 self.shared.queued.fetch_add(n, Ordering::Relaxed);
-                let event =
-                    if source == Source::Console { VmEvent::Console(buffer) } else { VmEvent::Data(buffer) };
                 // A gone owner wants nothing; the process is being killed.
-                let _ = self.events.send(event);
+                let _ = self.events.send(event(buffer));
             }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             _ => *slot = None,

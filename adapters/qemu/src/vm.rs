@@ -78,7 +78,7 @@ impl Vm for QemuVm {
         match self.events.recv_timeout(timeout) {
             Ok(event) => {
                 match &event {
-                    VmEvent::Console(bytes) | VmEvent::Data(bytes) => {
+                    VmEvent::Console(bytes) | VmEvent::Data(bytes) | VmEvent::Output(bytes) => {
                         self.shared.queued.fetch_sub(bytes.len(), Ordering::Relaxed);
                     }
                     VmEvent::Exited(_) => self.ended = true,

@@ -75,6 +75,8 @@ pub enum VmEvent {
     Console(Vec<u8>),
     /// Bytes from the data port.
     Data(Vec<u8>),
+    /// Bytes that the guest's PID 1 wrote to standard output or error.
+    Output(Vec<u8>),
     /// It ended.
     Exited(VmExit),
 }

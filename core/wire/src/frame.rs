@@ -95,6 +95,8 @@ kinds! {
     Log = 11,
     /// [`Message::Goodbye`](crate::Message::Goodbye).
     Goodbye = 12,
+    /// [`Message::TimedOut`](crate::Message::TimedOut).
+    TimedOut = 13,
 }
 
 impl Kind {

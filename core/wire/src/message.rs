@@ -57,6 +57,13 @@ pub enum Message {
         /// The line, without a newline.
         text: String,
     },
+    /// The test function did not return in time; the guest's own watchdog speaks.
+    TimedOut {
+        /// How long it was given, in ms of guest time.
+        after_ms: u64,
+        /// Where the test function's thread was, as far as the kernel says.
+        detail: String,
+    },
     /// The guest has said everything and is about to power off.
     Goodbye,
 }
@@ -86,6 +93,7 @@ impl Message {
             Self::Stdout(_) => Kind::Stdout,
             Self::Stderr(_) => Kind::Stderr,
             Self::Log { .. } => Kind::Log,
+            Self::TimedOut { .. } => Kind::TimedOut,
             Self::Goodbye => Kind::Goodbye,
         }
     }

@@ -41,6 +41,7 @@ pub(crate) fn encode(message: &Message) -> Result<Cow<'_, [u8]>, postcard::Error
             thread,
         } => fields(&(signo, address, ip, thread)),
         Message::Log { level, text } => fields(&(level, text)),
+        Message::TimedOut { after_ms, detail } => fields(&(after_ms, detail)),
     }
 }
 
@@ -75,6 +76,10 @@ pub(crate) fn decode(kind: Kind, payload: &[u8]) -> Result<Message, PayloadError
         Kind::Log => {
             let (level, text) = whole(payload)?;
             Ok(Message::Log { level, text })
+        }
+        Kind::TimedOut => {
+            let (after_ms, detail) = whole(payload)?;
+            Ok(Message::TimedOut { after_ms, detail })
         }
         Kind::Goodbye => whole::<()>(payload).map(|()| Message::Goodbye),
     }

@@ -63,6 +63,7 @@ fn message() -> impl Strategy<Value = Message> {
         bytes().prop_map(Message::Stderr),
         (select(vec![Error, Warn, Info, Debug]), text())
             .prop_map(|(level, text)| Message::Log { level, text }),
+        (any::<u64>(), text()).prop_map(|(after_ms, detail)| Message::TimedOut { after_ms, detail }),
         Just(Message::Goodbye),
     ]
 }

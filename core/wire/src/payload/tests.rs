@@ -47,6 +47,13 @@ fn payloads_have_the_documented_bytes() {
         },
         &[22, 0x10, 0x80, 1, 1, b't'],
     );
+    check(
+        &Message::TimedOut {
+            after_ms: 3,
+            detail: "d".to_owned(),
+        },
+        &[3, 1, b'd'],
+    );
     check(&Message::Goodbye, &[]);
 }
 
