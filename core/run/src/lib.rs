@@ -1,1 +1,25 @@
-//! How a declared test becomes a run and a run becomes a result.
+//! How a declared test becomes a run, and a run becomes a result.
+//!
+//! A [`TestSpec`] is what `#[ktstr_test]` declares. The host turns it into a
+//! machine, [`drive`] follows that machine to its end, [`judge`] makes one verdict
+//! of what was seen, [`render`] says it in words and [`Sidecar`] for programs.
+//! Pure: machines, time and files are ports.
+
+mod drive;
+mod guest;
+mod judge;
+mod limits;
+mod names;
+pub mod ports;
+mod render;
+mod sidecar;
+mod spec;
+
+pub use drive::{Deadline, Observation, Times, drive};
+pub use guest::{GuestPlan, PayloadError, TestReturn};
+pub use judge::{CaseResult, judge};
+pub use limits::Limits;
+pub use names::{CASE_PREFIX, case_name, file_stem, test_of_case};
+pub use render::{RunFacts, render, render_timeline};
+pub use sidecar::{Sidecar, SidecarTimes, SIDECAR_SCHEMA};
+pub use spec::{GauntletBounds, TestSpec};

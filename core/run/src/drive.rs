@@ -1,0 +1,286 @@
+//! Follows one machine from its start to its end and notes what it says.
+
+use crate::guest::TestReturn;
+use crate::limits::Limits;
+use crate::ports::HostClock;
+use ktstr_machine::{ConsoleTail, MachineError, Vm, VmEvent, VmExit};
+use ktstr_wire::{Decoder, Message, Stage, Stimulus, WireError};
+use std::time::Duration;
+
+/// Lines of console and of test output that are kept.
+const KEEP_LINES: usize = 400;
+const MAX_KERNEL_LOG: usize = 4 << 20;
+const MAX_TIMELINE: usize = 10_000;
+/// A pause in what the guest says after which the clock is looked at.
+const TICK: Duration = Duration::from_millis(200);
+
+/// A deadline of the host that passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deadline {
+    /// The guest never greeted.
+    Boot(Duration),
+    /// The guest greeted but did not finish.
+    Run(Duration),
+    /// The guest said goodbye but its machine went on.
+    PowerOff(Duration),
+}
+
+/// A panic of the test process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Panic {
+    /// Its message.
+    pub message: String,
+    /// Where.
+    pub location: Option<String>,
+    /// Back-trace, empty unless asked for.
+    pub backtrace: String,
+}
+
+/// A deadly signal of the test process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signal {
+    /// Signal number.
+    pub signo: i32,
+    /// Faulting address.
+    pub address: u64,
+    /// Instruction pointer.
+    pub ip: u64,
+    /// Thread name.
+    pub thread: String,
+}
+
+/// How long the parts of a run took, host time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Start of the machine to the guest's greeting.
+    pub boot: Option<Duration>,
+    /// Start of the machine to the test function's first line.
+    pub to_test: Option<Duration>,
+    /// The test function.
+    pub test: Option<Duration>,
+    /// Start to end of the machine.
+    pub total: Duration,
+}
+
+/// All that was seen of a run.
+#[derive(Debug, Clone)]
+pub struct Observation {
+    /// The last stage the guest reported; `None` before its greeting.
+    pub stage: Option<Stage>,
+    /// What the test function returned.
+    pub returned: Option<TestReturn>,
+    /// A panic, which the function may have survived.
+    pub panic: Option<Panic>,
+    /// A deadly signal.
+    pub signal: Option<Signal>,
+    /// The guest's watchdog ended it: time given (guest time), whereabouts.
+    pub timed_out: Option<(Duration, String)>,
+    /// What the scenario did.
+    pub timeline: Vec<Stimulus>,
+    /// Warnings of the guest's init.
+    pub warnings: Vec<String>,
+    /// The kernel's log, where the guest sent it.
+    pub kernel_log: Vec<u8>,
+    /// The end of what the test printed.
+    pub output: ConsoleTail,
+    /// The end of the console.
+    pub console: ConsoleTail,
+    /// What was wrong with the data stream.
+    pub wire_error: Option<String>,
+    /// True once the guest said goodbye.
+    pub goodbye: bool,
+    /// How the machine ended; `None` when we ended it for a deadline.
+    pub exit: Option<VmExit>,
+    /// The deadline that passed.
+    pub deadline: Option<Deadline>,
+    /// Durations.
+    pub times: Times,
+}
+
+impl Observation {
+    fn new() -> Self {
+        Self {
+            stage: None,
+            returned: None,
+            panic: None,
+            signal: None,
+            timed_out: None,
+            timeline: Vec::new(),
+            warnings: Vec::new(),
+            kernel_log: Vec::new(),
+            output: ConsoleTail::new(KEEP_LINES),
+            console: ConsoleTail::new(KEEP_LINES),
+            wire_error: None,
+            goodbye: false,
+            exit: None,
+            deadline: None,
+            times: Times::default(),
+        }
+    }
+}
+
+/// Follows `vm` until it ends or a deadline passes; it is dead afterwards.
+///
+/// `build_id` is what the guest must greet with: another one means that it runs
+/// another binary.
+pub fn drive(
+    vm: &mut dyn Vm,
+    build_id: &str,
+    limits: &Limits,
+    clock: &dyn HostClock,
+) -> Result<Observation, MachineError> {
+    let mut driver = Driver {
+        seen: Observation::new(),
+        decoder: Decoder::new(),
+        build_id,
+        limits,
+        start: clock.now(),
+        since: clock.now(),
+        test_start: None,
+    };
+    loop {
+        let now = clock.now();
+        if let Some(deadline) = driver.overdue(now) {
+            driver.seen.deadline = Some(deadline);
+            vm.kill()?;
+            break;
+        }
+        match vm.next_event(TICK)? {
+            None => {}
+            Some(VmEvent::Console(bytes)) => driver.seen.console.push(&bytes),
+            Some(VmEvent::Output(bytes)) => driver.seen.output.push(&bytes),
+            Some(VmEvent::Data(bytes)) => {
+                if driver.data(&bytes, clock.now()).is_err() {
+                    vm.kill()?;
+                    break;
+                }
+            }
+            Some(VmEvent::Exited(exit)) => {
+                driver.seen.exit = Some(exit);
+                break;
+            }
+        }
+    }
+    driver.finish(clock.now());
+    Ok(driver.seen)
+}
+
+struct Driver<'a> {
+    seen: Observation,
+    decoder: Decoder,
+    build_id: &'a str,
+    limits: &'a Limits,
+    start: Duration,
+    /// When the current deadline began to run.
+    since: Duration,
+    test_start: Option<Duration>,
+}
+
+impl Driver<'_> {
+    fn overdue(&self, now: Duration) -> Option<Deadline> {
+        let waited = now.saturating_sub(self.since);
+        let (limit, deadline): (_, fn(Duration) -> Deadline) = if self.seen.goodbye {
+            (self.limits.power_off, Deadline::PowerOff)
+        } else if self.seen.stage.is_some() {
+            (self.limits.run, Deadline::Run)
+        } else {
+            (self.limits.boot, Deadline::Boot)
+        };
+        (waited > limit).then(|| deadline(limit))
+    }
+
+    /// Takes in bytes of the data port. An error means that nothing more can be
+    /// believed; it is noted.
+    fn data(&mut self, bytes: &[u8], now: Duration) -> Result<(), ()> {
+        self.decoder.push(bytes);
+        loop {
+            match self.decoder.next() {
+                Ok(Some(message)) => self.message(message, now)?,
+                Ok(None) => return Ok(()),
+                Err(e) => return self.broken(&e),
+            }
+        }
+    }
+
+    fn broken(&mut self, error: &WireError) -> Result<(), ()> {
+        self.seen.wire_error = Some(error.to_string());
+        Err(())
+    }
+
+    fn message(&mut self, message: Message, now: Duration) -> Result<(), ()> {
+        let seen = &mut self.seen;
+        match message {
+            Message::Hello { build_id, .. } => {
+                if build_id != self.build_id {
+                    seen.wire_error = Some(format!(
+                        "the guest runs build {build_id:?}, the host build {:?}: rebuild the test binary",
+                        self.build_id
+                    ));
+                    return Err(());
+                }
+                seen.stage = Some(Stage::Init);
+                seen.times.boot = Some(now.saturating_sub(self.start));
+                self.since = now;
+            }
+            Message::Stage(stage) => {
+                seen.stage = Some(stage);
+                if stage == Stage::TestStart {
+                    seen.times.to_test = Some(now.saturating_sub(self.start));
+                    self.test_start = Some(now);
+                }
+                if stage == Stage::TestEnd {
+                    seen.times.test = self.test_start.map(|t| now.saturating_sub(t));
+                }
+            }
+            Message::Stimulus(stimulus) => {
+                if seen.timeline.len() < MAX_TIMELINE {
+                    seen.timeline.push(stimulus);
+                }
+            }
+            Message::Result(bytes) => match TestReturn::decode(&bytes) {
+                Ok(returned) => seen.returned = Some(returned),
+                Err(e) => {
+                    seen.wire_error = Some(e.to_string());
+                    return Err(());
+                }
+            },
+            Message::Panic { message, location, backtrace } => {
+                seen.panic = Some(Panic { message, location, backtrace });
+            }
+            Message::FatalSignal { signo, address, ip, thread } => {
+                seen.signal = Some(Signal { signo, address, ip, thread });
+            }
+            Message::TimedOut { after_ms, detail } => {
+                seen.timed_out = Some((Duration::from_millis(after_ms), detail));
+            }
+            Message::Kmsg(bytes) => {
+                let room = MAX_KERNEL_LOG.saturating_sub(seen.kernel_log.len());
+                seen.kernel_log.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            }
+            Message::Log { level, text } => {
+                if seen.warnings.len() < KEEP_LINES {
+                    seen.warnings.push(format!("{level}: {text}"));
+                }
+            }
+            Message::Stdout(bytes) | Message::Stderr(bytes) => seen.output.push(&bytes),
+            Message::ExitCode(_) => {}
+            Message::Goodbye => {
+                seen.goodbye = true;
+                self.since = now;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, now: Duration) {
+        self.seen.times.total = now.saturating_sub(self.start);
+        if self.seen.wire_error.is_none()
+            && let Err(e) = self.decoder.finish()
+        {
+            self.seen.wire_error = Some(e.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

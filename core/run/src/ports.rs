@@ -1,0 +1,31 @@
+//! What a run needs of the world besides a machine.
+
+use crate::Sidecar;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Host time.
+#[cfg_attr(test, mockall::automock)]
+pub trait HostClock {
+    /// Monotonic time since some fixed instant.
+    fn now(&self) -> Duration;
+}
+
+/// A result file that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("writing the result file {path}: {source}; {remedy}")]
+pub struct SidecarError {
+    /// The file.
+    pub path: PathBuf,
+    /// The system's answer.
+    pub source: std::io::Error,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// Keeps results.
+#[cfg_attr(test, mockall::automock)]
+pub trait SidecarStore {
+    /// Writes a sidecar whole or not at all; returns its path.
+    fn write(&self, sidecar: &Sidecar) -> Result<PathBuf, SidecarError>;
+}

@@ -1,0 +1,113 @@
+//! What `#[ktstr_test]` declares.
+
+use ktstr_assert::Assert;
+use ktstr_topology::Topology;
+use std::time::Duration;
+
+/// Which machines of the gauntlet a test takes part on. The test's own machine is
+/// not affected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GauntletBounds {
+    /// LLCs of the whole machine.
+    pub llcs: (u32, u32),
+    /// CPUs of the whole machine.
+    pub cpus: (u32, u32),
+    /// NUMA nodes.
+    pub numa_nodes: (u32, u32),
+    /// Only machines with more than one thread a core.
+    pub requires_smt: bool,
+}
+
+impl GauntletBounds {
+    /// 1 to 12 LLCs, 1 to 192 CPUs, one NUMA node, SMT or not.
+    pub const DEFAULT: Self = Self { llcs: (1, 12), cpus: (1, 192), numa_nodes: (1, 1), requires_smt: false };
+}
+
+/// A declared test, all but its function.
+#[derive(Debug, Clone)]
+pub struct TestSpec {
+    /// The function's name.
+    pub name: &'static str,
+    /// Its module path, crate first.
+    pub module: &'static str,
+    /// Its machine.
+    pub topology: Topology,
+    /// RAM in MiB; the machine gets at least 64 MiB a CPU and 256 MiB.
+    pub memory_mib: u32,
+    /// How long its workload holds.
+    pub duration: Duration,
+    /// How much longer than `duration` the function may take, in guest time.
+    pub timeout: Duration,
+    /// Workers of a cgroup that does not say how many.
+    pub workers_per_cgroup: usize,
+    /// Checks that differ from the defaults.
+    pub checks: Assert,
+    /// Runs on the host, without a machine.
+    pub host_only: bool,
+    /// The test is meant to fail: a pass is a failure.
+    pub expect_err: bool,
+    /// Wants the host to itself.
+    pub performance_mode: bool,
+    /// A crash is repeated with probes.
+    pub auto_repro: bool,
+    /// Only runs when asked for.
+    pub ignored: bool,
+    /// Gauntlet machines.
+    pub gauntlet: GauntletBounds,
+    /// Further kernel arguments.
+    pub kargs: &'static [&'static str],
+}
+
+impl TestSpec {
+    /// What holds where a test says nothing: 1n1l2c1t, 256 MiB, 2 s, 30 s to
+    /// spare, 2 workers a cgroup, the default checks.
+    pub const DEFAULT: Self = Self {
+        name: "",
+        module: "",
+        topology: Topology::DEFAULT,
+        memory_mib: 256,
+        duration: Duration::from_secs(2),
+        timeout: Duration::from_secs(30),
+        workers_per_cgroup: 2,
+        checks: Assert::NO_OVERRIDES,
+        host_only: false,
+        expect_err: false,
+        performance_mode: false,
+        auto_repro: true,
+        ignored: false,
+        gauntlet: GauntletBounds::DEFAULT,
+        kargs: &[],
+    };
+
+    /// Ignored by declaration, or by its name: `demo_…` tests only run when asked.
+    pub fn is_ignored(&self) -> bool {
+        self.ignored || self.name.starts_with("demo_")
+    }
+
+    /// The path under which libtest knows the test's wrapper: the module without
+    /// the crate, then the name.
+    pub fn libtest_path(&self) -> String {
+        match self.module.split_once("::") {
+            Some((_, inner)) => format!("{inner}::{}", self.name),
+            None => self.name.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wrappers_path_has_no_crate() {
+        let spec = TestSpec { name: "t", module: "my_tests::inner", ..TestSpec::DEFAULT };
+        assert_eq!(spec.libtest_path(), "inner::t");
+        assert_eq!(TestSpec { name: "t", module: "my_tests", ..TestSpec::DEFAULT }.libtest_path(), "t");
+    }
+
+    #[test]
+    fn demo_tests_wait_to_be_asked() {
+        assert!(TestSpec { name: "demo_x", ..TestSpec::DEFAULT }.is_ignored());
+        assert!(!TestSpec { name: "x_demo_", ..TestSpec::DEFAULT }.is_ignored());
+    }
+}
