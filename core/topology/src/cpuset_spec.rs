@@ -110,7 +110,7 @@ pub enum CpusetError {
         index: usize,
     },
     /// There is no such run.
-    #[error("cpuset {index} of {of}: the last of them is {}", of - 1)]
+    #[error("cpuset {index} of {of}: the last of them is {}", of.saturating_sub(1))]
     BadIndex {
         /// The index asked for.
         index: usize,
