@@ -4,7 +4,7 @@ use crate::guest::TestReturn;
 use crate::limits::Limits;
 use crate::ports::HostClock;
 use ktstr_machine::{ConsoleTail, MachineError, Vm, VmEvent, VmExit};
-use ktstr_wire::{Decoder, Message, Stage, Stimulus, WireError};
+use ktstr_wire::{Decoder, Message, Stage, Stimulus};
 use std::time::Duration;
 
 /// Lines of console and of test output that are kept.
@@ -140,8 +140,8 @@ pub fn drive(
     };
     loop {
         let now = clock.now();
-        if let Some(deadline) = driver.overdue(now) {
-            driver.seen.deadline = Some(deadline);
+        driver.seen.deadline = driver.overdue(now);
+        if driver.seen.deadline.is_some() || driver.seen.wire_error.is_some() {
             vm.kill()?;
             break;
         }
@@ -149,12 +149,7 @@ pub fn drive(
             None => {}
             Some(VmEvent::Console(bytes)) => driver.seen.console.push(&bytes),
             Some(VmEvent::Output(bytes)) => driver.seen.output.push(&bytes),
-            Some(VmEvent::Data(bytes)) => {
-                if driver.data(&bytes, clock.now()).is_err() {
-                    vm.kill()?;
-                    break;
-                }
-            }
+            Some(VmEvent::Data(bytes)) => driver.data(&bytes, clock.now()),
             Some(VmEvent::Exited(exit)) => {
                 driver.seen.exit = Some(exit);
                 break;
@@ -189,25 +184,19 @@ impl Driver<'_> {
         (waited > limit).then(|| deadline(limit))
     }
 
-    /// Takes in bytes of the data port. An error means that nothing more can be
-    /// believed; it is noted.
-    fn data(&mut self, bytes: &[u8], now: Duration) -> Result<(), ()> {
+    /// Takes in bytes of the data port, up to the first that can't be believed.
+    fn data(&mut self, bytes: &[u8], now: Duration) {
         self.decoder.push(bytes);
-        loop {
+        while self.seen.wire_error.is_none() {
             match self.decoder.next() {
-                Ok(Some(message)) => self.message(message, now)?,
-                Ok(None) => return Ok(()),
-                Err(e) => return self.broken(&e),
+                Ok(Some(message)) => self.message(message, now),
+                Ok(None) => return,
+                Err(e) => self.seen.wire_error = Some(e.to_string()),
             }
         }
     }
 
-    fn broken(&mut self, error: &WireError) -> Result<(), ()> {
-        self.seen.wire_error = Some(error.to_string());
-        Err(())
-    }
-
-    fn message(&mut self, message: Message, now: Duration) -> Result<(), ()> {
+    fn message(&mut self, message: Message, now: Duration) {
         let seen = &mut self.seen;
         match message {
             Message::Hello { build_id, .. } => {
@@ -216,7 +205,7 @@ impl Driver<'_> {
                         "the guest runs build {build_id:?}, the host build {:?}: rebuild the test binary",
                         self.build_id
                     ));
-                    return Err(());
+                    return;
                 }
                 seen.stage = Some(Stage::Init);
                 seen.times.boot = Some(now.saturating_sub(self.start));
@@ -239,10 +228,7 @@ impl Driver<'_> {
             }
             Message::Result(bytes) => match TestReturn::decode(&bytes) {
                 Ok(returned) => seen.returned = Some(returned),
-                Err(e) => {
-                    seen.wire_error = Some(e.to_string());
-                    return Err(());
-                }
+                Err(e) => seen.wire_error = Some(e.to_string()),
             },
             Message::Panic { message, location, backtrace } => {
                 seen.panic = Some(Panic { message, location, backtrace });
@@ -269,7 +255,6 @@ impl Driver<'_> {
                 self.since = now;
             }
         }
-        Ok(())
     }
 
     fn finish(&mut self, now: Duration) {
@@ -284,3 +269,13 @@ impl Driver<'_> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) mod tests_support {
+    //! For the tests of this crate.
+
+    /// A run of which nothing was seen.
+    pub(crate) fn silent() -> super::Observation {
+        super::Observation::new()
+    }
+}

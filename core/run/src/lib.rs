@@ -15,7 +15,7 @@ mod render;
 mod sidecar;
 mod spec;
 
-pub use drive::{Deadline, Observation, Times, drive};
+pub use drive::{Deadline, Observation, Panic, Signal, Times, drive};
 pub use guest::{GuestPlan, PayloadError, TestReturn};
 pub use judge::{CaseResult, judge};
 pub use limits::Limits;

@@ -303,7 +303,7 @@ impl WorkType {
         if workers == 0 {
             return Err(WorkTypeError::NoWorkers(name));
         }
-        if workers % group != 0 {
+        if !workers.is_multiple_of(group) {
             return Err(WorkTypeError::GroupSize { name, group, workers });
         }
         Ok(())

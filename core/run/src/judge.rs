@@ -1,0 +1,208 @@
+//! Makes one verdict of everything that was seen of a run.
+
+use crate::drive::{Deadline, Observation};
+use crate::guest::TestReturn;
+use crate::spec::TestSpec;
+use ktstr_assert::{AssertResult, Detail, DetailKind, Outcome};
+use ktstr_machine::VmExit;
+use std::time::Duration;
+
+/// What the guest's init prints when it can't go on.
+const INIT_FAILED: &str = "ktstr: init failed: ";
+
+/// A judged run.
+#[derive(Debug, Clone)]
+pub struct CaseResult {
+    /// The verdict with its reasons and statistics.
+    pub result: AssertResult,
+    /// True when the failure is the machine's or the harness's rather than a check's:
+    /// the report then shows diagnostics.
+    pub broken: bool,
+}
+
+/// The verdict on a run of `spec`.
+pub fn judge(spec: &TestSpec, seen: &Observation) -> CaseResult {
+    let mut case = verdict(seen);
+    if let Some(reason) = out_of_memory(seen).filter(|_| !case.result.is_pass()) {
+        case.result.push(Detail::fail(DetailKind::Worker, reason));
+    }
+    if spec.expect_err { invert(case) } else { case }
+}
+
+fn verdict(seen: &Observation) -> CaseResult {
+    match (&seen.returned, abnormal_end(seen)) {
+        (Some(returned), None) => CaseResult { result: of_return(returned, seen), broken: false },
+        (Some(returned), Some(why)) => {
+            let mut result = of_return(returned, seen);
+            result.push(Detail::fail(DetailKind::Other, why));
+            CaseResult { result, broken: true }
+        }
+        (None, Some(why)) => broken(why),
+        (None, None) => broken(no_result(seen)),
+    }
+}
+
+fn broken(why: String) -> CaseResult {
+    CaseResult { result: AssertResult::fail(why), broken: true }
+}
+
+fn of_return(returned: &TestReturn, seen: &Observation) -> AssertResult {
+    match returned {
+        TestReturn::Judged(result) => result.clone(),
+        TestReturn::Error(text) => AssertResult::fail(format!("the test function returned an error: {text}")),
+        TestReturn::Panicked(message) => {
+            let place = seen.panic.as_ref().and_then(|p| p.location.as_deref());
+            let place = place.map(|l| format!(" at {l}")).unwrap_or_default();
+            AssertResult::fail(format!("the test function panicked{place}: {message}"))
+        }
+    }
+}
+
+/// Why a run did not end as it should, if it did not.
+fn abnormal_end(seen: &Observation) -> Option<String> {
+    let stage = stage(seen);
+    if let Some((given, whereabouts)) = &seen.timed_out {
+        return Some(format!(
+            "the test function did not return within {} of guest time (its duration plus `timeout_s`): {whereabouts}",
+            seconds(*given)
+        ));
+    }
+    if let Some(signal) = &seen.signal {
+        return Some(format!(
+            "the test process was hit by signal {} in thread {:?} at ip {:#x}, address {:#x}, while {stage}",
+            signal_name(signal.signo),
+            signal.thread,
+            signal.ip,
+            signal.address
+        ));
+    }
+    if let Some(error) = &seen.wire_error
+        && !seen.goodbye
+        && seen.deadline.is_none()
+        && !died(seen)
+    {
+        return Some(format!("what the guest said could not be understood, while {stage}: {error}"));
+    }
+    match seen.deadline {
+        Some(Deadline::Boot(limit)) => {
+            return Some(format!(
+                "the guest did not start its init within {}: the kernel hangs while booting, or lacks what a \
+                 ktstr guest needs; see the console below, or boot it with KTSTR_VERBOSE=1",
+                seconds(limit)
+            ));
+        }
+        Some(Deadline::Run(limit)) => {
+            return Some(format!(
+                "the guest went silent: not finished {} after it had started, while {stage}; it was killed \
+                 (its own watchdog did not speak: the whole machine hangs)",
+                seconds(limit)
+            ));
+        }
+        Some(Deadline::PowerOff(limit)) => {
+            return Some(format!("the guest finished but did not power off within {}", seconds(limit)));
+        }
+        None => {}
+    }
+    match seen.exit.as_ref()? {
+        VmExit::PowerOff | VmExit::Stopped => None,
+        VmExit::Reset => {
+            let panic = seen.console.find_last("Kernel panic").map(|l| from(&l, "Kernel panic").to_string());
+            Some(match panic {
+                Some(line) => format!("the guest kernel panicked while {stage}: {line}"),
+                None => format!("the guest reset itself while {stage}, without a panic message"),
+            })
+        }
+        VmExit::Killed { signal, stderr } => Some(format!(
+            "the hypervisor was killed by signal {} while {stage}{}; it was not ktstr: look for the OOM killer \
+             (`dmesg`) or another process",
+            signal_name(*signal),
+            quoted(stderr)
+        )),
+        VmExit::Failed { code, stderr } => {
+            Some(format!("the hypervisor ended with exit code {code} while {stage}{}", quoted(stderr)))
+        }
+    }
+}
+
+fn died(seen: &Observation) -> bool {
+    matches!(seen.exit, Some(VmExit::Killed { .. } | VmExit::Failed { .. } | VmExit::Reset))
+}
+
+/// The guest powered off in order but sent no result.
+fn no_result(seen: &Observation) -> String {
+    if let Some(line) = seen.console.find_last(INIT_FAILED) {
+        return format!("the guest could not be brought up: {}", from(&line, INIT_FAILED).trim_start_matches(INIT_FAILED));
+    }
+    match seen.stage {
+        None => "the guest powered off before its init said a word: is the kernel's initramfs support \
+                 (CONFIG_BLK_DEV_INITRD) on, and is the test binary built for it?"
+            .to_string(),
+        Some(stage) => format!("the guest powered off without a result, while {stage}"),
+    }
+}
+
+/// The kernel's OOM killer at work: more RAM is the remedy.
+fn out_of_memory(seen: &Observation) -> Option<String> {
+    let log = String::from_utf8_lossy(&seen.kernel_log);
+    let killed = log.lines().rev().find(|l| l.contains("Out of memory: Killed process"));
+    let panicked = seen.console.find_last("System is deadlocked on memory");
+    let line = killed.map(str::to_string).or(panicked)?;
+    Some(format!("the guest ran out of memory ({}); give the test more: `memory_mib = …`", line.trim()))
+}
+
+fn invert(case: CaseResult) -> CaseResult {
+    match case.result.outcome {
+        Outcome::Fail => {
+            let mut result = AssertResult::pass();
+            result.stats = case.result.stats;
+            for detail in case.result.details {
+                result.note(format!("failed as expected: {}", detail.message));
+            }
+            CaseResult { result, broken: false }
+        }
+        Outcome::Pass => {
+            let mut result = AssertResult::fail("the test passed, but it is declared with `expect_err`: a failure was expected");
+            result.stats = case.result.stats;
+            CaseResult { result, broken: false }
+        }
+        Outcome::Skip => CaseResult {
+            result: AssertResult::fail("the test was skipped, but it is declared with `expect_err`: a skip is not the expected failure"),
+            broken: false,
+        },
+        Outcome::Inconclusive => case,
+    }
+}
+
+fn stage(seen: &Observation) -> String {
+    seen.stage.map_or_else(|| "booting".to_string(), |s| s.to_string())
+}
+
+fn from<'a>(line: &'a str, needle: &str) -> &'a str {
+    line.find(needle).map_or(line, |at| &line[at..])
+}
+
+fn quoted(stderr: &str) -> String {
+    if stderr.is_empty() { String::new() } else { format!(", saying: {stderr}") }
+}
+
+fn seconds(time: Duration) -> String {
+    let ms = time.as_millis();
+    if ms.is_multiple_of(1000) { format!("{} s", ms / 1000) } else { format!("{:.1} s", time.as_secs_f64()) }
+}
+
+fn signal_name(signo: i32) -> String {
+    let name = match signo {
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        15 => "SIGTERM",
+        _ => return signo.to_string(),
+    };
+    format!("{signo} ({name})")
+}
+
+#[cfg(test)]
+mod tests;

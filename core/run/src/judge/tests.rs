@@ -1,0 +1,124 @@
+use super::*;
+use crate::drive::{Panic, Signal, tests_support::silent};
+use ktstr_wire::Stage;
+
+fn seen(change: impl FnOnce(&mut Observation)) -> Observation {
+    let mut seen = silent();
+    change(&mut seen);
+    seen
+}
+
+fn message(seen: &Observation) -> String {
+    let case = judge(&TestSpec::DEFAULT, seen);
+    assert!(case.result.is_fail(), "{case:?}");
+    case.result.details.iter().map(|d| d.message.clone()).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_result_and_a_power_off_are_what_the_test_said() {
+    let result = AssertResult::inconclusive("no samples");
+    let case = judge(
+        &TestSpec::DEFAULT,
+        &seen(|s| {
+            s.returned = Some(TestReturn::Judged(result.clone()));
+            s.exit = Some(VmExit::PowerOff);
+        }),
+    );
+    assert_eq!(case.result, result);
+    assert!(!case.broken);
+}
+
+#[test]
+fn a_kernel_panic_after_the_result_is_still_a_failure() {
+    let text = message(&seen(|s| {
+        s.returned = Some(TestReturn::Judged(AssertResult::pass()));
+        s.stage = Some(Stage::PowerOff);
+        s.exit = Some(VmExit::Reset);
+        s.console.push(b"[    1.0] Kernel panic - not syncing: Attempted to kill init!\n");
+    }));
+    assert_eq!(
+        text,
+        "the guest kernel panicked while powering off: Kernel panic - not syncing: Attempted to kill init!"
+    );
+}
+
+#[test]
+fn silence_is_never_a_pass() {
+    assert!(message(&seen(|s| s.exit = Some(VmExit::PowerOff))).contains("before its init said a word"));
+    let text = message(&seen(|s| {
+        s.exit = Some(VmExit::PowerOff);
+        s.stage = Some(Stage::TestStart);
+    }));
+    assert!(text.contains("without a result, while running the test"), "{text}");
+}
+
+#[test]
+fn an_init_that_gave_up_says_why() {
+    let text = message(&seen(|s| {
+        s.exit = Some(VmExit::PowerOff);
+        s.console.push(b"ktstr: init failed: mounting proc on /proc: No such device\n");
+    }));
+    assert_eq!(text, "the guest could not be brought up: mounting proc on /proc: No such device");
+}
+
+#[test]
+fn a_panic_names_its_place() {
+    let text = message(&seen(|s| {
+        s.returned = Some(TestReturn::Panicked("boom".to_string()));
+        s.panic = Some(Panic { message: "boom".into(), location: Some("a.rs:3:5".into()), backtrace: String::new() });
+        s.exit = Some(VmExit::PowerOff);
+    }));
+    assert_eq!(text, "the test function panicked at a.rs:3:5: boom");
+}
+
+#[test]
+fn a_time_out_and_a_signal_are_told() {
+    let text = message(&seen(|s| {
+        s.timed_out = Some((Duration::from_millis(2500), "running (cpu0)".to_string()));
+        s.exit = Some(VmExit::PowerOff);
+    }));
+    assert!(text.contains("within 2.5 s of guest time") && text.contains("running (cpu0)"), "{text}");
+    let text = message(&seen(|s| {
+        s.signal = Some(Signal { signo: 11, address: 0x10, ip: 0x20, thread: "main".into() });
+        s.exit = Some(VmExit::PowerOff);
+    }));
+    assert!(text.contains("11 (SIGSEGV)") && text.contains("0x20"), "{text}");
+}
+
+#[test]
+fn a_dead_hypervisor_is_not_the_guests_fault() {
+    let text = message(&seen(|s| s.exit = Some(VmExit::Killed { signal: 9, stderr: String::new() })));
+    assert!(text.contains("the hypervisor was killed by signal 9 (SIGKILL) while booting"), "{text}");
+    let text = message(&seen(|s| s.exit = Some(VmExit::Failed { code: 1, stderr: "no memory".into() })));
+    assert!(text.contains("exit code 1") && text.contains("no memory"), "{text}");
+}
+
+#[test]
+fn running_out_of_memory_names_the_remedy() {
+    let text = message(&seen(|s| {
+        s.returned = Some(TestReturn::Judged(AssertResult::fail("worker 1 was killed by signal 9")));
+        s.exit = Some(VmExit::PowerOff);
+        s.kernel_log = b"x\nOut of memory: Killed process 31 (t) total-vm:9kB\n".to_vec();
+    }));
+    assert!(text.contains("Killed process 31") && text.contains("memory_mib"), "{text}");
+}
+
+#[test]
+fn an_expected_failure_inverts_pass_and_fail_only() {
+    let spec = TestSpec { expect_err: true, ..TestSpec::DEFAULT };
+    let with = |result: AssertResult| {
+        judge(
+            &spec,
+            &seen(|s| {
+                s.returned = Some(TestReturn::Judged(result));
+                s.exit = Some(VmExit::PowerOff);
+            }),
+        )
+        .result
+        .outcome
+    };
+    assert_eq!(with(AssertResult::pass()), Outcome::Fail);
+    assert_eq!(with(AssertResult::fail("x")), Outcome::Pass);
+    assert_eq!(with(AssertResult::skip("x")), Outcome::Fail);
+    assert_eq!(with(AssertResult::inconclusive("x")), Outcome::Inconclusive);
+}

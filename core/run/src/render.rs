@@ -1,0 +1,137 @@
+//! A run in words.
+
+use crate::drive::{Observation, Times};
+use crate::judge::CaseResult;
+use ktstr_assert::render_failure;
+use ktstr_wire::Stimulus;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// Console lines shown with a broken run.
+const CONSOLE_LINES: usize = 20;
+const OUTPUT_LINES: usize = 20;
+const TIMELINE_LINES: usize = 60;
+
+/// What a reader wants to know of how a result came about.
+#[derive(Debug, Clone, Default)]
+pub struct RunFacts {
+    /// Test name.
+    pub test: String,
+    /// Machine label.
+    pub topology: String,
+    /// Acceleration mode, `host` without a machine.
+    pub mode: String,
+    /// Kernel release or path.
+    pub kernel: String,
+    /// Seed.
+    pub seed: u64,
+    /// The sidecar's path, where one was written.
+    pub sidecar: Option<String>,
+    /// Show diagnostics in any case.
+    pub verbose: bool,
+}
+
+/// The text for a run: a line for a skip, everything that helps for a failure,
+/// the statistics for a pass.
+pub fn render(facts: &RunFacts, case: &CaseResult, seen: Option<&Observation>) -> String {
+    let result = &case.result;
+    if result.is_skip() {
+        let reasons: Vec<&str> = result.details.iter().map(|d| d.message.as_str()).collect();
+        return format!("ktstr: SKIP: {}\n", reasons.join("; "));
+    }
+    let mut text = render_failure(&facts.test, &facts.topology, result);
+    if let Some(seen) = seen {
+        observation(&mut text, facts, case, seen);
+    }
+    section(&mut text, "run", &run_lines(facts, seen.map(|s| &s.times)));
+    text
+}
+
+fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Observation) {
+    if !seen.timeline.is_empty() {
+        section(text, "timeline", &render_timeline(&seen.timeline));
+    }
+    if case.result.is_pass() && !facts.verbose {
+        return;
+    }
+    if let Some(panic) = seen.panic.as_ref().filter(|p| !p.backtrace.is_empty()) {
+        section(text, "panic back-trace", &panic.backtrace);
+    }
+    let output = seen.output.last(OUTPUT_LINES);
+    if !output.is_empty() {
+        section(text, "test output (last lines)", &output.join("\n"));
+    }
+    if case.broken || facts.verbose {
+        section(text, "diagnostics", &diagnostics(seen));
+    }
+}
+
+fn diagnostics(seen: &Observation) -> String {
+    let mut text = String::new();
+    let stage = seen.stage.map_or_else(|| "booting".to_string(), |s| s.to_string());
+    let _ = writeln!(text, "last stage: {stage}");
+    if let Some(exit) = &seen.exit {
+        let _ = writeln!(text, "machine: {exit:?}");
+    }
+    for warning in &seen.warnings {
+        let _ = writeln!(text, "guest {warning}");
+    }
+    let console = seen.console.last(CONSOLE_LINES);
+    if console.is_empty() {
+        text.push_str("console: (nothing printed)");
+    } else {
+        let _ = writeln!(text, "console, last {} lines:", console.len());
+        for line in console {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
+    text
+}
+
+/// The scenario's events, a line each; a long list keeps its beginning and end.
+pub fn render_timeline(events: &[Stimulus]) -> String {
+    let line = |e: &Stimulus| {
+        let what = if e.kind.is_empty() { e.label.clone() } else { e.kind.clone() };
+        let detail = if e.detail.is_empty() { String::new() } else { format!(" {}", e.detail) };
+        let iterations = e.iterations.map(|n| format!(" ({n} iterations)")).unwrap_or_default();
+        format!("{:>8}ms  {what}{detail}{iterations}", e.elapsed_ms)
+    };
+    if events.len() <= TIMELINE_LINES {
+        return events.iter().map(line).collect::<Vec<_>>().join("\n");
+    }
+    let half = TIMELINE_LINES / 2;
+    let mut lines: Vec<String> = events[..half].iter().map(line).collect();
+    lines.push(format!("            … {} more …", events.len() - 2 * half));
+    lines.extend(events[events.len() - half..].iter().map(line));
+    lines.join("\n")
+}
+
+fn run_lines(facts: &RunFacts, times: Option<&Times>) -> String {
+    let mut text = format!("mode={} kernel={} seed={}", facts.mode, facts.kernel, facts.seed);
+    if let Some(times) = times {
+        let part = |name: &str, time: Option<Duration>| {
+            time.map(|t| format!("{name} {:.2} s, ", t.as_secs_f64())).unwrap_or_default()
+        };
+        let _ = write!(
+            text,
+            "\n{}{}machine in all {:.2} s",
+            part("boot", times.boot),
+            part("test", times.test),
+            times.total.as_secs_f64()
+        );
+    }
+    if let Some(sidecar) = &facts.sidecar {
+        let _ = write!(text, "\nresult: {sidecar}");
+    }
+    text
+}
+
+fn section(text: &mut String, title: &str, body: &str) {
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    let _ = write!(text, "\n--- {title} ---\n{}\n", body.trim_end());
+}
+
+#[cfg(test)]
+mod tests;

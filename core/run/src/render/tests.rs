@@ -1,0 +1,59 @@
+use super::*;
+use crate::drive::tests_support::silent;
+use ktstr_assert::AssertResult;
+use ktstr_machine::VmExit;
+
+fn facts() -> RunFacts {
+    RunFacts {
+        test: "my_test".into(),
+        topology: "1n1l2c1t".into(),
+        mode: "tcg".into(),
+        kernel: "6.12.1".into(),
+        seed: 3,
+        sidecar: Some("target/ktstr/x.ktstr.json".into()),
+        verbose: false,
+    }
+}
+
+#[test]
+fn a_broken_run_shows_stage_and_console() {
+    let mut seen = silent();
+    seen.exit = Some(VmExit::Reset);
+    seen.console.push(b"Kernel panic - not syncing\n");
+    seen.times.total = Duration::from_millis(1234);
+    let case = CaseResult { result: AssertResult::fail("the guest kernel panicked while booting"), broken: true };
+    insta::assert_snapshot!(render(&facts(), &case, Some(&seen)));
+}
+
+#[test]
+fn a_failed_check_shows_the_timeline_and_what_the_test_printed() {
+    let mut seen = silent();
+    seen.exit = Some(VmExit::PowerOff);
+    seen.output.push(b"from the test\n");
+    seen.timeline = vec![
+        Stimulus { label: "step 1".into(), ..Stimulus::default() },
+        Stimulus {
+            elapsed_ms: 1000,
+            kind: "SetCpuset".into(),
+            detail: "cg_0 0-1".into(),
+            iterations: Some(9),
+            ..Stimulus::default()
+        },
+    ];
+    let case = CaseResult { result: AssertResult::fail("stuck 3500ms on cpu1 at +1200ms"), broken: false };
+    insta::assert_snapshot!(render(&facts(), &case, Some(&seen)));
+}
+
+#[test]
+fn a_skip_is_one_line() {
+    let case = CaseResult { result: AssertResult::skip("needs 2 LLCs"), broken: false };
+    assert_eq!(render(&facts(), &case, None), "ktstr: SKIP: needs 2 LLCs\n");
+}
+
+#[test]
+fn a_long_timeline_keeps_both_ends() {
+    let events: Vec<Stimulus> =
+        (0..200).map(|i| Stimulus { elapsed_ms: i, label: format!("e{i}"), ..Stimulus::default() }).collect();
+    let text = render_timeline(&events);
+    assert!(text.contains("e0") && text.contains("e199") && text.contains("140 more"));
+}

@@ -1,0 +1,74 @@
+//! What a run leaves for programs: one JSON file a variant.
+
+use ktstr_assert::AssertResult;
+use serde::{Deserialize, Serialize};
+
+/// Version of the file's layout; raised when a field changes its meaning.
+pub const SIDECAR_SCHEMA: u32 = 1;
+
+/// One run of one variant.
+///
+/// Everything in it but `host` is the same, byte for byte, for every run of the
+/// same (test, kernel, machine, seed) in deterministic mode.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sidecar {
+    /// [`SIDECAR_SCHEMA`].
+    pub schema: u32,
+    /// The test.
+    pub test_name: String,
+    /// Its module path.
+    pub module: String,
+    /// Machine label, such as `1n1l2c1t`.
+    pub topology: String,
+    /// RAM, MiB.
+    pub memory_mib: u64,
+    /// `kvm`, `tcg`, `deterministic` or `host`.
+    pub accel: String,
+    /// Hypervisor and version.
+    pub hypervisor: String,
+    /// What everything random was derived from.
+    pub seed: u64,
+    /// Kernel release, as far as it is known.
+    pub kernel_version: String,
+    /// Where the kernel came from (cache key or path).
+    pub kernel: String,
+    /// CRC-32 of the kernel image.
+    pub kernel_crc: String,
+    /// The scheduler; `eevdf` is the kernel's own.
+    pub scheduler: String,
+    /// Commit of the project under test, 7 hex digits, `-dirty` if modified.
+    pub project_commit: String,
+    /// The verdict: `pass`, `fail`, `inconclusive` or `skip`.
+    pub outcome: String,
+    /// Shorthands of the verdict.
+    pub passed: bool,
+    /// As above.
+    pub skipped: bool,
+    /// As above.
+    pub inconclusive: bool,
+    /// True for a test declared with `expect_err`.
+    pub expected_failure: bool,
+    /// Details, notes and statistics.
+    pub result: AssertResult,
+    /// What the scenario did: ms of guest time, text.
+    pub stimulus_events: Vec<(u64, String)>,
+    /// vCPUs.
+    pub vcpus: u32,
+    /// What differs from run to run by nature.
+    pub host: SidecarTimes,
+}
+
+/// Host times of a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SidecarTimes {
+    /// When the run ended, ms since the Unix epoch.
+    pub finished_unix_ms: u64,
+    /// Start of the machine to the guest's greeting, ms.
+    pub boot_ms: Option<u64>,
+    /// Start of the machine to the test's first line, ms.
+    pub to_test_ms: Option<u64>,
+    /// The test function, ms of host time.
+    pub test_ms: Option<u64>,
+    /// Start to end of the machine, ms.
+    pub total_ms: u64,
+}
