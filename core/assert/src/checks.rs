@@ -41,7 +41,9 @@ fn completed(reports: &[WorkerReport]) -> Vec<Detail> {
             Some(ExitInfo::Signaled { signal, by_deadline: true }) => {
                 format!("did not stop when told to and was killed by signal {signal}")
             }
-            Some(ExitInfo::Signaled { signal, by_deadline: false }) => format!("was killed by signal {signal}"),
+            Some(ExitInfo::Signaled { signal, by_deadline: false }) => {
+                format!("was killed by signal {signal}")
+            }
             Some(ExitInfo::SetupFailed(what)) => format!("could not be set up: {what}"),
             None => "did not complete, and nothing says why".to_owned(),
         };
@@ -68,7 +70,12 @@ fn capped(kind: DetailKind, mut findings: Vec<Detail>) -> Vec<Detail> {
     let more = findings.len() - MAX_NAMED;
     findings.truncate(MAX_NAMED);
     let noun = if more == 1 { "worker" } else { "workers" };
-    findings.push(Detail { outcome: worst, kind, cgroup: None, message: format!("and {more} more {noun} likewise") });
+    findings.push(Detail {
+        outcome: worst,
+        kind,
+        cgroup: None,
+        message: format!("and {more} more {noun} likewise"),
+    });
     findings
 }
 

@@ -65,7 +65,9 @@ impl<T> Drop for Claim<'_, T> {
         if self.value.is_some() {
             let label = self.label;
             self.verdict.settle(Outcome::Inconclusive, self.kind, || {
-                format!("{label}: a claim was opened but never compared; add a comparison such as .at_most(..)")
+                format!(
+                    "{label}: a claim was opened but never compared; add a comparison such as .at_most(..)"
+                )
             });
         }
     }

@@ -85,7 +85,8 @@ impl CgroupStats {
             total_iterations,
             total_work_units: total(reports, |r| r.work_units),
             total_migrations,
-            migration_ratio: (total_iterations > 0).then(|| total_migrations as f64 / total_iterations as f64),
+            migration_ratio: (total_iterations > 0)
+                .then(|| total_migrations as f64 / total_iterations as f64),
             wake_samples: wakes.count(),
             p99_wake_latency_us: quantile_us(0.99),
             median_wake_latency_us: quantile_us(0.5),

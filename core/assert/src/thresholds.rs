@@ -36,7 +36,9 @@ impl AbsoluteThresholds {
 /// wake-up measured or on iteration cost without an iteration.
 pub fn assert_thresholds(reports: &[WorkerReport], limits: &AbsoluteThresholds) -> AssertResult {
     if reports.is_empty() {
-        return AssertResult::inconclusive("no worker reported, so there is nothing to hold against the thresholds");
+        return AssertResult::inconclusive(
+            "no worker reported, so there is nothing to hold against the thresholds",
+        );
     }
     let mut result = AssertResult::pass();
     let mut settle = |finding: Option<Detail>| match finding {
@@ -64,7 +66,10 @@ fn wake_latency(reports: &[WorkerReport], max: u64) -> Option<Detail> {
     let wakes = stats::wake_latencies(reports);
     let text = match wakes.quantile(0.99) {
         Some(ns) if ns <= max => return None,
-        Some(ns) => format!("p99 wake-up latency: expected at most {max}ns, got {ns}ns over {} wake-ups", wakes.count()),
+        Some(ns) => format!(
+            "p99 wake-up latency: expected at most {max}ns, got {ns}ns over {} wake-ups",
+            wakes.count()
+        ),
         None => {
             let text = format!("p99 wake-up latency: expected at most {max}ns, but no wake-up was measured");
             return Some(Detail::inconclusive(DetailKind::WakeLatency, text));
@@ -85,8 +90,10 @@ fn iteration_cost(report: &WorkerReport, max: u64) -> Option<Detail> {
 
 fn at_most(report: &WorkerReport, kind: DetailKind, seen: u64, max: u64, what: &str) -> Option<Detail> {
     (seen > max).then(|| {
-        let text =
-            format!("worker {} (tid {}): expected at most {max} {what}, got {seen}", report.index, report.tid);
+        let text = format!(
+            "worker {} (tid {}): expected at most {max} {what}, got {seen}",
+            report.index, report.tid
+        );
         Detail::fail(kind, text)
     })
 }
@@ -104,7 +111,9 @@ fn work_units(report: &WorkerReport, min: u64) -> Option<Detail> {
 /// inconclusive.
 pub fn assert_scx_events_clean(events: &BTreeMap<String, u64>, cap: u64) -> AssertResult {
     if events.is_empty() {
-        return AssertResult::inconclusive("the scheduler has no event counters, so nothing says whether it ran clean");
+        return AssertResult::inconclusive(
+            "the scheduler has no event counters, so nothing says whether it ran clean",
+        );
     }
     let mut result = AssertResult::pass();
     for (name, &count) in events {

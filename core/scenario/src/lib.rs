@@ -19,7 +19,8 @@ pub use backdrop::Backdrop;
 pub use ctx::{Ctx, Ports};
 pub use def::CgroupDef;
 pub use engine::{
-    ScenarioError, execute_defs, execute_scenario, execute_scenario_with, execute_steps, execute_steps_with,
+    Place, ScenarioError, execute_defs, execute_scenario, execute_scenario_with, execute_steps,
+    execute_steps_with,
 };
 pub use event::StimulusEvent;
 pub use op::Op;

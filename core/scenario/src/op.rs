@@ -171,4 +171,16 @@ impl Op {
             Self::UnfreezeCgroup { .. } => "UnfreezeCgroup",
         }
     }
+
+    /// Its name in the timeline, such as `set_cpuset`.
+    pub fn label(&self) -> String {
+        let mut label = String::new();
+        for c in self.kind().chars() {
+            if c.is_ascii_uppercase() && !label.is_empty() {
+                label.push('_');
+            }
+            label.push(c.to_ascii_lowercase());
+        }
+        label
+    }
 }

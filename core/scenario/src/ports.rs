@@ -16,7 +16,9 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     /// A name with `/` at an end, `..`, or characters that cgroupfs refuses.
-    #[error("checking cgroup name {name:?}: {why}; use a relative path of plain names such as \"cg_0\" or \"outer/inner\"")]
+    #[error(
+        "checking cgroup name {name:?}: {why}; use a relative path of plain names such as \"cg_0\" or \"outer/inner\""
+    )]
     Name {
         /// As given.
         name: String,

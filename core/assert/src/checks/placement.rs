@@ -57,6 +57,7 @@ pub(super) fn page_locality(reports: &[WorkerReport], nodes: Option<&CpuSet>, mi
         return Vec::new();
     }
     let (share, min) = (share * 100.0, min * 100.0);
-    let text = format!("remote memory: {share:.1}% of the pages on nodes {nodes} (expected at least {min:.1}%)");
+    let text =
+        format!("remote memory: {share:.1}% of the pages on nodes {nodes} (expected at least {min:.1}%)");
     vec![Detail::fail(DetailKind::Numa, text)]
 }

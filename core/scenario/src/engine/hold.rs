@@ -1,0 +1,58 @@
+//! Holding a step while watching the scheduler.
+
+use crate::engine::Scene;
+use crate::engine::error::ScenarioError;
+use crate::engine::stage::Stage;
+use crate::{Ctx, HoldSpec};
+use std::time::Duration;
+
+/// How often the scheduler is asked whether it still lives, in guest time.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// Why a hold ended.
+pub(crate) enum Ended {
+    /// Its time was over.
+    InTime,
+    /// The scheduler died or was ejected.
+    SchedulerFailed(String),
+}
+
+/// Lets things settle, then holds as long as the step says; a loop applies the step's
+/// ops again each interval.
+pub(crate) fn hold(ctx: &Ctx<'_>, stage: &mut Stage<'_>, scene: &Scene) -> Result<Ended, ScenarioError> {
+    let mut next = ctx.ports.clock.now();
+    if !scene.defs.is_empty() {
+        next = next.saturating_add(ctx.settle);
+    }
+    let HoldSpec::Loop { interval } = scene.hold else {
+        return Ok(wait_until(ctx, next.saturating_add(scene.hold.length(ctx.duration))));
+    };
+    // To the end of the test's duration, but one interval at least.
+    let over = stage.timeline.begin().saturating_add(ctx.settle).saturating_add(ctx.duration);
+    let end = over.max(next.saturating_add(interval));
+    loop {
+        next = next.saturating_add(interval).min(end);
+        if let Ended::SchedulerFailed(reason) = wait_until(ctx, next) {
+            return Ok(Ended::SchedulerFailed(reason));
+        }
+        if next >= end {
+            return Ok(Ended::InTime);
+        }
+        for op in &scene.ops {
+            stage.apply(scene.place, op)?;
+        }
+    }
+}
+
+fn wait_until(ctx: &Ctx<'_>, deadline: Duration) -> Ended {
+    loop {
+        if let Some(reason) = ctx.ports.scheduler.failure() {
+            return Ended::SchedulerFailed(reason);
+        }
+        let now = ctx.ports.clock.now();
+        if now >= deadline {
+            return Ended::InTime;
+        }
+        ctx.ports.clock.sleep_until(deadline.min(now.saturating_add(SLICE)));
+    }
+}

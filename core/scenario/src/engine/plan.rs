@@ -1,0 +1,299 @@
+//! From definitions and ops to the single actions they mean.
+//!
+//! [`Planner`] checks an op against the model, moves the model on, and says what has to
+//! be done. The dry run throws the actions away; the stage carries them out.
+
+use crate::engine::error::{Place, ScenarioError};
+use crate::engine::model::Model;
+use crate::ports::CgroupLimit;
+use crate::{CgroupDef, Ctx, Op};
+use ktstr_topology::{CpuSet, CpusetSpec};
+use ktstr_workload::{AffinityIntent, MemPolicy, WorkSpec, WorkloadConfig};
+
+/// One thing to do to the machine.
+#[derive(Debug, Clone)]
+pub(crate) enum Action {
+    Create(String),
+    SetCpuset(String, CpuSet),
+    ClearCpuset(String),
+    SetMems(String, CpuSet),
+    SetLimit(String, CgroupLimit),
+    Spawn(SpawnPlan),
+    SetAffinity(String, AffinityIntent),
+    MoveAll { from: String, to: String },
+    Freeze(String, bool),
+    Stop(String),
+    Remove(String),
+}
+
+/// Workers to spawn.
+#[derive(Debug, Clone)]
+pub(crate) struct SpawnPlan {
+    /// The cgroup; `None` is the runner's own.
+    pub(crate) cgroup: Option<String>,
+    pub(crate) config: WorkloadConfig,
+    /// CPUs that the workers may use; `None` when not restricted.
+    pub(crate) allowed: Option<CpuSet>,
+    /// NUMA nodes that their memory belongs on, where known.
+    pub(crate) nodes: Option<CpuSet>,
+}
+
+/// How reports name workers in the runner's own cgroup.
+pub(crate) const HOST: &str = "host";
+
+/// Checks ops and definitions and turns them into actions.
+#[derive(Clone)]
+pub(crate) struct Planner<'c> {
+    ctx: &'c Ctx<'c>,
+    pub(crate) model: Model<'c>,
+}
+
+impl<'c> Planner<'c> {
+    pub(crate) fn new(ctx: &'c Ctx<'c>) -> Self {
+        Self { ctx, model: Model::new(ctx.topo) }
+    }
+
+    /// A cgroup with all that its definition says. Its workers are spawned, not started.
+    pub(crate) fn define(&mut self, place: Place, def: &CgroupDef) -> Result<Vec<Action>, ScenarioError> {
+        let name = &def.name;
+        let mut actions: Vec<Action> = self.model.add(place, name)?.into_iter().map(Action::Create).collect();
+        if let Some(spec) = &def.cpuset {
+            actions.push(self.set_cpuset(place, "CgroupDef", name, spec)?);
+        }
+        if let Some(mems) = &def.mems {
+            self.check_nodes(place, name, "cpuset.mems", mems, None)?;
+            self.model.get_mut(place, "CgroupDef", name)?.mems = Some(mems.clone());
+            actions.push(Action::SetMems(name.clone(), mems.clone()));
+        }
+        for &limit in &def.limits {
+            check_limit(limit).map_err(|what| ScenarioError::Limit { place, cgroup: name.clone(), what })?;
+            actions.push(Action::SetLimit(name.clone(), limit));
+        }
+        let mut main = def.main.clone();
+        if let (true, Some(other)) = (def.swappable, &self.ctx.work_type_override) {
+            main.work_type = other.clone();
+        }
+        for spec in std::iter::once(&main).chain(&def.more) {
+            actions.push(self.spawn(place, "CgroupDef", name, spec)?);
+        }
+        Ok(actions)
+    }
+
+    /// What an op means at this point.
+    pub(crate) fn op(&mut self, place: Place, op: &Op) -> Result<Vec<Action>, ScenarioError> {
+        let kind = op.kind();
+        match op {
+            Op::AddCgroup { name } => {
+                Ok(self.model.add(place, name)?.into_iter().map(Action::Create).collect())
+            }
+            Op::AddCgroupDef(def) => self.define(place, def),
+            Op::RemoveCgroup { name } => Ok(self.remove(name)),
+            Op::StopCgroup { name } => {
+                self.model.get_mut(place, kind, name)?.groups.clear();
+                Ok(vec![Action::Stop(name.clone())])
+            }
+            Op::SetCpuset { name, cpus } => Ok(vec![self.set_cpuset(place, kind, name, cpus)?]),
+            Op::ClearCpuset { name } => {
+                self.model.get_mut(place, kind, name)?.cpus = None;
+                Ok(vec![Action::ClearCpuset(name.clone())])
+            }
+            Op::SwapCpusets { a, b } => self.swap_cpusets(place, kind, a, b),
+            Op::Spawn { name, work } => Ok(vec![self.spawn(place, kind, name, work)?]),
+            Op::SpawnHost { work } => Ok(vec![Action::Spawn(self.spawn_plan(place, None, work)?)]),
+            Op::SetAffinity { name, affinity } => self.set_affinity(place, kind, name, affinity),
+            Op::MoveAllTasks { from, to } => self.move_all(place, kind, from, to),
+            Op::FreezeCgroup { name } | Op::UnfreezeCgroup { name } => {
+                self.model.get_mut(place, kind, name)?;
+                Ok(vec![Action::Freeze(name.clone(), matches!(op, Op::FreezeCgroup { .. }))])
+            }
+        }
+    }
+
+    /// The end of a step whose doings don't outlast it.
+    pub(crate) fn end_step(&mut self, place: Place) {
+        for name in self.model.owned_by(place.0) {
+            self.remove(&name);
+        }
+        self.model.forget_groups_of(place.0);
+    }
+
+    fn remove(&mut self, name: &str) -> Vec<Action> {
+        let names = self.model.subtree(name);
+        for n in &names {
+            self.model.remove(n);
+        }
+        names.into_iter().map(Action::Remove).collect()
+    }
+
+    fn set_cpuset(
+        &mut self,
+        place: Place,
+        op: &'static str,
+        name: &str,
+        spec: &CpusetSpec,
+    ) -> Result<Action, ScenarioError> {
+        let entry = self.model.get_mut(place, op, name)?;
+        let cpus = spec.resolve(self.ctx.topo).map_err(|source| ScenarioError::Cpuset {
+            place,
+            cgroup: name.to_owned(),
+            source,
+        })?;
+        entry.cpus = Some(cpus.clone());
+        Ok(Action::SetCpuset(name.to_owned(), cpus))
+    }
+
+    fn swap_cpusets(
+        &mut self,
+        place: Place,
+        op: &'static str,
+        a: &str,
+        b: &str,
+    ) -> Result<Vec<Action>, ScenarioError> {
+        let cpus_a = self.model.get_mut(place, op, a)?.cpus.clone();
+        let cpus_b = self.model.get_mut(place, op, b)?.cpus.clone();
+        if a == b || (cpus_a.is_none() && cpus_b.is_none()) {
+            let why = format!(
+                "{a:?} and {b:?} have no cpusets to exchange; give at least one of two cgroups a cpuset"
+            );
+            return Err(ScenarioError::Pointless { place, op, why });
+        }
+        let action = |name: &str, cpus: &Option<CpuSet>| match cpus {
+            Some(cpus) => Action::SetCpuset(name.to_owned(), cpus.clone()),
+            None => Action::ClearCpuset(name.to_owned()),
+        };
+        let actions = vec![action(a, &cpus_b), action(b, &cpus_a)];
+        self.model.get_mut(place, op, a)?.cpus = cpus_b;
+        self.model.get_mut(place, op, b)?.cpus = cpus_a;
+        Ok(actions)
+    }
+
+    fn set_affinity(
+        &mut self,
+        place: Place,
+        op: &'static str,
+        name: &str,
+        affinity: &AffinityIntent,
+    ) -> Result<Vec<Action>, ScenarioError> {
+        if self.model.get_mut(place, op, name)?.groups.is_empty() {
+            return Err(ScenarioError::NoWorkers { place, op, name: name.to_owned() });
+        }
+        self.check_affinity(place, name, affinity, 1, &self.model.cpus(name))?;
+        Ok(vec![Action::SetAffinity(name.to_owned(), affinity.clone())])
+    }
+
+    fn move_all(
+        &mut self,
+        place: Place,
+        op: &'static str,
+        from: &str,
+        to: &str,
+    ) -> Result<Vec<Action>, ScenarioError> {
+        let moved = std::mem::take(&mut self.model.get_mut(place, op, from)?.groups);
+        self.model.get_mut(place, op, to)?.groups.extend(&moved);
+        if moved.is_empty() {
+            return Err(ScenarioError::NoWorkers { place, op, name: from.to_owned() });
+        }
+        Ok(vec![Action::MoveAll { from: from.to_owned(), to: to.to_owned() }])
+    }
+
+    fn spawn(
+        &mut self,
+        place: Place,
+        op: &'static str,
+        name: &str,
+        spec: &WorkSpec,
+    ) -> Result<Action, ScenarioError> {
+        self.model.get_mut(place, op, name)?;
+        let plan = self.spawn_plan(place, Some(name), spec)?;
+        self.model.get_mut(place, op, name)?.groups.push(place.0);
+        Ok(Action::Spawn(plan))
+    }
+
+    fn spawn_plan(
+        &self,
+        place: Place,
+        cgroup: Option<&str>,
+        spec: &WorkSpec,
+    ) -> Result<SpawnPlan, ScenarioError> {
+        let label = cgroup.unwrap_or(HOST);
+        let allowed = cgroup.and_then(|name| self.model.allowed(name));
+        let cpus = allowed.clone().unwrap_or_else(|| self.ctx.topo.all_cpuset());
+        let workers = spec
+            .count(cpus.len(), self.ctx.workers_per_cgroup)
+            .map_err(|source| ScenarioError::Workers { place, cgroup: label.to_owned(), source })?;
+        spec.validate().map_err(|source| ScenarioError::Policy {
+            place,
+            cgroup: label.to_owned(),
+            source,
+        })?;
+        self.check_affinity(place, label, &spec.affinity, workers, &cpus)?;
+        let named = policy_nodes(&spec.mem_policy);
+        let mems = cgroup.and_then(|name| self.model.mems(name));
+        if let Some(nodes) = &named {
+            self.check_nodes(place, label, "memory policy", nodes, mems.as_ref())?;
+        }
+        let nodes = named.or_else(|| cgroup.and_then(|name| self.model.nodes(name)));
+        let config = WorkloadConfig::from_spec(spec, workers);
+        Ok(SpawnPlan { cgroup: cgroup.map(str::to_owned), config, allowed, nodes })
+    }
+
+    fn check_affinity(
+        &self,
+        place: Place,
+        cgroup: &str,
+        affinity: &AffinityIntent,
+        workers: usize,
+        cpus: &CpuSet,
+    ) -> Result<(), ScenarioError> {
+        let resolved = affinity.resolve(self.ctx.topo, cpus, workers, self.ctx.seed);
+        resolved.map(drop).map_err(|source| ScenarioError::Affinity {
+            place,
+            cgroup: cgroup.to_owned(),
+            source,
+        })
+    }
+
+    /// Rejects nodes that the machine does not have or that lie outside `within`.
+    fn check_nodes(
+        &self,
+        place: Place,
+        cgroup: &str,
+        what: &'static str,
+        nodes: &CpuSet,
+        within: Option<&CpuSet>,
+    ) -> Result<(), ScenarioError> {
+        let machine: CpuSet = self.ctx.topo.nodes().iter().map(|n| n.id).collect();
+        let available = within.map_or(machine.clone(), |w| w.intersection(&machine));
+        if nodes.is_empty() || !nodes.is_subset(&available) {
+            let (nodes, available) = (format!("[{nodes}]"), format!("[{available}]"));
+            return Err(ScenarioError::Nodes { place, cgroup: cgroup.to_owned(), what, nodes, available });
+        }
+        Ok(())
+    }
+}
+
+/// The nodes that a memory policy names; `None` when it names none.
+fn policy_nodes(policy: &MemPolicy) -> Option<CpuSet> {
+    let nodes: CpuSet = policy.nodes().into_iter().collect();
+    (!nodes.is_empty()).then_some(nodes)
+}
+
+/// Checks a limit against the ranges of `Documentation/admin-guide/cgroup-v2.rst` and
+/// `kernel/sched/core.c` (`max_bw_quota_period_us`); the error says what was expected.
+fn check_limit(limit: CgroupLimit) -> Result<(), String> {
+    let weight = |file: &str, w: u32| match w {
+        1..=10_000 => Ok(()),
+        _ => Err(format!("{file}: expected a weight from 1 to 10000, got {w}")),
+    };
+    match limit {
+        CgroupLimit::CpuWeight(w) => weight("cpu.weight", w),
+        CgroupLimit::IoWeight(w) => weight("io.weight", w),
+        CgroupLimit::CpuMax { period_us, .. } if !(1_000..=1_000_000).contains(&period_us) => {
+            Err(format!("cpu.max: expected a period from 1000 to 1000000 us, got {period_us}"))
+        }
+        CgroupLimit::CpuMax { quota_us: Some(quota), .. } if quota < 1_000 => {
+            Err(format!("cpu.max: expected a quota of at least 1000 us, got {quota}"))
+        }
+        _ => Ok(()),
+    }
+}

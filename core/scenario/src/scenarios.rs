@@ -1,0 +1,1 @@
+//! Canned scenarios for common patterns.
