@@ -5,6 +5,7 @@
 
 mod claim;
 mod json;
+mod ktstr_test;
 
 use proc_macro::TokenStream;
 
@@ -33,6 +34,29 @@ pub fn derive_claim(input: TokenStream) -> TokenStream {
 #[proc_macro]
 pub fn json(input: TokenStream) -> TokenStream {
     finish(json::expand(input.into()))
+}
+
+/// Registers a function as a test that runs inside a machine of its own.
+///
+/// The function is `fn name(ctx: &Ctx) -> Result<AssertResult>`. All attributes are
+/// optional:
+///
+/// - the machine: `numa_nodes` = 1, `llcs` (of the whole machine) = 1, `cores` (per
+///   LLC) = 2, `threads` (per core) = 1, `memory_mib` = 256, `kargs = ["…"]`;
+/// - time: `duration_s` = 2, `timeout_s` (beyond the duration, guest time) = 30;
+/// - load: `workers_per_cgroup` = 2;
+/// - kind of test: `host_only`, `expect_err`, `performance_mode`, `ignore`,
+///   `auto_repro` = true;
+/// - checks, each replacing a default: `not_starved`, `isolation`, `max_gap_ms`,
+///   `max_spread_pct`, `max_p99_wake_latency_ns` and the other fields of `Assert`;
+/// - the gauntlet: `min_/max_llcs`, `min_/max_cpus`, `min_/max_numa_nodes`,
+///   `requires_smt`.
+///
+/// Flags may be given bare. Tests whose name begins with `demo_` are ignored unless
+/// asked for.
+#[proc_macro_attribute]
+pub fn ktstr_test(attributes: TokenStream, function: TokenStream) -> TokenStream {
+    finish(syn::parse(function).and_then(|function| ktstr_test::expand(attributes.into(), &function)))
 }
 
 fn finish(expanded: syn::Result<proc_macro2::TokenStream>) -> TokenStream {

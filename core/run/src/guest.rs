@@ -20,6 +20,8 @@ pub struct GuestPlan {
     pub test: String,
     /// Module path of the test, since names may repeat.
     pub module: String,
+    /// What the guest greets with: it proves that the plan arrived.
+    pub build_id: String,
     /// Decides everything random.
     pub seed: u64,
     /// Replaces the test's duration, ms.

@@ -1,0 +1,401 @@
+//! `#[ktstr_test]`: a function of `&Ctx` becomes a registered test.
+//!
+//! The function keeps its body under a hidden name; in its place stands a `#[test]`
+//! wrapper for libtest and a static entry in the distributed slice `KTSTR_TESTS`,
+//! through which the host finds the declaration and the guest the body.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::parse::Parser;
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
+use syn::{Error, Expr, ExprLit, ItemFn, Lit, Meta, Result, ReturnType, Token};
+
+/// What an attribute's value must be.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// Whole number of at least this.
+    Count(u64),
+    /// Number, not negative.
+    Number,
+    /// `true`, `false`, or nothing for true.
+    Flag,
+    /// List of string literals.
+    Strings,
+}
+
+/// How an attribute enters the declaration.
+#[derive(Clone, Copy, PartialEq)]
+enum Into {
+    /// Collected for the topology.
+    Shape,
+    /// A `Duration` field, from seconds.
+    Seconds(&'static str),
+    /// A field of the declaration.
+    Field(&'static str),
+    /// A check with an `Option` field of the same name.
+    Check,
+    /// Collected for the gauntlet's bounds.
+    Gauntlet,
+}
+
+const ATTRIBUTES: &[(&str, Kind, Into)] = &[
+    ("numa_nodes", Kind::Count(1), Into::Shape),
+    ("llcs", Kind::Count(1), Into::Shape),
+    ("cores", Kind::Count(1), Into::Shape),
+    ("threads", Kind::Count(1), Into::Shape),
+    ("memory_mib", Kind::Count(1), Into::Field("memory_mib")),
+    ("duration_s", Kind::Count(1), Into::Seconds("duration")),
+    ("timeout_s", Kind::Count(1), Into::Seconds("timeout")),
+    ("workers_per_cgroup", Kind::Count(1), Into::Field("workers_per_cgroup")),
+    ("host_only", Kind::Flag, Into::Field("host_only")),
+    ("expect_err", Kind::Flag, Into::Field("expect_err")),
+    ("performance_mode", Kind::Flag, Into::Field("performance_mode")),
+    ("auto_repro", Kind::Flag, Into::Field("auto_repro")),
+    ("ignore", Kind::Flag, Into::Field("ignored")),
+    ("kargs", Kind::Strings, Into::Field("kargs")),
+    ("not_starved", Kind::Flag, Into::Check),
+    ("isolation", Kind::Flag, Into::Check),
+    ("fail_on_stall", Kind::Flag, Into::Check),
+    ("max_gap_ms", Kind::Count(1), Into::Check),
+    ("max_p99_wake_latency_ns", Kind::Count(1), Into::Check),
+    ("max_local_dsq_depth", Kind::Count(1), Into::Check),
+    ("sustained_samples", Kind::Count(1), Into::Check),
+    ("max_spread_pct", Kind::Number, Into::Check),
+    ("max_throughput_cv", Kind::Number, Into::Check),
+    ("min_work_rate", Kind::Number, Into::Check),
+    ("min_iteration_rate", Kind::Number, Into::Check),
+    ("max_wake_latency_cv", Kind::Number, Into::Check),
+    ("max_migration_ratio", Kind::Number, Into::Check),
+    ("max_imbalance_ratio", Kind::Number, Into::Check),
+    ("max_fallback_rate", Kind::Number, Into::Check),
+    ("max_keep_last_rate", Kind::Number, Into::Check),
+    ("min_page_locality", Kind::Number, Into::Check),
+    ("max_cross_node_migration_ratio", Kind::Number, Into::Check),
+    ("max_slow_tier_ratio", Kind::Number, Into::Check),
+    ("min_llcs", Kind::Count(1), Into::Gauntlet),
+    ("max_llcs", Kind::Count(1), Into::Gauntlet),
+    ("min_cpus", Kind::Count(1), Into::Gauntlet),
+    ("max_cpus", Kind::Count(1), Into::Gauntlet),
+    ("min_numa_nodes", Kind::Count(1), Into::Gauntlet),
+    ("max_numa_nodes", Kind::Count(1), Into::Gauntlet),
+    ("requires_smt", Kind::Flag, Into::Gauntlet),
+];
+
+/// One attribute as written.
+struct Given {
+    name: String,
+    span: Span,
+    value: TokenStream,
+    /// Of a count.
+    number: u64,
+    /// Of a flag.
+    flag: bool,
+    into: Into,
+}
+
+pub(crate) fn expand(attributes: TokenStream, function: &ItemFn) -> Result<TokenStream> {
+    let given = parse(attributes)?;
+    check_signature(function)?;
+    check_combinations(&given)?;
+    let shape = shape(&given)?;
+    let gauntlet = gauntlet(&given)?;
+    let fields = given.iter().filter_map(field);
+    let checks = given.iter().filter(|g| g.into == Into::Check).map(|g| {
+        let (name, value) = (Ident::new(&g.name, g.span), &g.value);
+        quote!(#name: ::core::option::Option::Some(#value))
+    });
+    Ok(entry(function, &quote! {
+        topology: #shape,
+        gauntlet: #gauntlet,
+        checks: ::ktstr::assert::Assert { #(#checks,)* ..::ktstr::assert::Assert::NO_OVERRIDES },
+        #(#fields,)*
+    }, is_ignored(&given, function)))
+}
+
+fn is_ignored(given: &[Given], function: &ItemFn) -> bool {
+    given.iter().any(|g| g.name == "ignore" && g.flag) || function.sig.ident.to_string().starts_with("demo_")
+}
+
+fn entry(function: &ItemFn, declaration: &TokenStream, ignored: bool) -> TokenStream {
+    let name = &function.sig.ident;
+    let text = name.to_string();
+    let body_name = format_ident!("__ktstr_body_{name}");
+    let entry = format_ident!("__KTSTR_ENTRY_{}", text.to_uppercase());
+    let mut body = function.clone();
+    body.sig.ident = body_name.clone();
+    body.attrs.retain(|a| a.path().is_ident("allow") || a.path().is_ident("expect") || a.path().is_ident("doc"));
+    let kept: Vec<_> = function.attrs.iter().filter(|a| a.path().is_ident("cfg") || a.path().is_ident("ignore")).collect();
+    let ignore = ignored.then(|| quote!(#[ignore = "runs when asked for by name"]));
+    let span = name.span();
+    let test = quote_spanned!(span=>
+        #(#kept)*
+        #ignore
+        #[test]
+        fn #name() {
+            ::ktstr::test_support::run_under_libtest(&#entry);
+        }
+    );
+    quote! {
+        #[doc(hidden)]
+        #body
+
+        #[doc(hidden)]
+        #[::ktstr::linkme::distributed_slice(::ktstr::test_support::KTSTR_TESTS)]
+        #[linkme(crate = ::ktstr::linkme)]
+        static #entry: ::ktstr::test_support::KtstrTestEntry = ::ktstr::test_support::KtstrTestEntry {
+            spec: ::ktstr::test_support::TestSpec {
+                name: #text,
+                module: ::core::module_path!(),
+                #declaration
+                ..::ktstr::test_support::TestSpec::DEFAULT
+            },
+            func: #body_name,
+        };
+
+        #test
+    }
+}
+
+fn check_signature(function: &ItemFn) -> Result<()> {
+    let sig = &function.sig;
+    let wants = "expected `fn name(ctx: &Ctx) -> Result<AssertResult>`";
+    if let Some(token) = &sig.asyncness {
+        return Err(Error::new(token.span(), format!("{wants}: a test runs as PID 1, without an async runtime")));
+    }
+    if !sig.generics.params.is_empty() {
+        return Err(Error::new(sig.generics.span(), format!("{wants}, without generic parameters")));
+    }
+    if sig.inputs.len() != 1 {
+        return Err(Error::new(sig.ident.span(), format!("{wants}, got {} parameters", sig.inputs.len())));
+    }
+    if matches!(sig.output, ReturnType::Default) {
+        return Err(Error::new(sig.ident.span(), format!("{wants}: a test returns its verdict")));
+    }
+    Ok(())
+}
+
+fn parse(attributes: TokenStream) -> Result<Vec<Given>> {
+    let metas = Punctuated::<Meta, Token![,]>::parse_terminated.parse2(attributes)?;
+    let mut given: Vec<Given> = Vec::new();
+    for meta in metas {
+        let one = parse_one(&meta)?;
+        if given.iter().any(|g| g.name == one.name) {
+            return Err(Error::new(one.span, format!("`{}` is given twice", one.name)));
+        }
+        given.push(one);
+    }
+    Ok(given)
+}
+
+fn parse_one(meta: &Meta) -> Result<Given> {
+    let path = meta.path();
+    let name = path.get_ident().map(ToString::to_string).unwrap_or_default();
+    let Some((_, kind, into)) = ATTRIBUTES.iter().find(|(known, ..)| *known == name) else {
+        return Err(Error::new(path.span(), unknown(&name)));
+    };
+    let mut one = Given { name, span: path.span(), value: quote!(true), number: 0, flag: true, into: *into };
+    match meta {
+        Meta::Path(_) if *kind == Kind::Flag => {}
+        Meta::NameValue(pair) => set_value(&mut one, *kind, &pair.value)?,
+        _ => {
+            let text = format!("expected `{} = …`", one.name);
+            return Err(Error::new(meta.span(), text));
+        }
+    }
+    Ok(one)
+}
+
+fn set_value(one: &mut Given, kind: Kind, value: &Expr) -> Result<()> {
+    let bad = |what: &str| Err(Error::new(value.span(), format!("`{}` takes {what}", one.name)));
+    if quote!(#value).to_string().starts_with('-') {
+        return bad("no negative number");
+    }
+    let literal = match value {
+        Expr::Lit(ExprLit { lit, .. }) => Some(lit),
+        _ => None,
+    };
+    one.value = quote!(#value);
+    match (kind, literal) {
+        (Kind::Count(least), Some(Lit::Int(int))) => {
+            one.number = int.base10_parse()?;
+            if one.number < least {
+                return bad(&format!("a whole number of at least {least}"));
+            }
+            if int.suffix().is_empty() && one.number > u64::from(u32::MAX) && one.into != Into::Check {
+                return bad("a whole number below 2^32");
+            }
+        }
+        (Kind::Count(least), _) => return bad(&format!("a whole number of at least {least}, such as `{} = {}`", one.name, least.max(2))),
+        (Kind::Number, Some(Lit::Float(_))) => {}
+        (Kind::Number, Some(Lit::Int(int))) => {
+            let float = syn::LitFloat::new(&format!("{}.0", int.base10_digits()), int.span());
+            one.value = quote!(#float);
+        }
+        (Kind::Number, _) => return bad(&format!("a number, such as `{} = 10.0`", one.name)),
+        (Kind::Flag, Some(Lit::Bool(flag))) => one.flag = flag.value,
+        (Kind::Flag, _) => return bad("`true` or `false`; the bare name means `true`"),
+        (Kind::Strings, _) => match value {
+            Expr::Array(array) if array.elems.iter().all(is_string) => one.value = quote!(&#array),
+            _ => return bad(&format!("a list of string literals, such as `{} = [\"a=1\", \"b\"]`", one.name)),
+        },
+    }
+    Ok(())
+}
+
+fn is_string(value: &Expr) -> bool {
+    matches!(value, Expr::Lit(ExprLit { lit: Lit::Str(_), .. }))
+}
+
+fn unknown(name: &str) -> String {
+    let near = ATTRIBUTES.iter().map(|(known, ..)| *known).min_by_key(|known| distance(name, known));
+    let hint = match near.filter(|known| distance(name, known) <= 2.max(name.len() / 3)) {
+        Some(known) => format!("; did you mean `{known}`?"),
+        None => String::new(),
+    };
+    let all: Vec<&str> = ATTRIBUTES.iter().map(|(known, ..)| *known).collect();
+    format!("`{name}` is no attribute of ktstr_test{hint} Known: {}", all.join(", "))
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let change = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn number(given: &[Given], name: &str, default: u64) -> u64 {
+    given.iter().find(|g| g.name == name).map_or(default, |g| g.number)
+}
+
+fn find<'a>(given: &'a [Given], name: &str) -> Option<&'a Given> {
+    given.iter().find(|g| g.name == name)
+}
+
+fn shape(given: &[Given]) -> Result<TokenStream> {
+    let get = |name, default| number(given, name, default);
+    let (nodes, llcs, cores, threads) = (get("numa_nodes", 1), get("llcs", 1), get("cores", 2), get("threads", 1));
+    let span = |names: [&str; 2]| names.iter().find_map(|n| find(given, n)).map_or_else(Span::call_site, |g| g.span);
+    if llcs % nodes != 0 {
+        let text = format!("`llcs = {llcs}` can't be split evenly over `numa_nodes = {nodes}`: use a multiple");
+        return Err(Error::new(span(["llcs", "numa_nodes"]), text));
+    }
+    let cpus = llcs.saturating_mul(cores).saturating_mul(threads);
+    if cpus > 4096 || threads > 8 {
+        let text = format!("a machine of {cpus} CPUs with {threads} threads a core: expected at most 4096 and 8");
+        return Err(Error::new(span(["threads", "cores"]), text));
+    }
+    let [nodes, llcs, cores, threads] = [nodes, llcs, cores, threads].map(|n| n as u32);
+    Ok(quote!(::ktstr::topology::Topology::uniform(#nodes, #llcs, #cores, #threads)))
+}
+
+fn gauntlet(given: &[Given]) -> Result<TokenStream> {
+    let mut parts = Vec::new();
+    for (field, (least, most)) in [("llcs", (1, 12)), ("cpus", (1, 192)), ("numa_nodes", (1, 1))] {
+        let (min_name, max_name) = (format!("min_{field}"), format!("max_{field}"));
+        let low = number(given, &min_name, least);
+        // A higher minimum alone raises a default maximum with it.
+        let high = number(given, &max_name, most.max(low));
+        if low > high {
+            let span = find(given, &min_name).or(find(given, &max_name)).map_or_else(Span::call_site, |g| g.span);
+            return Err(Error::new(span, format!("`{min_name} = {low}` is above `{max_name} = {high}`")));
+        }
+        let (field, low, high) = (Ident::new(field, Span::call_site()), low as u32, high as u32);
+        parts.push(quote!(#field: (#low, #high)));
+    }
+    let smt = find(given, "requires_smt").is_some_and(|g| g.flag);
+    Ok(quote!(::ktstr::test_support::GauntletBounds { #(#parts,)* requires_smt: #smt }))
+}
+
+fn field(given: &Given) -> Option<TokenStream> {
+    let value = &given.value;
+    match given.into {
+        Into::Field(name) => {
+            let name = Ident::new(name, given.span);
+            Some(quote!(#name: #value))
+        }
+        Into::Seconds(name) => {
+            let name = Ident::new(name, given.span);
+            Some(quote!(#name: ::core::time::Duration::from_secs(#value)))
+        }
+        _ => None,
+    }
+}
+
+fn check_combinations(given: &[Given]) -> Result<()> {
+    let on = |name: &str| find(given, name).filter(|g| g.flag);
+    if let (Some(_), Some(repro)) = (on("host_only"), on("auto_repro")) {
+        let text = "`auto_repro` needs a machine, but the test is `host_only`";
+        return Err(Error::new(repro.span, text));
+    }
+    if let (Some(_), Some(shape)) = (on("host_only"), given.iter().find(|g| g.into == Into::Shape)) {
+        let text = format!("`{}` declares a machine, but the test is `host_only`", shape.name);
+        return Err(Error::new(shape.span, text));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use syn::parse_quote;
+
+    fn error(attributes: TokenStream) -> String {
+        let function = parse_quote!(fn t(ctx: &Ctx) -> Result<AssertResult> { todo() });
+        expand(attributes, &function).unwrap_err().to_string()
+    }
+
+    fn expanded(attributes: TokenStream) -> String {
+        let function = parse_quote!(fn t(ctx: &Ctx) -> Result<AssertResult> { go(ctx) });
+        expand(attributes, &function).unwrap().to_string()
+    }
+
+    #[test]
+    fn attributes_reach_the_declaration() {
+        let code = expanded(quote!(llcs = 2, cores = 4, threads = 1, duration_s = 3, max_spread_pct = 20, isolation));
+        assert!(code.contains("uniform (1u32 , 2u32 , 4u32 , 1u32)"), "{code}");
+        assert!(code.contains("duration : :: core :: time :: Duration :: from_secs (3)"), "{code}");
+        assert!(code.contains("max_spread_pct : :: core :: option :: Option :: Some (20.0)"), "{code}");
+        assert!(code.contains("isolation : :: core :: option :: Option :: Some (true)"), "{code}");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(error(quote!(llc = 2)).contains("did you mean `llcs`?"));
+        assert!(error(quote!(llcs = 2, llcs = 3)).contains("given twice"));
+        assert!(error(quote!(llcs = "2")).contains("whole number"));
+        assert!(error(quote!(llcs = 0)).contains("at least 1"));
+        assert!(error(quote!(cores = -1)).contains("no negative number"));
+        assert!(error(quote!(llcs)).contains("expected `llcs = …`"));
+        assert!(error(quote!(isolation = 1)).contains("`true` or `false`"));
+        assert!(error(quote!(llcs = 3, numa_nodes = 2)).contains("can't be split evenly"));
+        assert!(error(quote!(min_cpus = 8, max_cpus = 4)).contains("is above"));
+        assert!(error(quote!(host_only, llcs = 2)).contains("host_only"));
+        assert!(error(quote!(kargs = "x")).contains("list of string literals"));
+    }
+
+    #[test]
+    fn the_signature_is_checked() {
+        let bad = |function: ItemFn| expand(TokenStream::new(), &function).unwrap_err().to_string();
+        assert!(bad(parse_quote!(fn t() -> Result<AssertResult> {})).contains("got 0 parameters"));
+        assert!(bad(parse_quote!(fn t(ctx: &Ctx) {})).contains("returns its verdict"));
+        assert!(bad(parse_quote!(async fn t(ctx: &Ctx) -> R {})).contains("async"));
+        assert!(bad(parse_quote!(fn t<T>(ctx: &Ctx) -> R {})).contains("generic"));
+    }
+
+    #[test]
+    fn demo_tests_are_ignored() {
+        let function = parse_quote!(fn demo_x(ctx: &Ctx) -> Result<AssertResult> { go(ctx) });
+        assert!(expand(TokenStream::new(), &function).unwrap().to_string().contains("# [ignore ="));
+        assert!(!expanded(TokenStream::new()).contains("ignore"));
+    }
+}
