@@ -32,8 +32,12 @@ pub enum ExitInfo {
         /// True when it did not stop within the deadline and we killed it.
         by_deadline: bool,
     },
-    /// It could not be set up; the text says which step failed and why.
+    /// It could not be set up, or a step of its work failed; the text says which
+    /// step and why.
     SetupFailed(String),
+    /// What became of it is not known: it did not end after SIGKILL, or something
+    /// else reaped it. The text says which.
+    Lost(String),
 }
 
 /// What one worker did and how the scheduler treated it.

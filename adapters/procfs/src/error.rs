@@ -1,0 +1,38 @@
+//! Why the system could not be read.
+
+use ktstr_topology::PartsError;
+use std::io;
+
+/// A file of `/proc` or `/sys` that is missing, unreadable or not understood.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SystemError {
+    /// A file can't be read.
+    #[error("{doing} from {path}: {source}; is its file system mounted?")]
+    Read {
+        /// Such as `reading the online CPUs`.
+        doing: &'static str,
+        /// The file.
+        path: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A file holds something else than it should.
+    #[error("reading {path}: expected {expected}, got {seen:?}")]
+    Content {
+        /// The file.
+        path: String,
+        /// What should be there.
+        expected: &'static str,
+        /// What is there.
+        seen: String,
+    },
+    /// The files contradict each other.
+    #[error("reading the CPU topology from {root}: {source}")]
+    Contradiction {
+        /// The sysfs that was read.
+        root: String,
+        /// What doesn't fit.
+        source: PartsError,
+    },
+}
