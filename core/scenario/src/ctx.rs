@@ -1,8 +1,10 @@
 //! What a test function is given.
 
+use crate::CgroupDef;
 use crate::ports::{CgroupOps, Clock, EventSink, SchedulerProbe, WorkerOps};
+use crate::step::fraction_of;
 use ktstr_assert::Assert;
-use ktstr_topology::TestTopology;
+use ktstr_topology::{CpusetError, CpusetSpec, TestTopology};
 use ktstr_workload::{Pid, WorkType};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -72,9 +74,22 @@ impl<'a> Ctx<'a> {
         self.step.load(Ordering::Relaxed)
     }
 
+    /// A cgroup with this context's number of workers.
+    pub fn cgroup_def(&self, name: impl Into<String>) -> CgroupDef {
+        CgroupDef::named(name).workers(self.workers_per_cgroup)
+    }
+
+    /// How many CPUs a cpuset comes to on this machine.
+    ///
+    /// # Errors
+    /// [`CpusetError`] when the machine can't give it.
+    pub fn cpuset_cpus(&self, spec: &CpusetSpec) -> Result<usize, CpusetError> {
+        spec.resolve(self.topo).map(|cpus| cpus.len())
+    }
+
     /// `settle` plus a fraction of the duration.
     pub fn settled_hold(&self, fraction: f64) -> Duration {
-        self.settle + self.duration.mul_f64(fraction.max(0.0))
+        self.settle.saturating_add(fraction_of(self.duration, fraction))
     }
 
     pub(crate) fn enter_step(&self, step: u16) {

@@ -10,9 +10,11 @@ mod ctx;
 mod def;
 mod engine;
 mod event;
+mod group;
 mod op;
 pub mod ports;
 pub mod scenarios;
+mod seed;
 mod step;
 
 pub use backdrop::Backdrop;
@@ -23,5 +25,6 @@ pub use engine::{
     execute_steps_with,
 };
 pub use event::StimulusEvent;
+pub use group::{CgroupGroup, Handles, collect_all, dfl_wl, setup_cgroups, spawn_diverse};
 pub use op::Op;
-pub use step::{HoldError, HoldSpec, Setup, Step};
+pub use step::{Factory, HoldError, HoldSpec, Setup, Step};

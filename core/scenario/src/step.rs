@@ -23,8 +23,8 @@ pub enum HoldSpec {
     Frac(f64),
     /// This long.
     Fixed(Duration),
-    /// Until the test's duration is over: the setup is done once, the ops are
-    /// applied again every `interval`.
+    /// Until the test's duration is over, at least one interval: the setup is done
+    /// once, the ops are applied again every `interval`.
     Loop {
         /// Time between rounds.
         interval: Duration,
@@ -59,24 +59,38 @@ impl HoldSpec {
         }
     }
 
-    /// The length, given the test's duration.
+    /// The length, given the test's duration; that of a loop is what it lasts at most.
     pub fn length(&self, duration: Duration) -> Duration {
         match *self {
-            Self::Frac(f) => duration.mul_f64(f),
+            Self::Frac(f) => fraction_of(duration, f),
             Self::Fixed(time) => time,
             Self::Loop { .. } => duration,
         }
     }
 }
 
-/// The cgroups that a step starts: given, or made when the step is played.
+/// `fraction` of a time: nothing of a fraction that is not above 0, and the longest
+/// time there is of one too large.
+pub(crate) fn fraction_of(time: Duration, fraction: f64) -> Duration {
+    if fraction > 0.0 {
+        Duration::try_from_secs_f64(time.as_secs_f64() * fraction).unwrap_or(Duration::MAX)
+    } else {
+        Duration::ZERO
+    }
+}
+
+/// The cgroups that a step starts: given, or made from the context. A factory is called
+/// once, before the scenario begins, so that what it makes is checked with the rest.
 #[derive(Clone)]
 pub enum Setup {
     /// Known beforehand.
     Defs(Vec<CgroupDef>),
     /// Made from the context (topology, duration …).
-    Factory(Arc<dyn Fn(&Ctx<'_>) -> Vec<CgroupDef> + Send + Sync>),
+    Factory(Factory),
 }
+
+/// Makes cgroup definitions from the context.
+pub type Factory = Arc<dyn Fn(&Ctx<'_>) -> Vec<CgroupDef> + Send + Sync>;
 
 impl Setup {
     /// The definitions.
@@ -126,7 +140,7 @@ impl Step {
         Self { ops: Vec::new(), setup: Setup::Defs(defs), hold }
     }
 
-    /// A step whose cgroups are made when it is played.
+    /// A step whose cgroups are made from the context; `current_step` is that step.
     pub fn with_factory(
         make: impl Fn(&Ctx<'_>) -> Vec<CgroupDef> + Send + Sync + 'static,
         hold: HoldSpec,
@@ -173,6 +187,7 @@ mod tests {
     #[test]
     fn a_fraction_is_of_the_duration() {
         assert_eq!(HoldSpec::frac(0.25).length(Duration::from_secs(4)), Duration::from_secs(1));
+        assert_eq!(HoldSpec::frac(1e300).length(Duration::from_secs(4)), Duration::MAX);
         assert_eq!(HoldSpec::fixed(Duration::from_secs(9)).length(Duration::ZERO), Duration::from_secs(9));
     }
 }

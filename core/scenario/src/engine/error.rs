@@ -6,7 +6,7 @@ use ktstr_topology::CpusetError;
 use ktstr_workload::{AffinityError, PolicyError, WorkTypeError};
 use std::fmt;
 
-/// Where in a scenario something is: the backdrop or a step.
+/// Where in a scenario something is: before the first step (the backdrop) or in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place(pub(crate) u16);
 
@@ -23,7 +23,7 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            0 => f.write_str("backdrop"),
+            0 => f.write_str("before step 1"),
             n => write!(f, "step {n}"),
         }
     }

@@ -137,7 +137,7 @@ impl<'t> Model<'t> {
 }
 
 /// The names along the path to a cgroup, the outermost first: `a`, `a/b` for `a/b`.
-fn path_to(name: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn path_to(name: &str) -> impl Iterator<Item = &str> {
     name.match_indices('/').map(|(i, _)| &name[..i]).chain([name])
 }
 

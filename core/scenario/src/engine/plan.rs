@@ -18,7 +18,7 @@ pub(crate) enum Action {
     ClearCpuset(String),
     SetMems(String, CpuSet),
     SetLimit(String, CgroupLimit),
-    Spawn(SpawnPlan),
+    Spawn(Box<SpawnPlan>),
     SetAffinity(String, AffinityIntent),
     MoveAll { from: String, to: String },
     Freeze(String, bool),
@@ -99,7 +99,7 @@ impl<'c> Planner<'c> {
             }
             Op::SwapCpusets { a, b } => self.swap_cpusets(place, kind, a, b),
             Op::Spawn { name, work } => Ok(vec![self.spawn(place, kind, name, work)?]),
-            Op::SpawnHost { work } => Ok(vec![Action::Spawn(self.spawn_plan(place, None, work)?)]),
+            Op::SpawnHost { work } => Ok(vec![Action::Spawn(Box::new(self.spawn_plan(place, None, work)?))]),
             Op::SetAffinity { name, affinity } => self.set_affinity(place, kind, name, affinity),
             Op::MoveAllTasks { from, to } => self.move_all(place, kind, from, to),
             Op::FreezeCgroup { name } | Op::UnfreezeCgroup { name } => {
@@ -206,7 +206,7 @@ impl<'c> Planner<'c> {
         self.model.get_mut(place, op, name)?;
         let plan = self.spawn_plan(place, Some(name), spec)?;
         self.model.get_mut(place, op, name)?.groups.push(place.0);
-        Ok(Action::Spawn(plan))
+        Ok(Action::Spawn(Box::new(plan)))
     }
 
     fn spawn_plan(

@@ -6,14 +6,16 @@
 use crate::Ctx;
 use crate::engine::error::{Place, ScenarioError};
 use crate::engine::judge::Judge;
-use crate::engine::model::deepest_first;
+use crate::engine::model::{deepest_first, path_to};
 use crate::engine::plan::{Action, HOST, Planner, SpawnPlan};
 use crate::engine::timeline::Timeline;
 use crate::ports::{CgroupError, WorkerError, WorkerGroup};
+use crate::seed::mix;
 use crate::{CgroupDef, Op};
 use ktstr_assert::{Assert, AssertResult, Detail, DetailKind};
 use ktstr_topology::CpuSet;
 use ktstr_workload::AffinityIntent;
+use std::collections::BTreeSet;
 
 /// Workers that were spawned together, and what is known of them.
 pub(crate) struct Group {
@@ -91,7 +93,7 @@ impl<'c> Stage<'c> {
         for name in self.planner.model.owned_by(place.0) {
             self.remove(place, &name)?;
         }
-        self.collect(|g| g.owner == place.0);
+        self.collect(place, |g| g.owner == place.0)?;
         self.planner.end_step(place);
         Ok(())
     }
@@ -104,7 +106,7 @@ impl<'c> Stage<'c> {
     /// Stops and judges all workers, takes everything down and gives the verdict.
     pub(crate) fn finish(mut self) -> AssertResult {
         let mut failures = self.thaw_all();
-        self.collect(|_| true);
+        self.collect_thawed(|_| true);
         self.timeline.terminal(self.judge.iterations());
         failures.extend(self.tear_down());
         for failure in failures {
@@ -241,15 +243,14 @@ impl<'c> Stage<'c> {
     }
 
     fn stop(&mut self, place: Place, name: &str) -> Result<(), ScenarioError> {
-        if self.frozen.iter().any(|n| n == name) {
-            self.freeze(place, name, false)?;
-        }
-        self.collect(|g| g.cgroup.as_deref() == Some(name));
-        Ok(())
+        self.collect(place, |g| g.cgroup.as_deref() == Some(name))
     }
 
     fn remove(&mut self, place: Place, name: &str) -> Result<(), ScenarioError> {
         self.stop(place, name)?;
+        if self.frozen.iter().any(|n| n == name) {
+            self.freeze(place, name, false)?;
+        }
         self.ctx.cgroups.remove_cgroup(name).map_err(failed(place, name))?;
         self.made.retain(|n| n != name);
         Ok(())
@@ -276,8 +277,21 @@ impl<'c> Stage<'c> {
         }
     }
 
-    /// Stops the groups that `which` chooses and judges them, cgroup by cgroup.
-    fn collect(&mut self, which: impl Fn(&Group) -> bool) {
+    /// Stops the groups that `which` chooses and judges them. What holds them frozen is
+    /// thawed before, or they could not stop.
+    fn collect(&mut self, place: Place, which: impl Fn(&Group) -> bool) -> Result<(), ScenarioError> {
+        let chosen = self.groups.iter().filter(|g| which(g)).filter_map(|g| g.cgroup.as_deref());
+        let above: BTreeSet<&str> = chosen.flat_map(path_to).collect();
+        let frozen: Vec<String> =
+            self.frozen.iter().filter(|n| above.contains(n.as_str())).cloned().collect();
+        for name in &frozen {
+            self.freeze(place, name, false)?;
+        }
+        self.collect_thawed(which);
+        Ok(())
+    }
+
+    fn collect_thawed(&mut self, which: impl Fn(&Group) -> bool) {
         let (ended, rest) = std::mem::take(&mut self.groups).into_iter().partition(|g| which(g));
         self.groups = rest;
         self.judge.take(ended);
@@ -336,13 +350,4 @@ fn failed(place: Place, cgroup: &str) -> impl FnOnce(CgroupError) -> ScenarioErr
 fn refused(place: Place, cgroup: &str) -> impl FnOnce(WorkerError) -> ScenarioError {
     let cgroup = cgroup.to_owned();
     move |source| ScenarioError::Spawn { place, cgroup, source }
-}
-
-/// A seed for the `n`th draw. Not a step of the generator that the seed feeds, or the
-/// draws of neighbours would overlap.
-fn mix(seed: u64, n: u64) -> u64 {
-    const ODD: u64 = 0xd6e8_feb8_6659_fd93;
-    let z = seed ^ n.wrapping_mul(ODD);
-    let z = (z ^ (z >> 32)).wrapping_mul(ODD);
-    z ^ (z >> 32)
 }
