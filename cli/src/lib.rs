@@ -1,1 +1,97 @@
-//! Test Linux schedulers like code: a VM-based test framework for sched_ext and EEVDF.
+//! Test Linux schedulers like code.
+//!
+//! A test declares a machine (NUMA nodes, LLCs, cores, threads), cgroups and
+//! workloads. ktstr boots a real kernel in a small virtual machine of that shape,
+//! runs the test function inside it as PID 1, and says pass or fail with the
+//! evidence:
+//!
+//! ```no_run
+//! use ktstr::prelude::*;
+//!
+//! #[ktstr_test(llcs = 1, cores = 2, threads = 1)]
+//! fn two_cgroups_share_the_machine(ctx: &Ctx) -> Result<AssertResult> {
+//!     execute_defs(ctx, vec![
+//!         CgroupDef::named("cg_0").workers(2),
+//!         CgroupDef::named("cg_1").workers(2),
+//!     ])
+//! }
+//! ```
+//!
+//! Run it with `cargo ktstr test`, `cargo nextest run` or `cargo test`.
+//!
+//! This crate is the composition root: the only place that wires the pure crates
+//! (topology, workload, scenario, assert, run …) to the adapters that do the work
+//! (QEMU, cgroupfs, forked workers, initramfs, kernel cache). It re-exports what a
+//! test author needs; see [`prelude`].
+
+#[allow(unused_extern_crates, reason = "expansions of our own macros name `::ktstr` inside this crate too")]
+extern crate self as ktstr;
+
+mod execute;
+mod guest;
+mod run;
+mod settings;
+pub mod test_support;
+
+
+pub use ktstr_kconfig::{
+    EMBEDDED_KCONFIG, cache_key_suffix, cache_key_suffix_with_extra, extra_kconfig_hash, kconfig_hash,
+    merge_kconfig_fragments,
+};
+pub use ktstr_kernel::KTSTR_KERNEL_HINT;
+pub use linkme::{self, distributed_slice};
+pub use run::kernel::find_kernel;
+
+pub use guest::{read_kmsg, send_kmsg};
+pub use ktstr_macros::{Claim, json, ktstr_test};
+// Macros of ktstr-assert, under the name that users write.
+pub use ktstr_assert::{claim, claim_present};
+
+/// Checks, claims and results.
+pub mod assert {
+    pub use ktstr_assert::*;
+}
+
+/// CPU topology: declared machines, CPU sets, cpulists.
+pub mod topology {
+    pub use ktstr_procfs::{SystemError, test_topology_from_sysfs};
+    pub use ktstr_topology::*;
+}
+
+/// Work types, worker configuration and reports.
+pub mod workload {
+    pub use ktstr_workers::{ForkedWorkers, WorkloadHandle};
+    pub use ktstr_workload::*;
+}
+
+/// cgroup v2 operations.
+pub mod cgroup {
+    pub use ktstr_cgroupfs::CgroupManager;
+    pub use ktstr_scenario::ports::{CgroupError, CgroupLimit, CgroupOps};
+}
+
+/// Scenarios as data and what plays them.
+pub mod scenario {
+    pub use crate::execute::*;
+    pub use ktstr_scenario::{
+        Backdrop, CgroupDef, Ctx, HoldError, HoldSpec, Op, ScenarioError, Setup, Step, StimulusEvent, ports,
+    };
+}
+
+/// What a test file wants in scope.
+pub mod prelude {
+    pub use crate::assert::{Assert, AssertResult, CgroupStats, Verdict};
+    pub use crate::cgroup::CgroupOps;
+    pub use crate::scenario::{
+        Backdrop, CgroupDef, CgroupGroup, Ctx, HoldSpec, Op, Setup, Step, collect_all, dfl_wl, execute_defs,
+        execute_scenario, execute_scenario_with, execute_steps, execute_steps_with, scenarios, setup_cgroups,
+        spawn_diverse,
+    };
+    pub use crate::topology::{CpuSet, CpusetSpec, TestTopology, Topology};
+    pub use crate::workload::{
+        AffinityIntent, CloneMode, MemPolicy, MpolFlags, SchedPolicy, WorkPhase, WorkSpec, WorkType,
+        WorkerCtx, WorkerReport, WorkloadConfig, WorkloadHandle,
+    };
+    pub use crate::{Claim, claim, claim_present, json, ktstr_test};
+    pub use anyhow::{Context, Result, anyhow, bail, ensure};
+}

@@ -150,7 +150,7 @@ impl Guest {
 
 /// Ends a guest that could not be brought up: says why on the console, which is all
 /// there is, and powers off.
-pub fn give_up(error: &InitError) -> ! {
-    power::console_line(&format!("ktstr: init failed: {error}"));
+pub fn give_up(why: &str) -> ! {
+    power::console_line(&format!("ktstr: init failed: {why}"));
     power_off()
 }

@@ -1,1 +1,5 @@
 //! Where kernels come from: local trees, distribution packages.
+
+mod files;
+
+pub use files::OsFiles;

@@ -45,6 +45,7 @@ fn completed(reports: &[WorkerReport]) -> Vec<Detail> {
                 format!("was killed by signal {signal}")
             }
             Some(ExitInfo::SetupFailed(what)) => format!("could not be set up: {what}"),
+            Some(ExitInfo::Lost(why)) => format!("was lost: {why}"),
             None => "did not complete, and nothing says why".to_owned(),
         };
         Detail::fail(DetailKind::Worker, format!("{} {why}", worker(report)))

@@ -105,27 +105,29 @@ pub(crate) fn expand(attributes: TokenStream, function: &ItemFn) -> Result<Token
         let (name, value) = (Ident::new(&g.name, g.span), &g.value);
         quote!(#name: ::core::option::Option::Some(#value))
     });
-    Ok(entry(function, &quote! {
-        topology: #shape,
-        gauntlet: #gauntlet,
-        checks: ::ktstr::assert::Assert { #(#checks,)* ..::ktstr::assert::Assert::NO_OVERRIDES },
-        #(#fields,)*
-    }, is_ignored(&given, function)))
+    let changes = quote! {
+        spec.gauntlet = #gauntlet;
+        spec.checks = ::ktstr::assert::Assert { #(#checks,)* ..::ktstr::assert::Assert::NO_OVERRIDES };
+        #(#fields)*
+    };
+    Ok(entry(function, &shape, &changes, is_ignored(&given, function)))
 }
 
 fn is_ignored(given: &[Given], function: &ItemFn) -> bool {
     given.iter().any(|g| g.name == "ignore" && g.flag) || function.sig.ident.to_string().starts_with("demo_")
 }
 
-fn entry(function: &ItemFn, declaration: &TokenStream, ignored: bool) -> TokenStream {
+fn entry(function: &ItemFn, shape: &TokenStream, changes: &TokenStream, ignored: bool) -> TokenStream {
     let name = &function.sig.ident;
     let text = name.to_string();
     let body_name = format_ident!("__ktstr_body_{name}");
     let entry = format_ident!("__KTSTR_ENTRY_{}", text.to_uppercase());
     let mut body = function.clone();
     body.sig.ident = body_name.clone();
-    body.attrs.retain(|a| a.path().is_ident("allow") || a.path().is_ident("expect") || a.path().is_ident("doc"));
-    let kept: Vec<_> = function.attrs.iter().filter(|a| a.path().is_ident("cfg") || a.path().is_ident("ignore")).collect();
+    body.attrs
+        .retain(|a| a.path().is_ident("allow") || a.path().is_ident("expect") || a.path().is_ident("doc"));
+    let kept: Vec<_> =
+        function.attrs.iter().filter(|a| a.path().is_ident("cfg") || a.path().is_ident("ignore")).collect();
     let ignore = ignored.then(|| quote!(#[ignore = "runs when asked for by name"]));
     let span = name.span();
     let test = quote_spanned!(span=>
@@ -144,11 +146,10 @@ fn entry(function: &ItemFn, declaration: &TokenStream, ignored: bool) -> TokenSt
         #[::ktstr::linkme::distributed_slice(::ktstr::test_support::KTSTR_TESTS)]
         #[linkme(crate = ::ktstr::linkme)]
         static #entry: ::ktstr::test_support::KtstrTestEntry = ::ktstr::test_support::KtstrTestEntry {
-            spec: ::ktstr::test_support::TestSpec {
-                name: #text,
-                module: ::core::module_path!(),
-                #declaration
-                ..::ktstr::test_support::TestSpec::DEFAULT
+            spec: {
+                let mut spec = ::ktstr::test_support::TestSpec::new(#text, ::core::module_path!(), #shape);
+                #changes
+                spec
             },
             func: #body_name,
         };
@@ -161,7 +162,10 @@ fn check_signature(function: &ItemFn) -> Result<()> {
     let sig = &function.sig;
     let wants = "expected `fn name(ctx: &Ctx) -> Result<AssertResult>`";
     if let Some(token) = &sig.asyncness {
-        return Err(Error::new(token.span(), format!("{wants}: a test runs as PID 1, without an async runtime")));
+        return Err(Error::new(
+            token.span(),
+            format!("{wants}: a test runs as PID 1, without an async runtime"),
+        ));
     }
     if !sig.generics.params.is_empty() {
         return Err(Error::new(sig.generics.span(), format!("{wants}, without generic parameters")));
@@ -226,7 +230,13 @@ fn set_value(one: &mut Given, kind: Kind, value: &Expr) -> Result<()> {
                 return bad("a whole number below 2^32");
             }
         }
-        (Kind::Count(least), _) => return bad(&format!("a whole number of at least {least}, such as `{} = {}`", one.name, least.max(2))),
+        (Kind::Count(least), _) => {
+            return bad(&format!(
+                "a whole number of at least {least}, such as `{} = {}`",
+                one.name,
+                least.max(2)
+            ));
+        }
         (Kind::Number, Some(Lit::Float(_))) => {}
         (Kind::Number, Some(Lit::Int(int))) => {
             let float = syn::LitFloat::new(&format!("{}.0", int.base10_digits()), int.span());
@@ -237,7 +247,9 @@ fn set_value(one: &mut Given, kind: Kind, value: &Expr) -> Result<()> {
         (Kind::Flag, _) => return bad("`true` or `false`; the bare name means `true`"),
         (Kind::Strings, _) => match value {
             Expr::Array(array) if array.elems.iter().all(is_string) => one.value = quote!(&#array),
-            _ => return bad(&format!("a list of string literals, such as `{} = [\"a=1\", \"b\"]`", one.name)),
+            _ => {
+                return bad(&format!("a list of string literals, such as `{} = [\"a=1\", \"b\"]`", one.name));
+            }
         },
     }
     Ok(())
@@ -283,15 +295,19 @@ fn find<'a>(given: &'a [Given], name: &str) -> Option<&'a Given> {
 
 fn shape(given: &[Given]) -> Result<TokenStream> {
     let get = |name, default| number(given, name, default);
-    let (nodes, llcs, cores, threads) = (get("numa_nodes", 1), get("llcs", 1), get("cores", 2), get("threads", 1));
-    let span = |names: [&str; 2]| names.iter().find_map(|n| find(given, n)).map_or_else(Span::call_site, |g| g.span);
+    let (nodes, llcs, cores, threads) =
+        (get("numa_nodes", 1), get("llcs", 1), get("cores", 2), get("threads", 1));
+    let span =
+        |names: [&str; 2]| names.iter().find_map(|n| find(given, n)).map_or_else(Span::call_site, |g| g.span);
     if llcs % nodes != 0 {
-        let text = format!("`llcs = {llcs}` can't be split evenly over `numa_nodes = {nodes}`: use a multiple");
+        let text =
+            format!("`llcs = {llcs}` can't be split evenly over `numa_nodes = {nodes}`: use a multiple");
         return Err(Error::new(span(["llcs", "numa_nodes"]), text));
     }
     let cpus = llcs.saturating_mul(cores).saturating_mul(threads);
     if cpus > 4096 || threads > 8 {
-        let text = format!("a machine of {cpus} CPUs with {threads} threads a core: expected at most 4096 and 8");
+        let text =
+            format!("a machine of {cpus} CPUs with {threads} threads a core: expected at most 4096 and 8");
         return Err(Error::new(span(["threads", "cores"]), text));
     }
     let [nodes, llcs, cores, threads] = [nodes, llcs, cores, threads].map(|n| n as u32);
@@ -306,7 +322,8 @@ fn gauntlet(given: &[Given]) -> Result<TokenStream> {
         // A higher minimum alone raises a default maximum with it.
         let high = number(given, &max_name, most.max(low));
         if low > high {
-            let span = find(given, &min_name).or(find(given, &max_name)).map_or_else(Span::call_site, |g| g.span);
+            let span =
+                find(given, &min_name).or(find(given, &max_name)).map_or_else(Span::call_site, |g| g.span);
             return Err(Error::new(span, format!("`{min_name} = {low}` is above `{max_name} = {high}`")));
         }
         let (field, low, high) = (Ident::new(field, Span::call_site()), low as u32, high as u32);
@@ -321,11 +338,11 @@ fn field(given: &Given) -> Option<TokenStream> {
     match given.into {
         Into::Field(name) => {
             let name = Ident::new(name, given.span);
-            Some(quote!(#name: #value))
+            Some(quote!(spec.#name = #value;))
         }
         Into::Seconds(name) => {
             let name = Ident::new(name, given.span);
-            Some(quote!(#name: ::core::time::Duration::from_secs(#value)))
+            Some(quote!(spec.#name = ::core::time::Duration::from_secs(#value);))
         }
         _ => None,
     }
@@ -350,20 +367,35 @@ mod tests {
     use syn::parse_quote;
 
     fn error(attributes: TokenStream) -> String {
-        let function = parse_quote!(fn t(ctx: &Ctx) -> Result<AssertResult> { todo() });
+        let function = parse_quote!(
+            fn t(ctx: &Ctx) -> Result<AssertResult> {
+                todo()
+            }
+        );
         expand(attributes, &function).unwrap_err().to_string()
     }
 
     fn expanded(attributes: TokenStream) -> String {
-        let function = parse_quote!(fn t(ctx: &Ctx) -> Result<AssertResult> { go(ctx) });
+        let function = parse_quote!(
+            fn t(ctx: &Ctx) -> Result<AssertResult> {
+                go(ctx)
+            }
+        );
         expand(attributes, &function).unwrap().to_string()
     }
 
     #[test]
     fn attributes_reach_the_declaration() {
-        let code = expanded(quote!(llcs = 2, cores = 4, threads = 1, duration_s = 3, max_spread_pct = 20, isolation));
+        let code = expanded(quote!(
+            llcs = 2,
+            cores = 4,
+            threads = 1,
+            duration_s = 3,
+            max_spread_pct = 20,
+            isolation
+        ));
         assert!(code.contains("uniform (1u32 , 2u32 , 4u32 , 1u32)"), "{code}");
-        assert!(code.contains("duration : :: core :: time :: Duration :: from_secs (3)"), "{code}");
+        assert!(code.contains("spec . duration = :: core :: time :: Duration :: from_secs (3)"), "{code}");
         assert!(code.contains("max_spread_pct : :: core :: option :: Option :: Some (20.0)"), "{code}");
         assert!(code.contains("isolation : :: core :: option :: Option :: Some (true)"), "{code}");
     }
@@ -386,15 +418,39 @@ mod tests {
     #[test]
     fn the_signature_is_checked() {
         let bad = |function: ItemFn| expand(TokenStream::new(), &function).unwrap_err().to_string();
-        assert!(bad(parse_quote!(fn t() -> Result<AssertResult> {})).contains("got 0 parameters"));
-        assert!(bad(parse_quote!(fn t(ctx: &Ctx) {})).contains("returns its verdict"));
-        assert!(bad(parse_quote!(async fn t(ctx: &Ctx) -> R {})).contains("async"));
-        assert!(bad(parse_quote!(fn t<T>(ctx: &Ctx) -> R {})).contains("generic"));
+        assert!(
+            bad(parse_quote!(
+                fn t() -> Result<AssertResult> {}
+            ))
+            .contains("got 0 parameters")
+        );
+        assert!(
+            bad(parse_quote!(
+                fn t(ctx: &Ctx) {}
+            ))
+            .contains("returns its verdict")
+        );
+        assert!(
+            bad(parse_quote!(
+                async fn t(ctx: &Ctx) -> R {}
+            ))
+            .contains("async")
+        );
+        assert!(
+            bad(parse_quote!(
+                fn t<T>(ctx: &Ctx) -> R {}
+            ))
+            .contains("generic")
+        );
     }
 
     #[test]
     fn demo_tests_are_ignored() {
-        let function = parse_quote!(fn demo_x(ctx: &Ctx) -> Result<AssertResult> { go(ctx) });
+        let function = parse_quote!(
+            fn demo_x(ctx: &Ctx) -> Result<AssertResult> {
+                go(ctx)
+            }
+        );
         assert!(expand(TokenStream::new(), &function).unwrap().to_string().contains("# [ignore ="));
         assert!(!expanded(TokenStream::new()).contains("ignore"));
     }

@@ -131,7 +131,10 @@ fn died(seen: &Observation) -> bool {
 /// The guest powered off in order but sent no result.
 fn no_result(seen: &Observation) -> String {
     if let Some(line) = seen.console.find_last(INIT_FAILED) {
-        return format!("the guest could not be brought up: {}", from(&line, INIT_FAILED).trim_start_matches(INIT_FAILED));
+        return format!(
+            "the guest could not be brought up: {}",
+            from(&line, INIT_FAILED).trim_start_matches(INIT_FAILED)
+        );
     }
     match seen.stage {
         None => "the guest powered off before its init said a word: is the kernel's initramfs support \
@@ -161,12 +164,16 @@ fn invert(case: CaseResult) -> CaseResult {
             CaseResult { result, broken: false }
         }
         Outcome::Pass => {
-            let mut result = AssertResult::fail("the test passed, but it is declared with `expect_err`: a failure was expected");
+            let mut result = AssertResult::fail(
+                "the test passed, but it is declared with `expect_err`: a failure was expected",
+            );
             result.stats = case.result.stats;
             CaseResult { result, broken: false }
         }
         Outcome::Skip => CaseResult {
-            result: AssertResult::fail("the test was skipped, but it is declared with `expect_err`: a skip is not the expected failure"),
+            result: AssertResult::fail(
+                "the test was skipped, but it is declared with `expect_err`: a skip is not the expected failure",
+            ),
             broken: false,
         },
         Outcome::Inconclusive => case,

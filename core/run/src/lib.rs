@@ -21,5 +21,5 @@ pub use judge::{CaseResult, judge};
 pub use limits::Limits;
 pub use names::{CASE_PREFIX, case_name, file_stem, test_of_case};
 pub use render::{RunFacts, render, render_timeline};
-pub use sidecar::{Sidecar, SidecarTimes, SIDECAR_SCHEMA};
+pub use sidecar::{SIDECAR_SCHEMA, Sidecar, SidecarTimes};
 pub use spec::{GauntletBounds, TestSpec};

@@ -61,23 +61,28 @@ pub struct TestSpec {
 impl TestSpec {
     /// What holds where a test says nothing: 1n1l2c1t, 256 MiB, 2 s, 30 s to
     /// spare, 2 workers a cgroup, the default checks.
-    pub const DEFAULT: Self = Self {
-        name: "",
-        module: "",
-        topology: Topology::DEFAULT,
-        memory_mib: 256,
-        duration: Duration::from_secs(2),
-        timeout: Duration::from_secs(30),
-        workers_per_cgroup: 2,
-        checks: Assert::NO_OVERRIDES,
-        host_only: false,
-        expect_err: false,
-        performance_mode: false,
-        auto_repro: true,
-        ignored: false,
-        gauntlet: GauntletBounds::DEFAULT,
-        kargs: &[],
-    };
+    pub const DEFAULT: Self = Self::new("", "", Topology::DEFAULT);
+
+    /// A test with the defaults on a machine of this shape.
+    pub const fn new(name: &'static str, module: &'static str, topology: Topology) -> Self {
+        Self {
+            name,
+            module,
+            topology,
+            memory_mib: 256,
+            duration: Duration::from_secs(2),
+            timeout: Duration::from_secs(30),
+            workers_per_cgroup: 2,
+            checks: Assert::NO_OVERRIDES,
+            host_only: false,
+            expect_err: false,
+            performance_mode: false,
+            auto_repro: true,
+            ignored: false,
+            gauntlet: GauntletBounds::DEFAULT,
+            kargs: &[],
+        }
+    }
 
     /// Ignored by declaration, or by its name: `demo_…` tests only run when asked.
     pub fn is_ignored(&self) -> bool {

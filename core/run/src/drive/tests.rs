@@ -44,11 +44,8 @@ impl Vm for Scripted {
     }
 }
 
-const LIMITS: Limits = Limits {
-    boot: Duration::from_secs(10),
-    run: Duration::from_secs(30),
-    power_off: Duration::from_secs(5),
-};
+const LIMITS: Limits =
+    Limits { boot: Duration::from_secs(10), run: Duration::from_secs(30), power_off: Duration::from_secs(5) };
 
 fn follow(events: Vec<VmEvent>) -> (Observation, bool) {
     let now = Arc::new(AtomicU64::new(0));

@@ -65,7 +65,11 @@ fn an_init_that_gave_up_says_why() {
 fn a_panic_names_its_place() {
     let text = message(&seen(|s| {
         s.returned = Some(TestReturn::Panicked("boom".to_string()));
-        s.panic = Some(Panic { message: "boom".into(), location: Some("a.rs:3:5".into()), backtrace: String::new() });
+        s.panic = Some(Panic {
+            message: "boom".into(),
+            location: Some("a.rs:3:5".into()),
+            backtrace: String::new(),
+        });
         s.exit = Some(VmExit::PowerOff);
     }));
     assert_eq!(text, "the test function panicked at a.rs:3:5: boom");

@@ -21,7 +21,8 @@ fn a_broken_run_shows_stage_and_console() {
     seen.exit = Some(VmExit::Reset);
     seen.console.push(b"Kernel panic - not syncing\n");
     seen.times.total = Duration::from_millis(1234);
-    let case = CaseResult { result: AssertResult::fail("the guest kernel panicked while booting"), broken: true };
+    let case =
+        CaseResult { result: AssertResult::fail("the guest kernel panicked while booting"), broken: true };
     insta::assert_snapshot!(render(&facts(), &case, Some(&seen)));
 }
 

@@ -1,0 +1,3 @@
+//! `ktstr`: what needs no cargo.
+
+fn main() {}

@@ -1,0 +1,224 @@
+//! The guest's composition root: the test binary as PID 1.
+
+use crate::test_support::{KTSTR_TESTS, KtstrTestEntry};
+use anyhow::{Context, Result, anyhow};
+use ktstr_assert::Assert;
+use ktstr_cgroupfs::CgroupManager;
+use ktstr_guest_init::{Channel, Guest, give_up};
+use ktstr_run::{GuestPlan, TestReturn};
+use ktstr_scenario::ports::{CgroupOps, EventSink, SchedulerProbe};
+use ktstr_scenario::{Ctx, Ports, StimulusEvent};
+use ktstr_topology::{TestTopology, Topology};
+use ktstr_wire::{LogLevel, Message, Stage, Stimulus};
+use ktstr_workers::{ForkedWorkers, MonotonicClock};
+use ktstr_workload::WorkType;
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+/// Where the host puts the plan; together with being PID 1 it tells the guest.
+pub(crate) const PLAN_PATH: &str = "/ktstr/plan";
+
+static CHANNEL: OnceLock<Arc<Channel>> = OnceLock::new();
+
+/// True inside a machine of ours.
+pub(crate) fn in_guest() -> bool {
+    std::process::id() == 1 && Path::new(PLAN_PATH).exists()
+}
+
+/// Runs the planned test and powers the machine off.
+pub(crate) fn main() -> ! {
+    let plan = match read_plan() {
+        Ok(plan) => plan,
+        Err(e) => give_up(&format!("{e:#}")),
+    };
+    for (name, value) in &plan.env {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var(name, value) };
+    }
+    let guest = match Guest::start(&plan.build_id) {
+        Ok(guest) => guest,
+        Err(e) => give_up(&e.to_string()),
+    };
+    // Only the first call counts, and this is it.
+    let _ = CHANNEL.set(Arc::clone(guest.channel()));
+    let returned = run(&guest, &plan);
+    finish(guest, &plan, &returned)
+}
+
+fn read_plan() -> Result<GuestPlan> {
+    let bytes = std::fs::read(PLAN_PATH).with_context(|| format!("reading {PLAN_PATH}"))?;
+    Ok(GuestPlan::decode(&bytes)?)
+}
+
+fn finish(guest: Guest, plan: &GuestPlan, returned: &TestReturn) -> ! {
+    let sent = report(&guest, plan, returned);
+    if let Err(e) = sent {
+        // The host will say that there was no result, and show this line.
+        eprintln!("ktstr: reporting the result: {e:#}");
+    }
+    // Buffered output of the test; the port takes it or the host is gone.
+    let _ = std::io::stdout().flush();
+    guest.power_off()
+}
+
+fn report(guest: &Guest, plan: &GuestPlan, returned: &TestReturn) -> Result<()> {
+    guest.channel().send(&Message::Result(returned.encode()?))?;
+    let passed = matches!(returned, TestReturn::Judged(result) if result.is_pass() || result.is_skip());
+    if plan.want_kernel_log && !passed {
+        guest.send_kernel_log()?;
+    }
+    Ok(())
+}
+
+/// Prepares the context, calls the test function and cleans up.
+fn run(guest: &Guest, plan: &GuestPlan) -> TestReturn {
+    let prepared = find_entry(plan).and_then(|entry| Ok((entry, prepare(guest, entry)?)));
+    let (entry, (topo, cgroups)) = match prepared {
+        Ok(prepared) => prepared,
+        Err(e) => return TestReturn::Error(format!("{e:#}")),
+    };
+    let events = WireEvents(Arc::clone(guest.channel()));
+    let ports =
+        Ports { workers: &ForkedWorkers, clock: &MonotonicClock, events: &events, scheduler: &KernelsOwn };
+    let mut ctx = Ctx::new(&topo, &cgroups, ports);
+    if let Err(e) = configure(&mut ctx, entry, plan) {
+        return TestReturn::Error(format!("{e:#}"));
+    }
+    stage(guest, Stage::TestStart);
+    guest.arm_watchdog(ctx.duration + entry.spec.timeout);
+    let returned = call(entry, &ctx);
+    guest.disarm_watchdog();
+    stage(guest, Stage::TestEnd);
+    match (cgroups.cleanup_all(), returned) {
+        (Err(e), TestReturn::Judged(mut result)) => {
+            result.note(format!("cleaning up after the test: {e}"));
+            TestReturn::Judged(result)
+        }
+        (_, returned) => returned,
+    }
+}
+
+fn find_entry(plan: &GuestPlan) -> Result<&'static KtstrTestEntry> {
+    KTSTR_TESTS
+        .iter()
+        .find(|e| e.spec.name == plan.test && e.spec.module == plan.module)
+        .ok_or_else(|| anyhow!("looking for test {}::{}: not in this binary", plan.module, plan.test))
+}
+
+fn prepare(guest: &Guest, entry: &KtstrTestEntry) -> Result<(TestTopology, CgroupManager)> {
+    stage(guest, Stage::Topology);
+    let topo = ktstr_procfs::test_topology_from_sysfs(Path::new("/sys"))?;
+    check_shape(&entry.spec.topology, &topo)?;
+    let cgroups = CgroupManager::new(Path::new("/sys/fs/cgroup"), "ktstr")?;
+    cgroups.setup()?;
+    Ok((topo, cgroups))
+}
+
+/// A test on another machine than it declared would prove nothing.
+fn check_shape(declared: &Topology, seen: &TestTopology) -> Result<()> {
+    let want = (declared.total_cpus() as usize, declared.num_llcs() as usize, declared.num_numa_nodes() as usize);
+    let have = (seen.total_cpus(), seen.num_llcs(), seen.num_numa_nodes());
+    if want == have {
+        return Ok(());
+    }
+    Err(anyhow!(
+        "checking the machine's shape: declared {declared} ({} CPUs, {} LLCs, {} NUMA nodes), but the guest kernel \
+         sees {} CPUs, {} LLCs, {} NUMA nodes; does the kernel lack CONFIG_SMP, CONFIG_NUMA or CONFIG_ACPI_NUMA, or \
+         is CONFIG_NR_CPUS too small?",
+        want.0, want.1, want.2, have.0, have.1, have.2
+    ))
+}
+
+fn configure(ctx: &mut Ctx<'_>, entry: &KtstrTestEntry, plan: &GuestPlan) -> Result<()> {
+    let spec = &entry.spec;
+    ctx.duration = plan.duration_ms.map_or(spec.duration, std::time::Duration::from_millis);
+    ctx.workers_per_cgroup = spec.workers_per_cgroup;
+    ctx.seed = plan.seed;
+    ctx.assert = Assert::default_checks().merge(&spec.checks);
+    if let Some(name) = &plan.work_type {
+        ctx.work_type_override = Some(WorkType::from_name(name)?);
+    }
+    ktstr_assert::set_log_passes(plan.log_passes);
+    Ok(())
+}
+
+fn call(entry: &KtstrTestEntry, ctx: &Ctx<'_>) -> TestReturn {
+    match catch_unwind(AssertUnwindSafe(|| (entry.func)(ctx))) {
+        Ok(Ok(result)) => TestReturn::Judged(result),
+        Ok(Err(e)) => TestReturn::Error(format!("{e:#}")),
+        Err(payload) => TestReturn::Panicked(panic_text(payload.as_ref())),
+    }
+}
+
+/// The message of a caught panic.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> String {
+    payload
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_string())
+}
+
+fn stage(guest: &Guest, stage: Stage) {
+    // Without the channel the run ends in "no result", which says the rest.
+    let _ = guest.channel().send(&Message::Stage(stage));
+}
+
+/// Sends the scenario's events to the host.
+struct WireEvents(Arc<Channel>);
+
+impl EventSink for WireEvents {
+    fn stimulus(&self, event: &StimulusEvent) {
+        let stimulus = Stimulus {
+            elapsed_ms: event.elapsed_ms,
+            step: event.step_index,
+            kind: event.op_kind.clone(),
+            label: event.label.clone(),
+            detail: event.detail.clone(),
+            iterations: event.total_iterations,
+            is_step_end: event.is_step_end,
+            is_terminal: event.is_terminal,
+        };
+        // A lost event is a hole in the timeline; the verdict doesn't hang on it.
+        let _ = self.0.send(&Message::Stimulus(stimulus));
+    }
+}
+
+/// The kernel's own scheduler: it can't die without the machine.
+pub(crate) struct KernelsOwn;
+
+impl SchedulerProbe for KernelsOwn {
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
+}
+
+/// The guest kernel's ring buffer, as `dmesg --notime` prints it. Empty, with a
+/// warning to the host, when it can't be read.
+pub fn read_kmsg() -> String {
+    ktstr_guest_init::read_kmsg().unwrap_or_else(|e| {
+        if let Some(channel) = CHANNEL.get() {
+            // Best effort: it is only a warning.
+            let text = format!("reading the kernel log: {e}");
+            let _ = channel.send(&Message::Log { level: LogLevel::Warn, text });
+        }
+        String::new()
+    })
+}
+
+/// Sends bytes of the kernel's log to the host, where they are part of the run.
+///
+/// # Errors
+/// Outside a guest, and when the channel to the host is broken.
+pub fn send_kmsg(bytes: &[u8]) -> Result<()> {
+    let channel = CHANNEL.get().context("sending the kernel log: not inside a guest")?;
+    Ok(channel.send_kmsg(bytes)?)
+}

@@ -1,0 +1,81 @@
+//! Tests that run on the host, without a machine.
+
+use crate::guest::{KernelsOwn, panic_text};
+use crate::settings::Settings;
+use crate::test_support::KtstrTestEntry;
+use anyhow::{Result, bail};
+use ktstr_assert::{Assert, AssertResult};
+use ktstr_cgroupfs::CgroupManager;
+use ktstr_run::CaseResult;
+use ktstr_scenario::ports::{CgroupOps, EventSink};
+use ktstr_scenario::{Ctx, Ports, StimulusEvent};
+use ktstr_workers::{ForkedWorkers, MonotonicClock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
+/// Runs the test function here; its cgroups are made below
+/// `KTSTR_HOST_CGROUP_PARENT`, or a directory of this process.
+pub(crate) fn run(entry: &KtstrTestEntry, settings: &Settings) -> CaseResult {
+    match catch_unwind(AssertUnwindSafe(|| call(entry, settings))) {
+        Ok(Ok(result)) => CaseResult { result, broken: false },
+        Ok(Err(e)) => CaseResult { result: AssertResult::fail(format!("{e:#}")), broken: true },
+        Err(payload) => {
+            let text = format!("the test function panicked: {}", panic_text(payload.as_ref()));
+            CaseResult { result: AssertResult::fail(text), broken: false }
+        }
+    }
+}
+
+fn call(entry: &KtstrTestEntry, settings: &Settings) -> Result<AssertResult> {
+    let topo = ktstr_procfs::test_topology_from_sysfs(Path::new("/sys"))?;
+    let parent = parent(settings.host_cgroup_parent.as_deref())?;
+    let cgroups = CgroupManager::new(Path::new(CGROUP_ROOT), &parent)?;
+    let ports = Ports { workers: &ForkedWorkers, clock: &MonotonicClock, events: &Quiet, scheduler: &KernelsOwn };
+    let mut ctx = Ctx::new(&topo, &cgroups, ports);
+    ctx.duration = settings.duration.unwrap_or(entry.spec.duration);
+    ctx.workers_per_cgroup = entry.spec.workers_per_cgroup;
+    ctx.seed = settings.seed;
+    ctx.assert = Assert::default_checks().merge(&entry.spec.checks);
+    ktstr_assert::set_log_passes(settings.log_passes);
+    let result = (entry.func)(&ctx);
+    let cleaned = cgroups.cleanup_all();
+    let mut result = result?;
+    if let Err(e) = cleaned {
+        result.note(format!("cleaning up after the test: {e}"));
+    }
+    Ok(result)
+}
+
+/// The parent's name below the cgroup root.
+fn parent(chosen: Option<&str>) -> Result<String> {
+    let Some(path) = chosen else { return Ok(format!("ktstr-{}", std::process::id())) };
+    match path.strip_prefix(CGROUP_ROOT).map(|p| p.trim_matches('/')) {
+        Some(name) if !name.is_empty() => Ok(name.to_string()),
+        _ => bail!(
+            "reading KTSTR_HOST_CGROUP_PARENT={path:?}: expected a directory below {CGROUP_ROOT}, \
+             such as {CGROUP_ROOT}/ktstr"
+        ),
+    }
+}
+
+/// Nobody listens to the events of a host test.
+struct Quiet;
+
+impl EventSink for Quiet {
+    fn stimulus(&self, _event: &StimulusEvent) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parent_must_lie_below_the_cgroup_root() {
+        assert_eq!(parent(Some("/sys/fs/cgroup/a/b/")).unwrap(), "a/b");
+        assert!(parent(Some("/sys/fs/cgroup")).unwrap_err().to_string().contains("KTSTR_HOST_CGROUP_PARENT"));
+        assert!(parent(Some("/tmp/x")).is_err());
+        assert!(parent(None).unwrap().starts_with("ktstr-"));
+    }
+}

@@ -1,0 +1,105 @@
+//! The kernel a test runs on.
+
+use anyhow::{Context, Result};
+use ktstr_kernel::{Arch, DiscoverEnv, Found, Origin, crc_hex, discover};
+use ktstr_kernel_cache::KernelCache;
+use ktstr_kernel_source::OsFiles;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A kernel image and what is known of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Kernel {
+    pub(crate) image: PathBuf,
+    /// `uname -r` of it, read from the image.
+    pub(crate) release: Option<String>,
+    /// Cache key or path.
+    pub(crate) origin: String,
+}
+
+impl Kernel {
+    /// The release, or the path where it is unknown.
+    pub(crate) fn label(&self) -> String {
+        self.release.clone().unwrap_or_else(|| self.image.display().to_string())
+    }
+
+    /// CRC-32 of the image; empty if it can't be read any more.
+    pub(crate) fn crc(&self) -> String {
+        std::fs::read(&self.image).map(|bytes| crc_hex(&bytes)).unwrap_or_default()
+    }
+}
+
+/// Finds a bootable kernel image: `KTSTR_TEST_KERNEL`, `KTSTR_KERNEL`, the cache, build
+/// trees nearby, the host's own. `None` when there is none.
+///
+/// # Errors
+/// When a variable names something that is not there.
+pub fn find_kernel() -> Result<Option<PathBuf>> {
+    Ok(discover_here()?.found.map(|found| found.image))
+}
+
+/// [`find_kernel`] for a test that can't do without.
+pub(crate) fn resolve_for_test() -> Result<Kernel> {
+    let found = discover_here()?.require()?;
+    let release = release(&found.image);
+    let origin = origin(&found);
+    Ok(Kernel { image: found.image, release, origin })
+}
+
+fn discover_here() -> Result<ktstr_kernel::Discovery> {
+    let get = |name: &str| std::env::var(name).ok();
+    let env = DiscoverEnv {
+        // Set but empty is an error of its own, as a path of nothing is.
+        test_kernel: std::env::var_os("KTSTR_TEST_KERNEL").map(PathBuf::from),
+        kernel: get("KTSTR_KERNEL"),
+        uname_release: ktstr_procfs::kernel_release()?,
+        arch: Arch::host()?,
+        cwd: std::env::current_dir().context("finding the current directory")?,
+        home: std::env::var_os("HOME").filter(|h| !h.is_empty()).map(PathBuf::from),
+    };
+    let cache = KernelCache::from_env()?;
+    Ok(discover(&env, &cache, &OsFiles)?)
+}
+
+fn origin(found: &Found) -> String {
+    match &found.origin {
+        Origin::NamedEntry(key) | Origin::NewestEntry(key) | Origin::PrebuiltEntry(key) => key.to_string(),
+        _ => found.image.display().to_string(),
+    }
+}
+
+/// The release string of a bzImage: the setup header's `kernel_version` field points
+/// at it (Documentation/arch/x86/boot.rst, offset 0x20e).
+fn release(image: &Path) -> Option<String> {
+    let mut head = Vec::new();
+    File::open(image).ok()?.take(1 << 16).read_to_end(&mut head).ok()?;
+    release_in(&head)
+}
+
+fn release_in(head: &[u8]) -> Option<String> {
+    if head.get(0x202..0x206) != Some(b"HdrS") {
+        return None;
+    }
+    let at = usize::from(u16::from_le_bytes([*head.get(0x20e)?, *head.get(0x20f)?])) + 0x200;
+    let text = head.get(at..)?.iter().take(128).take_while(|b| b.is_ascii_graphic());
+    let release: String = text.map(|b| char::from(*b)).collect();
+    release.starts_with(|c: char| c.is_ascii_digit()).then_some(release)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_release_is_where_the_header_points() {
+        let mut head = vec![0u8; 0x1000];
+        head[0x202..0x206].copy_from_slice(b"HdrS");
+        head[0x20e..0x210].copy_from_slice(&0x300u16.to_le_bytes());
+        head[0x500..0x50c].copy_from_slice(b"6.12.1 (me) ");
+        assert_eq!(release_in(&head).as_deref(), Some("6.12.1"));
+        head[0x500] = b'x';
+        assert_eq!(release_in(&head), None);
+        assert_eq!(release_in(b"short"), None);
+    }
+}

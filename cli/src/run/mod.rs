@@ -1,0 +1,227 @@
+//! The host's composition root: one case from its declaration to its verdict.
+
+mod host_only;
+mod hypervisor;
+mod image;
+pub(crate) mod kernel;
+
+use crate::settings::Settings;
+use crate::test_support::KtstrTestEntry;
+use anyhow::{Context, Result};
+use kernel::Kernel;
+use ktstr_assert::{AssertResult, Outcome};
+use ktstr_machine::{CommandLine, Hypervisor, MachineSpec, memory_floor_mib};
+use ktstr_results::{ResultsDir, project_commit};
+use ktstr_run::ports::{HostClock, SidecarStore};
+use ktstr_run::{
+    CaseResult, GuestPlan, Limits, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes, drive, judge, render,
+};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+
+/// A case that has run.
+pub(crate) struct CaseRun {
+    pub(crate) outcome: Outcome,
+    pub(crate) text: String,
+}
+
+/// Runs a test on its own machine (or on the host, if it says so). Whatever goes
+/// wrong is part of the verdict: this never panics and never hangs.
+pub(crate) fn run_case(entry: &'static KtstrTestEntry) -> CaseRun {
+    let settings = match Settings::from_env() {
+        Ok(settings) => settings,
+        Err(e) => return not_run(entry, "?", &e),
+    };
+    if entry.spec.host_only {
+        let case = host_only::run(entry, &settings);
+        let facts = RunFacts { mode: "host".to_string(), topology: "host".to_string(), ..facts(entry, &settings) };
+        return finish(&settings, &facts, &case, None);
+    }
+    match run_in_machine(entry, &settings) {
+        Ok(run) => run,
+        Err(e) => not_run(entry, "not started", &e),
+    }
+}
+
+fn not_run(entry: &KtstrTestEntry, mode: &str, error: &anyhow::Error) -> CaseRun {
+    let case = CaseResult { result: AssertResult::fail(format!("{error:#}")), broken: true };
+    let facts = RunFacts {
+        test: entry.spec.name.to_string(),
+        topology: entry.spec.topology.label(),
+        mode: mode.to_string(),
+        kernel: "-".to_string(),
+        ..RunFacts::default()
+    };
+    CaseRun { outcome: Outcome::Fail, text: render(&facts, &case, None) }
+}
+
+fn facts(entry: &KtstrTestEntry, settings: &Settings) -> RunFacts {
+    RunFacts {
+        test: entry.spec.name.to_string(),
+        topology: entry.spec.topology.label(),
+        seed: settings.seed,
+        verbose: settings.verbose,
+        ..RunFacts::default()
+    }
+}
+
+fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result<CaseRun> {
+    entry.spec.topology.validate()?;
+    let (hypervisor, accel) = hypervisor::choose(settings)?;
+    let kernel = kernel::resolve_for_test()?;
+    let image = image::of_this_binary(settings)?;
+    let plan = plan(entry, settings, &image.build_id);
+    let spec = MachineSpec {
+        kernel: kernel.image.clone(),
+        initramfs: image.with_plan(&plan)?,
+        cmdline: kernel_arguments(entry)?,
+        topology: entry.spec.topology.clone(),
+        memory_mib: memory(entry, image.len()),
+        accel,
+        seed: settings.seed,
+        verbose: settings.verbose,
+    };
+    let duration = settings.duration.unwrap_or(entry.spec.duration);
+    let limits = Limits::new(accel, spec.topology.total_cpus(), duration, entry.spec.timeout);
+    let mut vm = hypervisor.boot(&spec)?;
+    let seen = drive(vm.as_mut(), &image.build_id, &limits, &MonotonicHostClock::new())?;
+    drop(vm);
+    let case = judge(&entry.spec, &seen);
+    let mut facts = RunFacts { mode: accel.to_string(), kernel: kernel.label(), ..facts(entry, settings) };
+    let sidecar = sidecar(&spec, &facts, &kernel, entry, &case, &seen, hypervisor.as_ref());
+    record(settings, &kernel, sidecar, &mut facts);
+    Ok(finish(settings, &facts, &case, Some(&seen)))
+}
+
+fn plan(entry: &KtstrTestEntry, settings: &Settings, build_id: &str) -> GuestPlan {
+    let mut env = vec![
+        ("PATH".to_string(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_string()),
+        ("HOME".to_string(), "/".to_string()),
+        ("KTSTR_GUEST_INIT".to_string(), "1".to_string()),
+    ];
+    env.extend(settings.backtrace.iter().map(|v| ("RUST_BACKTRACE".to_string(), v.clone())));
+    GuestPlan {
+        test: entry.spec.name.to_string(),
+        module: entry.spec.module.to_string(),
+        build_id: build_id.to_string(),
+        seed: settings.seed,
+        duration_ms: settings.duration.map(|d| d.as_millis() as u64),
+        log_passes: settings.log_passes,
+        work_type: settings.work_type.clone(),
+        env,
+        want_kernel_log: true,
+    }
+}
+
+fn kernel_arguments(entry: &KtstrTestEntry) -> Result<CommandLine> {
+    let mut line = CommandLine::new();
+    line.extend(entry.spec.kargs.iter().copied()).with_context(|| format!("in `kargs` of {}", entry.spec.name))?;
+    Ok(line)
+}
+
+/// The unpacked initramfs lives in a tmpfs of at most half the RAM, beside the
+/// packed one that is freed later: four times its size fits both and the kernel.
+fn memory(entry: &KtstrTestEntry, initramfs_bytes: usize) -> u64 {
+    let asked = u64::from(entry.spec.memory_mib);
+    let unpacking = (initramfs_bytes as u64 * 4) >> 20;
+    memory_floor_mib(entry.spec.topology.total_cpus(), asked.max(unpacking))
+}
+
+#[allow(clippy::too_many_arguments, reason = "each is a different part of one record")]
+fn sidecar(
+    spec: &MachineSpec,
+    facts: &RunFacts,
+    kernel: &Kernel,
+    entry: &KtstrTestEntry,
+    case: &CaseResult,
+    seen: &Observation,
+    hypervisor: &dyn Hypervisor,
+) -> Sidecar {
+    let ms = |d: Duration| d.as_millis() as u64;
+    let result = &case.result;
+    let finished = SystemTime::now().duration_since(UNIX_EPOCH).map(ms).unwrap_or_default();
+    let text = |s: &ktstr_wire::Stimulus| [s.kind.as_str(), &s.label, &s.detail].join(" ").trim().to_string();
+    Sidecar {
+        schema: SIDECAR_SCHEMA,
+        test_name: facts.test.clone(),
+        module: entry.spec.module.to_string(),
+        topology: facts.topology.clone(),
+        memory_mib: spec.memory_mib,
+        accel: facts.mode.clone(),
+        hypervisor: hypervisor.describe().unwrap_or_else(|e| format!("unknown: {e}")),
+        seed: facts.seed,
+        kernel_version: kernel.release.clone().unwrap_or_else(|| "unknown".to_string()),
+        kernel: kernel.origin.clone(),
+        kernel_crc: kernel.crc(),
+        scheduler: "eevdf".to_string(),
+        project_commit: String::new(),
+        outcome: result.outcome.word().to_string(),
+        passed: result.is_pass(),
+        skipped: result.is_skip(),
+        inconclusive: result.is_inconclusive(),
+        expected_failure: entry.spec.expect_err,
+        result: result.clone(),
+        stimulus_events: seen.timeline.iter().map(|s| (s.elapsed_ms, text(s))).collect(),
+        vcpus: spec.topology.total_cpus(),
+        host: SidecarTimes {
+            finished_unix_ms: finished,
+            boot_ms: seen.times.boot.map(ms),
+            to_test_ms: seen.times.to_test.map(ms),
+            test_ms: seen.times.test.map(ms),
+            total_ms: ms(seen.times.total),
+        },
+    }
+}
+
+/// Writes the sidecar. A result that can't be recorded is still the result.
+fn record(settings: &Settings, kernel: &Kernel, mut sidecar: Sidecar, facts: &mut RunFacts) {
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+    let commit = settings.project_commit.clone().unwrap_or_else(|| project_commit(&here));
+    let dir = settings.sidecar_dir.clone().unwrap_or_else(|| {
+        let kernel = kernel.release.as_deref().unwrap_or("unknown");
+        target_dir().join("ktstr").join(format!("{kernel}-{commit}"))
+    });
+    sidecar.project_commit = commit;
+    match ResultsDir::new(dir).write(&sidecar) {
+        Ok(path) => facts.sidecar = Some(path.display().to_string()),
+        Err(e) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
+    }
+}
+
+/// cargo's target directory: `CARGO_TARGET_DIR`, else the one this binary lies in.
+fn target_dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR").filter(|d| !d.is_empty()) {
+        return PathBuf::from(dir);
+    }
+    let exe = std::env::current_exe().unwrap_or_default();
+    let tagged = |dir: &&Path| dir.join("CACHEDIR.TAG").exists();
+    exe.ancestors().skip(1).find(tagged).map_or_else(|| PathBuf::from("target"), Path::to_path_buf)
+}
+
+fn finish(settings: &Settings, facts: &RunFacts, case: &CaseResult, seen: Option<&Observation>) -> CaseRun {
+    let mut outcome = case.result.outcome;
+    let mut text = render(facts, case, seen);
+    if outcome == Outcome::Skip && settings.no_skip {
+        outcome = Outcome::Fail;
+        text.push_str("a skip counts as a failure here (KTSTR_NO_SKIP_MODE)\n");
+    }
+    if outcome == Outcome::Pass && !settings.log_passes && !settings.verbose {
+        text.clear();
+    }
+    CaseRun { outcome, text }
+}
+
+struct MonotonicHostClock(Instant);
+
+impl MonotonicHostClock {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl HostClock for MonotonicHostClock {
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}

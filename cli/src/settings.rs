@@ -1,0 +1,107 @@
+//! What the environment says. Read once, here; nothing below reads it again.
+
+use anyhow::{Context, Result, bail};
+use ktstr_machine::AccelChoice;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The settings of a run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Settings {
+    /// `KTSTR_ACCEL`.
+    pub(crate) accel: AccelChoice,
+    /// `KTSTR_QEMU`: this QEMU and no other.
+    pub(crate) qemu: Option<PathBuf>,
+    /// `KTSTR_SEED`: decides everything random.
+    pub(crate) seed: u64,
+    /// `KTSTR_DURATION_S`: replaces every test's duration.
+    pub(crate) duration: Option<Duration>,
+    /// `KTSTR_LOG_PASSES`: also say what held.
+    pub(crate) log_passes: bool,
+    /// `KTSTR_VERBOSE=1`: kernel messages on the console, diagnostics always.
+    pub(crate) verbose: bool,
+    /// `RUST_BACKTRACE`, passed on to the guest.
+    pub(crate) backtrace: Option<String>,
+    /// `KTSTR_WORK_TYPE`: replaces the work type of swappable cgroups.
+    pub(crate) work_type: Option<String>,
+    /// `KTSTR_SIDECAR_DIR`.
+    pub(crate) sidecar_dir: Option<PathBuf>,
+    /// `KTSTR_NO_SKIP_MODE`: a skip is a failure.
+    pub(crate) no_skip: bool,
+    /// `KTSTR_PROJECT_COMMIT`.
+    pub(crate) project_commit: Option<String>,
+    /// `KTSTR_HOST_CGROUP_PARENT`.
+    pub(crate) host_cgroup_parent: Option<String>,
+}
+
+impl Settings {
+    /// Reads the environment of this process. An empty variable counts as unset.
+    pub(crate) fn from_env() -> Result<Self> {
+        Self::from_lookup(&|name| std::env::var(name).ok())
+    }
+
+    fn from_lookup(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        let get = |name: &str| lookup(name).filter(|v| !v.is_empty());
+        let seed = match get("KTSTR_SEED") {
+            Some(text) => text.parse().with_context(|| {
+                format!("reading KTSTR_SEED={text:?}: expected a whole number from 0 to 2^64-1")
+            })?,
+            None => 0,
+        };
+        let accel = match get("KTSTR_ACCEL") {
+            Some(text) => text.parse().context("reading KTSTR_ACCEL")?,
+            None => AccelChoice::Auto,
+        };
+        Ok(Self {
+            accel,
+            seed,
+            qemu: get("KTSTR_QEMU").map(PathBuf::from),
+            duration: get("KTSTR_DURATION_S").map(|t| duration(&t)).transpose()?,
+            log_passes: get("KTSTR_LOG_PASSES").is_some_and(|v| v != "0"),
+            verbose: get("KTSTR_VERBOSE").is_some_and(|v| v == "1"),
+            backtrace: get("RUST_BACKTRACE"),
+            work_type: get("KTSTR_WORK_TYPE"),
+            sidecar_dir: get("KTSTR_SIDECAR_DIR").map(PathBuf::from),
+            no_skip: lookup("KTSTR_NO_SKIP_MODE").is_some(),
+            project_commit: get("KTSTR_PROJECT_COMMIT"),
+            host_cgroup_parent: get("KTSTR_HOST_CGROUP_PARENT"),
+        })
+    }
+}
+
+fn duration(text: &str) -> Result<Duration> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() && seconds > 0.0 && seconds < 1e6 => {
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        _ => bail!("reading KTSTR_DURATION_S={text:?}: expected seconds above 0, such as 2 or 0.5"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(pairs: &[(&str, &str)]) -> Result<Settings> {
+        Settings::from_lookup(&|name| {
+            pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_string())
+        })
+    }
+
+    #[test]
+    fn an_empty_variable_is_an_unset_one() {
+        let settings = with(&[("KTSTR_SEED", ""), ("KTSTR_ACCEL", ""), ("KTSTR_LOG_PASSES", "")]).unwrap();
+        assert_eq!((settings.seed, settings.accel), (0, AccelChoice::Auto));
+        assert!(!settings.log_passes);
+        assert!(!with(&[("KTSTR_LOG_PASSES", "0")]).unwrap().log_passes);
+        assert!(with(&[("KTSTR_NO_SKIP_MODE", "")]).unwrap().no_skip);
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        for (name, value) in [("KTSTR_SEED", "x"), ("KTSTR_ACCEL", "fast"), ("KTSTR_DURATION_S", "0")] {
+            let text = format!("{:#}", with(&[(name, value)]).unwrap_err());
+            assert!(text.contains(name) && text.contains(value), "{text}");
+        }
+    }
+}
