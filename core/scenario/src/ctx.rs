@@ -96,3 +96,6 @@ impl<'a> Ctx<'a> {
         self.step.store(step, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

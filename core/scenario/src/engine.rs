@@ -199,3 +199,6 @@ fn perform(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -153,3 +153,6 @@ fn spawn_into(
     ctx.cgroups.move_tasks(name, &handle.pids()).map_err(cgroup_failed)?;
     Ok(handle)
 }
+
+#[cfg(test)]
+mod tests;

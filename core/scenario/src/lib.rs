@@ -16,6 +16,8 @@ pub mod ports;
 pub mod scenarios;
 mod seed;
 mod step;
+#[cfg(test)]
+mod world;
 
 pub use backdrop::Backdrop;
 pub use ctx::{Ctx, Ports};

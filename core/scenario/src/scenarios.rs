@@ -199,3 +199,6 @@ fn needs_cpus(ctx: &Ctx<'_>, n: usize) -> Option<AssertResult> {
     (usable < n)
         .then(|| AssertResult::skip(format!("needs at least {n} usable CPUs, the machine has {usable}")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,7 +100,11 @@ fn a_starved_worker_is_named_with_its_cpu() {
         ..starved.clone()
     };
     let text = "worker 2 (tid 41) starved: 0 work units in 2000ms, last seen on cpu3";
-    fails(&BARE.check_not_starved().assert_cgroup(&[moved.clone()], None), DetailKind::Starvation, text);
+    fails(
+        &BARE.check_not_starved().assert_cgroup(std::slice::from_ref(&moved), None),
+        DetailKind::Starvation,
+        text,
+    );
 
     // More moves than were kept: the last place is not known.
     let restless = WorkerReport { migration_count: 9, ..moved };

@@ -1,6 +1,6 @@
 //! Claims settle as they read, and none passes by being forgotten.
 
-use crate::{Assert, AssertResult, CgroupStats, Claim, DetailKind, Outcome, Verdict, claim, claim_present};
+use crate::{Assert, AssertResult, CgroupStats, Claim, DetailKind, Outcome, Verdict};
 use ktstr_topology::CpuSet;
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashSet};

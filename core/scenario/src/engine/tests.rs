@@ -1,0 +1,8 @@
+//! The engine against a machine of mocks.
+
+mod events;
+mod judging;
+mod order;
+mod random;
+mod teardown;
+mod validation;

@@ -1,0 +1,110 @@
+//! What the timeline hears.
+
+use crate::engine::{execute_scenario, execute_steps};
+use crate::world::World;
+use crate::{Backdrop, CgroupDef, HoldSpec, Op, Step};
+use ktstr_topology::CpusetSpec;
+use ktstr_workload::{AffinityIntent, WorkSpec};
+use std::time::Duration;
+
+const HALF: HoldSpec = HoldSpec::Frac(0.5);
+
+/// The events in short: time, step, label, kind, detail, iterations, end marks.
+fn short(w: &World) -> Vec<String> {
+    let s = w.state.get();
+    let events = s.events.iter().map(|e| {
+        let iterations = e.total_iterations.map(|n| format!(" iter={n}")).unwrap_or_default();
+        let end = match (e.is_step_end, e.is_terminal) {
+            (true, false) => " END",
+            (false, true) => " TERMINAL",
+            _ => "",
+        };
+        let head = format!("{} #{} {} {} {}", e.elapsed_ms, e.step_index, e.label, e.op_kind, e.detail);
+        format!("{}{iterations}{end}", head.split_whitespace().collect::<Vec<_>>().join(" "))
+    });
+    events.collect()
+}
+
+#[test]
+fn steps_ops_and_the_end_are_told_with_their_time() {
+    let w = World::new(1, 4);
+    // Events count from the scenario's begin, not from the clock's.
+    w.state.get().now = Duration::from_secs(100);
+    let steps = vec![
+        Step::with_defs(vec![CgroupDef::named("cg_0"), CgroupDef::named("cg_1")], HALF),
+        Step::new(
+            vec![Op::set_cpuset("cg_0", CpusetSpec::exact([0, 1, 2])), Op::swap_cpusets("cg_0", "cg_1")],
+            HALF,
+        ),
+    ];
+    assert!(execute_steps(&w.ctx(), steps).unwrap().is_pass());
+    assert_eq!(
+        short(&w),
+        [
+            "0 #0 scenario begin 2 steps",
+            "0 #1 step 1 cg_0 cg_1",
+            "1000 #1 step 1 iter=4000 END",
+            "1000 #2 step 2",
+            "1000 #2 set_cpuset SetCpuset cg_0 0-2",
+            "1000 #2 swap_cpusets SwapCpusets cg_0 - cg_1 0-2",
+            "2000 #2 step 2 iter=8000 END",
+            "2000 #2 scenario end iter=8000 TERMINAL",
+        ]
+    );
+}
+
+#[test]
+fn iterations_of_workers_that_ended_still_count() {
+    let w = World::new(1, 4);
+    let backdrop = Backdrop::from_cgroups(vec![CgroupDef::named("back").workers(1)])
+        .push_op(Op::set_affinity("back", AffinityIntent::CrossCgroup));
+    let steps = vec![Step::with_defs(vec![CgroupDef::named("a").workers(1)], HALF), Step::hold(HALF)];
+    assert!(execute_scenario(&w.ctx(), backdrop, steps).unwrap().is_pass());
+    let events = short(&w);
+    assert_eq!(events[1], "0 #0 set_affinity SetAffinity back CrossCgroup");
+    assert_eq!(events.last().unwrap(), "2000 #2 scenario end iter=3000 TERMINAL");
+    let ends: Vec<_> = events.iter().filter(|e| e.ends_with("END")).collect();
+    assert_eq!(ends, ["1000 #1 step 1 iter=2000 END", "2000 #2 step 2 iter=3000 END"]);
+}
+
+#[test]
+fn every_op_has_a_label_and_an_object() {
+    let w = World::new(1, 2);
+    let make = Step::with_defs(vec![CgroupDef::named("a")], HALF);
+    let ops = vec![
+        Op::add_cgroup("b"),
+        Op::add_cgroup_def(CgroupDef::named("c")),
+        Op::spawn("b", WorkSpec::default()),
+        Op::spawn_host(WorkSpec::default()),
+        Op::freeze_cgroup("b"),
+        Op::unfreeze_cgroup("b"),
+        Op::move_all_tasks("b", "c"),
+        Op::clear_cpuset("a"),
+        Op::stop_cgroup("a"),
+        Op::remove_cgroup("a"),
+    ];
+    assert!(execute_steps(&w.ctx(), vec![make, Step::new(ops, HALF)]).unwrap().is_pass());
+    let told: Vec<String> = w
+        .state
+        .get()
+        .events
+        .iter()
+        .filter(|e| !e.op_kind.is_empty())
+        .map(|e| format!("{} {}", e.label, e.detail))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "add_cgroup b",
+            "add_cgroup_def c",
+            "spawn b SpinWait",
+            "spawn_host SpinWait",
+            "freeze_cgroup b",
+            "unfreeze_cgroup b",
+            "move_all_tasks b c",
+            "clear_cpuset a",
+            "stop_cgroup a",
+            "remove_cgroup a",
+        ]
+    );
+}
