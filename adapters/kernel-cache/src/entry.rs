@@ -15,6 +15,8 @@ pub(crate) const METADATA_FILE: &str = "metadata.json";
 pub(crate) const VMLINUX_FILE: &str = "vmlinux";
 /// The final `.config`.
 pub(crate) const CONFIG_FILE: &str = "config";
+/// The directory with loadable modules.
+pub(crate) const MODULES_DIR: &str = "modules";
 
 /// Reads the entry in `dir` and checks that what it names is there in full.
 pub(crate) fn read(dir: &Path, key: &CacheKey) -> Result<CacheEntry, Corrupt> {
@@ -30,12 +32,18 @@ pub(crate) fn read(dir: &Path, key: &CacheKey) -> Result<CacheEntry, Corrupt> {
         let detail = format!("{} is not there", vmlinux.display());
         return Err(corrupt(CorruptKind::Unknown, detail));
     }
+    let modules = dir.join(MODULES_DIR);
+    if metadata.has_modules && !modules.is_dir() {
+        let detail = format!("{} is not there", modules.display());
+        return Err(corrupt(CorruptKind::Unknown, detail));
+    }
     let config = dir.join(CONFIG_FILE);
     Ok(CacheEntry {
         key: key.clone(),
         image,
         vmlinux: metadata.has_vmlinux.then_some(vmlinux),
         config: config.is_file().then_some(config),
+        modules: metadata.has_modules.then_some(modules),
         metadata,
     })
 }

@@ -1,10 +1,10 @@
 //! Kernel images kept under the XDG cache, written atomically.
 //!
 //! ```text
-//! {root}/{key}/bzImage vmlinux config metadata.json   one kernel
-//! {root}/.tmp-{key}-{pid}-{n}/                        being written or deleted
-//! {root}/.locks/{key}.lock                            one for each entry
-//! {root}/.logs/                                       build logs
+//! {root}/{key}/bzImage vmlinux config modules/ metadata.json   one kernel
+//! {root}/.tmp-{key}-{pid}-{n}/      being written or deleted
+//! {root}/.locks/{key}.lock          one for each entry and lease
+//! {root}/.logs/                     build logs
 //! ```
 //!
 //! An entry appears, changes and disappears by a single rename, so a process

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use crate::CacheError;
-use crate::entry::{self, CONFIG_FILE, METADATA_FILE, VMLINUX_FILE};
+use crate::entry::{self, CONFIG_FILE, METADATA_FILE, MODULES_DIR, VMLINUX_FILE};
 use crate::lock::{self, Lock, Mode};
 use crate::root::{CacheEnv, cache_root};
 use crate::scratch::{self, ScratchDir};
@@ -139,6 +139,9 @@ impl KernelCache {
         if let Some(vmlinux) = &files.vmlinux {
             copy(vmlinux, &staged.join(VMLINUX_FILE))?;
         }
+        if let Some(modules) = &files.modules {
+            copy_tree(modules, &staged.join(MODULES_DIR))?;
+        }
         let mut config_hash = None;
         if let Some(config) = &files.config {
             let copied = staged.join(CONFIG_FILE);
@@ -159,6 +162,7 @@ impl KernelCache {
             extra_kconfig_hash: files.extra_kconfig_hash.clone(),
             has_vmlinux: files.vmlinux.is_some(),
             vmlinux_stripped: false,
+            has_modules: files.modules.is_some(),
         };
         let path = staged.join(METADATA_FILE);
         let json = serde_json::to_vec_pretty(&metadata)?;
@@ -329,6 +333,25 @@ fn copy(from: &Path, to: &Path) -> Result<u64, CacheError> {
         })
         .map_err(CacheError::io("writing", to))?;
     Ok(bytes)
+}
+
+/// Copies the directories and plain files below `from`. Links (a module tree's
+/// `build` and `source`) point out of it and are left out.
+fn copy_tree(from: &Path, to: &Path) -> Result<(), CacheError> {
+    fs::create_dir(to).map_err(CacheError::io("making the directory", to))?;
+    for entry in fs::read_dir(from).map_err(CacheError::io("reading", from))? {
+        let entry = entry.map_err(CacheError::io("reading", from))?;
+        let kind = entry
+            .file_type()
+            .map_err(CacheError::io("reading", entry.path()))?;
+        let target = to.join(entry.file_name());
+        if kind.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else if kind.is_file() {
+            copy(&entry.path(), &target)?;
+        }
+    }
+    sync_dir(to)
 }
 
 /// Makes the names in a directory survive a power cut.

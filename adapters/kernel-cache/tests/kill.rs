@@ -37,6 +37,7 @@ fn write_generations(dir: &Path) -> ! {
             image_name: "bzImage".into(),
             vmlinux: Some(vmlinux),
             config: Some(config),
+            modules: None,
             version: generation.to_string(),
             source: Provenance::Tarball,
             arch: Arch::X86_64,

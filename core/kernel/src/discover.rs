@@ -71,6 +71,8 @@ pub struct Found {
     pub vmlinux: Option<PathBuf>,
     /// The `.config` it was built with.
     pub config: Option<PathBuf>,
+    /// The directory with its loadable modules, if it is known to have one.
+    pub modules: Option<PathBuf>,
     /// Where it was found.
     pub origin: Origin,
 }
@@ -216,6 +218,7 @@ impl Search<'_> {
         Found {
             vmlinux: self.if_file(vmlinux),
             config: self.if_file(config),
+            modules: None,
             image,
             origin: Origin::TestKernel,
         }
@@ -353,6 +356,8 @@ impl Search<'_> {
                 format!("/boot/config-{release}"),
                 format!("/lib/modules/{release}/config"),
             ]),
+            modules: Some(PathBuf::from(format!("/lib/modules/{release}")))
+                .filter(|dir| versioned && self.files.probe(dir) == Probe::Directory),
             image,
             origin: Origin::Installed,
         })
@@ -375,6 +380,7 @@ impl Search<'_> {
             image: dir.join(self.env.arch.image_path()),
             vmlinux: self.if_file(dir.join("vmlinux")),
             config: self.if_file(dir.join(".config")),
+            modules: None,
             origin,
         }
     }
@@ -411,6 +417,7 @@ fn from_entry(entry: CacheEntry, origin: Origin) -> Found {
         image: entry.image,
         vmlinux: entry.vmlinux,
         config: entry.config,
+        modules: entry.modules,
         origin,
     }
 }

@@ -38,6 +38,9 @@ pub struct Metadata {
     pub has_vmlinux: bool,
     /// Was debug information removed from it?
     pub vmlinux_stripped: bool,
+    /// Is there a directory with loadable modules?
+    #[serde(default)]
+    pub has_modules: bool,
 }
 
 /// Where a kernel came from.
@@ -89,6 +92,10 @@ pub struct CacheEntry {
     pub vmlinux: Option<PathBuf>,
     /// The `.config` it was built with.
     pub config: Option<PathBuf>,
+    /// The directory with its loadable modules, laid out as
+    /// `/lib/modules/{release}` but without depmod's index files. Kernels that
+    /// we build have none.
+    pub modules: Option<PathBuf>,
     /// What is recorded about it.
     pub metadata: Metadata,
 }

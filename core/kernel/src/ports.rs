@@ -104,6 +104,8 @@ pub struct NewEntry {
     pub vmlinux: Option<PathBuf>,
     /// The final `.config`.
     pub config: Option<PathBuf>,
+    /// The directory with its loadable modules.
+    pub modules: Option<PathBuf>,
     /// Release, package version or `kernelrelease`.
     pub version: String,
     /// Where it came from.
@@ -284,6 +286,8 @@ pub enum Acquired {
         config: Option<PathBuf>,
         /// The ELF file with symbols, if the package has it.
         vmlinux: Option<PathBuf>,
+        /// The directory with its loadable modules (`lib/modules/{release}`).
+        modules: Option<PathBuf>,
     },
 }
 
@@ -306,6 +310,17 @@ pub enum SourceError {
     NotFound {
         /// What was looked for and where.
         what: String,
+        /// What to do next.
+        remedy: String,
+    },
+    /// No package that the lists name and the server has. The lists may be old
+    /// or, in a fresh container, absent: fetching them anew may help.
+    #[error("getting {wanted}: {why}; {remedy}")]
+    PackageNotFound {
+        /// What was looked for.
+        wanted: String,
+        /// What the lists or the server said.
+        why: String,
         /// What to do next.
         remedy: String,
     },

@@ -62,6 +62,8 @@ pub struct ResolvedKernel {
     pub vmlinux: Option<PathBuf>,
     /// The `.config` it was built with.
     pub config: Option<PathBuf>,
+    /// The directory with its loadable modules, see [`CacheEntry::modules`].
+    pub modules: Option<PathBuf>,
     /// Release or package version.
     pub version: String,
     /// How we came by it.
@@ -340,10 +342,12 @@ impl Work<'_> {
                 image,
                 config,
                 vmlinux,
+                modules,
             } => Ready {
                 image,
                 vmlinux,
                 config,
+                modules,
                 ours: false,
             },
         };
@@ -374,6 +378,7 @@ impl Work<'_> {
             image: built.image,
             vmlinux: Some(built.vmlinux),
             config: Some(built.config),
+            modules: None,
             version: built.release,
             origin: KernelOrigin::InTree {
                 dir: tree.dir.clone(),
@@ -420,6 +425,7 @@ impl Work<'_> {
             image_name: self.request.arch.image_name().to_owned(),
             vmlinux: ready.vmlinux,
             config: ready.config,
+            modules: ready.modules,
             version: version.to_owned(),
             source,
             arch: self.request.arch,
@@ -439,6 +445,7 @@ struct Ready {
     image: PathBuf,
     vmlinux: Option<PathBuf>,
     config: Option<PathBuf>,
+    modules: Option<PathBuf>,
     /// Built by us, with our fragment.
     ours: bool,
 }
@@ -449,6 +456,7 @@ impl Ready {
             image: built.image,
             vmlinux: Some(built.vmlinux),
             config: Some(built.config),
+            modules: None,
             ours: true,
         }
     }
@@ -459,6 +467,7 @@ fn hit(entry: CacheEntry) -> ResolvedKernel {
         image: entry.image,
         vmlinux: entry.vmlinux,
         config: entry.config,
+        modules: entry.modules,
         version: entry.metadata.version,
         origin: KernelOrigin::Hit {
             key: entry.key,

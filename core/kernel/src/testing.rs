@@ -40,6 +40,7 @@ pub(crate) fn entry(
         image: dir.join("bzImage"),
         vmlinux: Some(dir.join("vmlinux")),
         config: Some(dir.join("config")),
+        modules: None,
         metadata: Metadata {
             schema: METADATA_SCHEMA,
             version: version.into(),
@@ -53,6 +54,7 @@ pub(crate) fn entry(
             extra_kconfig_hash: None,
             has_vmlinux: true,
             vmlinux_stripped: false,
+            has_modules: false,
         },
     }
 }

@@ -36,6 +36,7 @@ impl Fixture {
             image_name: "bzImage".into(),
             vmlinux: Some(self.file("elf", "ELF")),
             config: Some(self.file("dotconfig", "123456789")),
+            modules: None,
             version: "6.12.117-1".into(),
             source: Provenance::AptSource {
                 package: "linux-source-6.12".into(),
@@ -108,6 +109,23 @@ fn an_entry_is_replaced_whole() {
     assert_eq!(stored.vmlinux, None);
     assert_eq!(f.cache.list().expect("readable").len(), 1);
     assert_eq!(f.leftovers(), 0);
+}
+
+#[test]
+fn modules_are_copied_with_their_directories_but_without_links() {
+    let f = fixture();
+    let modules = f.dir.path().join("6.12.117");
+    fs::create_dir_all(modules.join("kernel/drivers")).expect("made");
+    fs::write(modules.join("kernel/drivers/a.ko.xz"), "module").expect("written");
+    std::os::unix::fs::symlink("/usr/src", modules.join("build")).expect("linked");
+    let mut files = f.files("image");
+    files.modules = Some(modules);
+    let entry = f.cache.store(&key(NAME), &files).expect("stored");
+    let copied = entry.modules.expect("modules");
+    assert_eq!(text(&copied.join("kernel/drivers/a.ko.xz")), "module");
+    assert!(!copied.join("build").is_symlink());
+    fs::remove_dir_all(copied).expect("removed");
+    assert_eq!(f.damage(), CorruptKind::Unknown);
 }
 
 #[test]

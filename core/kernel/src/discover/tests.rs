@@ -374,10 +374,11 @@ fn an_image_that_only_root_may_read_is_passed_over_and_named() {
 
 #[test]
 fn the_running_kernel_brings_its_debug_files() {
-    let files = with_files(&[
-        "/boot/vmlinuz-6.1.0-9",
-        "/boot/config-6.1.0-9",
-        "/usr/lib/debug/lib/modules/6.1.0-9/vmlinux",
+    let files = host(&[
+        ("/boot/vmlinuz-6.1.0-9", Probe::File),
+        ("/boot/config-6.1.0-9", Probe::File),
+        ("/usr/lib/debug/lib/modules/6.1.0-9/vmlinux", Probe::File),
+        ("/lib/modules/6.1.0-9", Probe::Directory),
     ]);
     let found = found(&env(), &store(vec![]), &files);
     assert_eq!(
@@ -385,6 +386,10 @@ fn the_running_kernel_brings_its_debug_files() {
         Some(Path::new("/boot/config-6.1.0-9"))
     );
     assert!(found.vmlinux.is_some());
+    assert_eq!(
+        found.modules.as_deref(),
+        Some(Path::new("/lib/modules/6.1.0-9"))
+    );
 }
 
 #[test]

@@ -233,6 +233,7 @@ fn a_prebuilt_kernel_needs_no_tools_and_records_no_fragment() {
             image: scratch.join("vmlinuz"),
             config: Some(scratch.join("config")),
             vmlinux: None,
+            modules: Some(scratch.join("modules")),
         })
     });
     let mut store = MockKernelStore::new();
@@ -249,6 +250,7 @@ fn a_prebuilt_kernel_needs_no_tools_and_records_no_fragment() {
         .withf(|key, files| {
             key.as_str() == "6.12.117-1-image-x86_64"
                 && files.image == Path::new("/s/vmlinuz")
+                && files.modules.as_deref() == Some(Path::new("/s/modules"))
                 && files.image_name == "bzImage"
                 && files.ktstr_kconfig_hash.is_none()
                 && files.extra_kconfig_hash.is_none()
