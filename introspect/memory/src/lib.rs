@@ -1,0 +1,1 @@
+//! Guest memory as a debugger sees it: physical reads, page-table walks.
