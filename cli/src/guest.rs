@@ -120,7 +120,8 @@ fn prepare(guest: &Guest, entry: &KtstrTestEntry) -> Result<(TestTopology, Cgrou
 
 /// A test on another machine than it declared would prove nothing.
 fn check_shape(declared: &Topology, seen: &TestTopology) -> Result<()> {
-    let want = (declared.total_cpus() as usize, declared.num_llcs() as usize, declared.num_numa_nodes() as usize);
+    let want =
+        (declared.total_cpus() as usize, declared.num_llcs() as usize, declared.num_numa_nodes() as usize);
     let have = (seen.total_cpus(), seen.num_llcs(), seen.num_numa_nodes());
     if want == have {
         return Ok(());
@@ -129,7 +130,12 @@ fn check_shape(declared: &Topology, seen: &TestTopology) -> Result<()> {
         "checking the machine's shape: declared {declared} ({} CPUs, {} LLCs, {} NUMA nodes), but the guest kernel \
          sees {} CPUs, {} LLCs, {} NUMA nodes; does the kernel lack CONFIG_SMP, CONFIG_NUMA or CONFIG_ACPI_NUMA, or \
          is CONFIG_NR_CPUS too small?",
-        want.0, want.1, want.2, have.0, have.1, have.2
+        want.0,
+        want.1,
+        want.2,
+        have.0,
+        have.1,
+        have.2
     ))
 }
 

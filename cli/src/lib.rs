@@ -33,6 +33,8 @@ mod run;
 mod settings;
 pub mod test_support;
 
+#[cfg(feature = "cli-bins")]
+pub mod cli;
 
 pub use ktstr_kconfig::{
     EMBEDDED_KCONFIG, cache_key_suffix, cache_key_suffix_with_extra, extra_kconfig_hash, kconfig_hash,

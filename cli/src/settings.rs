@@ -83,9 +83,7 @@ mod tests {
     use super::*;
 
     fn with(pairs: &[(&str, &str)]) -> Result<Settings> {
-        Settings::from_lookup(&|name| {
-            pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_string())
-        })
+        Settings::from_lookup(&|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_string()))
     }
 
     #[test]

@@ -108,7 +108,8 @@ fn libtest_list(ignored_only: bool) -> std::io::Result<Vec<String>> {
     if !output.status.success() {
         return Err(std::io::Error::other(format!("the binary's own list ended with {}", output.status)));
     }
-    let wrappers: Vec<String> = KTSTR_TESTS.iter().map(|e| format!("{}: test", e.spec.libtest_path())).collect();
+    let wrappers: Vec<String> =
+        KTSTR_TESTS.iter().map(|e| format!("{}: test", e.spec.libtest_path())).collect();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Ok(text.lines().filter(|l| !wrappers.iter().any(|w| w == l)).map(String::from).collect())
 }

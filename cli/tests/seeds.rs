@@ -6,23 +6,14 @@ use std::time::Duration;
 
 #[ktstr_test(llcs = 1, cores = 2, threads = 1)]
 fn my_scheduler_test(ctx: &Ctx) -> Result<AssertResult> {
-    execute_defs(ctx, vec![
-        CgroupDef::named("cg_0").workers(2),
-        CgroupDef::named("cg_1").workers(2),
-    ])
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(2), CgroupDef::named("cg_1").workers(2)])
 }
 
 #[ktstr_test(llcs = 1, cores = 2, threads = 1)]
 fn my_dynamic_test(ctx: &Ctx) -> Result<AssertResult> {
     let steps = vec![
-        Step::with_defs(
-            vec![CgroupDef::named("cg_0").workers(4)],
-            HoldSpec::frac(0.5),
-        ),
-        Step::new(
-            vec![Op::stop_cgroup("cg_0"), Op::remove_cgroup("cg_0")],
-            HoldSpec::frac(0.5),
-        ),
+        Step::with_defs(vec![CgroupDef::named("cg_0").workers(4)], HoldSpec::frac(0.5)),
+        Step::new(vec![Op::stop_cgroup("cg_0"), Op::remove_cgroup("cg_0")], HoldSpec::frac(0.5)),
     ];
     execute_steps(ctx, steps)
 }
@@ -34,11 +25,7 @@ fn my_low_level_test(ctx: &Ctx) -> Result<AssertResult> {
     let cpus = ctx.topo.all_cpuset();
     ctx.cgroups.set_cpuset("workers", &cpus)?;
 
-    let cfg = WorkloadConfig {
-        num_workers: 2,
-        work_type: WorkType::SpinWait,
-        ..Default::default()
-    };
+    let cfg = WorkloadConfig { num_workers: 2, work_type: WorkType::SpinWait, ..Default::default() };
     let mut handle = WorkloadHandle::spawn(&cfg)?;
     ctx.cgroups.move_tasks("workers", &handle.worker_pids_for_cgroup_procs()?)?;
     handle.start();
@@ -67,11 +54,11 @@ fn pointwise_claims() {
     let throughput = work_units as f64 / 5.0;
 
     let mut v = Assert::default_checks().verdict();
-    cg.claim_max_gap_ms(&mut v).at_most(100);          // typed CgroupStats accessor
+    cg.claim_max_gap_ms(&mut v).at_most(100); // typed CgroupStats accessor
     cg.claim_p99_wake_latency_us(&mut v).at_most(50.0);
     cg.claim_total_iterations(&mut v).at_least(1_000);
-    claim!(v, work_units).at_least(5_000);             // local-binding label
-    claim!(v, throughput).is_finite();                  // expression label
+    claim!(v, work_units).at_least(5_000); // local-binding label
+    claim!(v, throughput).is_finite(); // expression label
     claim!(v, cg.wake_latency_tail_ratio()).between(1.0, 5.0);
     let r = v.into_result();
     assert!(r.is_pass());
@@ -80,7 +67,7 @@ fn pointwise_claims() {
 mod getting_started {
     use super::*;
 
-    #[ktstr_test(llcs = 1, cores = 2, threads = 1)]  // llcs = last-level caches
+    #[ktstr_test(llcs = 1, cores = 2, threads = 1)] // llcs = last-level caches
     fn my_test(ctx: &Ctx) -> Result<AssertResult> {
         // `scenarios::steady` is a canned scenario: two cgroups of equal
         // CPU-spin workers, no cpuset restrictions, run for the default
@@ -90,16 +77,16 @@ mod getting_started {
 
     #[ktstr_test(llcs = 1, cores = 2, threads = 1)]
     fn my_bursty_test(ctx: &Ctx) -> Result<AssertResult> {
-        execute_defs(ctx, vec![
-            CgroupDef::named("cg_0").workers(4),
-            CgroupDef::named("cg_1")
-                .workers(2)
-                // CPU burst for 50 ms, sleep for 100 ms, repeat.
-                .work_type(WorkType::bursty(
-                    Duration::from_millis(50),
-                    Duration::from_millis(100),
-                )),
-        ])
+        execute_defs(
+            ctx,
+            vec![
+                CgroupDef::named("cg_0").workers(4),
+                CgroupDef::named("cg_1")
+                    .workers(2)
+                    // CPU burst for 50 ms, sleep for 100 ms, repeat.
+                    .work_type(WorkType::bursty(Duration::from_millis(50), Duration::from_millis(100))),
+            ],
+        )
     }
 
     #[ktstr_test(llcs = 1, cores = 4, threads = 1)]
@@ -107,17 +94,11 @@ mod getting_started {
         let steps = vec![
             // Phase 1: two cgroups for the first half.
             Step::with_defs(
-                vec![
-                    CgroupDef::named("cg_0").workers(2),
-                    CgroupDef::named("cg_1").workers(2),
-                ],
+                vec![CgroupDef::named("cg_0").workers(2), CgroupDef::named("cg_1").workers(2)],
                 HoldSpec::Frac(0.5),
             ),
             // Phase 2: add a third cgroup for the remaining half.
-            Step::with_defs(
-                vec![CgroupDef::named("cg_2").workers(2)],
-                HoldSpec::Frac(0.5),
-            ),
+            Step::with_defs(vec![CgroupDef::named("cg_2").workers(2)], HoldSpec::Frac(0.5)),
         ];
         execute_steps(ctx, steps)
     }

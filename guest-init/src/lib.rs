@@ -32,7 +32,9 @@ pub const STDIO_PORT: &str = "ktstr.stdio";
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// Not PID 1.
-    #[error("starting as a guest's init: expected to be PID 1, got PID {0}; only a machine of ktstr runs this")]
+    #[error(
+        "starting as a guest's init: expected to be PID 1, got PID {0}; only a machine of ktstr runs this"
+    )]
     NotInit(u32),
     /// A file system without which nothing works.
     #[error("mounting {fs} on {target}: {source}; build the kernel with {option}")]

@@ -20,7 +20,8 @@ pub(crate) struct Dynamic {
 
 /// Reads the dynamic section. A static binary gives an empty answer.
 pub(crate) fn dynamic(path: &Path, bytes: &[u8]) -> Result<Dynamic, InitramfsError> {
-    let bad = |why: &dyn std::fmt::Display| InitramfsError::Elf { path: path.to_path_buf(), why: why.to_string() };
+    let bad =
+        |why: &dyn std::fmt::Display| InitramfsError::Elf { path: path.to_path_buf(), why: why.to_string() };
     let header = FileHeader64::<Endianness>::parse(bytes).map_err(|e| bad(&e))?;
     let endian = header.endian().map_err(|e| bad(&e))?;
     let mut found = Dynamic::default();
@@ -67,7 +68,8 @@ pub fn without_debug(bytes: &[u8]) -> Cow<'_, [u8]> {
 fn loaded_end(bytes: &[u8]) -> Option<usize> {
     let header = FileHeader64::<LittleEndian>::parse(bytes).ok()?;
     let endian = header.endian().ok()?;
-    let table = header.e_phoff(endian) + u64::from(header.e_phnum(endian)) * u64::from(header.e_phentsize(endian));
+    let table =
+        header.e_phoff(endian) + u64::from(header.e_phnum(endian)) * u64::from(header.e_phentsize(endian));
     let segments = header.program_headers(endian, bytes).ok()?;
     let loaded = segments
         .iter()

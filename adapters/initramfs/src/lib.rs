@@ -53,7 +53,9 @@ pub enum InitramfsError {
         why: &'static str,
     },
     /// A file larger than the format's 32-bit length.
-    #[error("adding {path:?} to the initramfs: {bytes} bytes, but a cpio archive holds files of at most 4 GiB")]
+    #[error(
+        "adding {path:?} to the initramfs: {bytes} bytes, but a cpio archive holds files of at most 4 GiB"
+    )]
     TooBig {
         /// The path in the archive.
         path: String,

@@ -106,7 +106,9 @@ pub fn closure(binary: &Path, search: &LibrarySearch) -> Result<Vec<Library>, In
         // an ancestor too finds at most more than ld.so would.
         inherited.extend(wants.run_paths.iter().map(|p| resolve_origin(p, origin)));
         for name in wants.needed {
-            if found.contains_key(&name) || found.values().any(|l| l.destination.ends_with(&format!("/{name}"))) {
+            if found.contains_key(&name)
+                || found.values().any(|l| l.destination.ends_with(&format!("/{name}")))
+            {
                 continue;
             }
             let source = search.find(&name, &inherited).ok_or_else(|| InitramfsError::Library {
@@ -131,7 +133,8 @@ fn place(found: BTreeMap<String, Library>) -> Vec<Library> {
         .map(|(name, mut library)| {
             let dir = library.source.parent().unwrap_or(Path::new("/"));
             let built_in = BUILT_IN.iter().any(|b| dir == Path::new(b));
-            if let (false, true, Some(home)) = (built_in, name.contains(".so") && !name.contains('/'), &home) {
+            if let (false, true, Some(home)) = (built_in, name.contains(".so") && !name.contains('/'), &home)
+            {
                 library.destination = home.join(&name).display().to_string();
             }
             library
@@ -143,8 +146,8 @@ fn place(found: BTreeMap<String, Library>) -> Vec<Library> {
 }
 
 fn read(path: &Path) -> Result<Dynamic, InitramfsError> {
-    let bytes = std::fs::read(path)
-        .map_err(|source| InitramfsError::Read { path: path.to_path_buf(), source })?;
+    let bytes =
+        std::fs::read(path).map_err(|source| InitramfsError::Read { path: path.to_path_buf(), source })?;
     dynamic(path, &bytes)
 }
 
@@ -165,10 +168,8 @@ mod tests {
         let ours = closure(&binary, &LibrarySearch::of_system(None)).unwrap();
         let Ok(output) = Command::new("ldd").arg(&binary).output() else { return };
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let theirs: Vec<&str> = text
-            .lines()
-            .filter_map(|l| l.split_whitespace().find(|w| w.starts_with('/')))
-            .collect();
+        let theirs: Vec<&str> =
+            text.lines().filter_map(|l| l.split_whitespace().find(|w| w.starts_with('/'))).collect();
         assert_eq!(ours.len(), theirs.len(), "{ours:?}\n{text}");
         for path in theirs {
             let name = Path::new(path).file_name().unwrap();

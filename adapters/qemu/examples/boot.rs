@@ -2,7 +2,9 @@
 //!
 //! usage: boot KERNEL INITRAMFS [TOPOLOGY] [tcg|deterministic]
 
-use ktstr_machine::{Accel, AccelChoice, Blob, CommandLine, Hypervisor, MachineSpec, VmEvent, memory_floor_mib};
+use ktstr_machine::{
+    Accel, AccelChoice, Blob, CommandLine, Hypervisor, MachineSpec, VmEvent, memory_floor_mib,
+};
 use ktstr_qemu::Qemu;
 use std::io::Write;
 use std::time::Duration;

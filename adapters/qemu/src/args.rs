@@ -46,7 +46,9 @@ fn check_limits(spec: &MachineSpec) -> Result<(), MachineError> {
     let unsupported = |what: String| Err(MachineError::Unsupported { accel: spec.accel, what });
     let cpus = spec.topology.total_cpus();
     if cpus > MAX_VCPUS {
-        return unsupported(format!("{cpus} vCPUs asked for, at most {MAX_VCPUS} under QEMU; use fewer LLCs or cores"));
+        return unsupported(format!(
+            "{cpus} vCPUs asked for, at most {MAX_VCPUS} under QEMU; use fewer LLCs or cores"
+        ));
     }
     let attributed = |n: &ktstr_topology::NumaNode| {
         n.latency_ns.is_some() || n.bandwidth_mbs.is_some() || n.mem_side_cache.is_some()

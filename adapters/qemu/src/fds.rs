@@ -54,7 +54,8 @@ impl Channels {
         let (console, child_console) = pipe("console")?;
         let (data, child_data) = pipe("data port")?;
         let (stdio, child_stdio) = pipe("standard output")?;
-        let (qmp, child_qmp) = UnixStream::pair().map_err(MachineError::os("making a socket pair for QMP"))?;
+        let (qmp, child_qmp) =
+            UnixStream::pair().map_err(MachineError::os("making a socket pair for QMP"))?;
         let child = ChildEnds {
             initramfs,
             console: child_console,

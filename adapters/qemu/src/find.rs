@@ -48,7 +48,8 @@ impl Qemu {
 impl Hypervisor for Qemu {
     fn describe(&self) -> Result<String, MachineError> {
         let doing = || format!("running {} --version", self.program.display());
-        let output = Command::new(&self.program).arg("--version").output().map_err(MachineError::os(doing()))?;
+        let output =
+            Command::new(&self.program).arg("--version").output().map_err(MachineError::os(doing()))?;
         let text = String::from_utf8_lossy(&output.stdout);
         match text.split_whitespace().skip_while(|w| *w != "version").nth(1) {
             Some(version) => Ok(format!("QEMU {version}")),
@@ -60,7 +61,8 @@ impl Hypervisor for Qemu {
         if spec.accel == Accel::Kvm {
             return Err(MachineError::Unsupported {
                 accel: spec.accel,
-                what: "QEMU serves the modes tcg and deterministic; kvm is served by the VMM of our own".to_string(),
+                what: "QEMU serves the modes tcg and deterministic; kvm is served by the VMM of our own"
+                    .to_string(),
             });
         }
         Ok(Box::new(QemuVm::start(&self.program, spec)?))

@@ -5,12 +5,14 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-const REMEDY: &str = "name a bzImage, for instance with KTSTR_TEST_KERNEL, or build one: `cargo ktstr kernel build`";
+const REMEDY: &str =
+    "name a bzImage, for instance with KTSTR_TEST_KERNEL, or build one: `cargo ktstr kernel build`";
 
 /// Checks for the boot protocol's magic `HdrS` at offset 0x202
 /// (Documentation/arch/x86/boot.rst) or an ELF header.
 pub(crate) fn check(path: &Path) -> Result<(), MachineError> {
-    let bad = |why: String| MachineError::Kernel { path: path.to_path_buf(), why, remedy: REMEDY.to_string() };
+    let bad =
+        |why: String| MachineError::Kernel { path: path.to_path_buf(), why, remedy: REMEDY.to_string() };
     let mut file = File::open(path).map_err(|e| match e.kind() {
         ErrorKind::NotFound => bad("no such file".to_string()),
         _ => bad(e.to_string()),

@@ -124,9 +124,7 @@ impl Client {
                 // The answer of a command that we stopped waiting for.
                 Ok(reply) if reply.id != id => {}
                 Ok(reply) => {
-                    return reply
-                        .result
-                        .map_err(|answer| MachineError::Refused { doing: doing(), answer });
+                    return reply.result.map_err(|answer| MachineError::Refused { doing: doing(), answer });
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     return Err(MachineError::NoAnswer { doing: doing(), after: timeout });
@@ -144,8 +142,12 @@ mod tests {
     #[test]
     fn lines_are_told_apart() {
         let mut lines = Lines::default();
-        lines.push(b"{\"QMP\": {}}\r\n{\"return\": {}, \"id\": 3}\n{\"error\": {\"class\":\"X\"}, \"id\": 4}\n{\"ev");
-        lines.push(b"ent\": \"SHUTDOWN\", \"data\": {\"guest\": true, \"reason\": \"guest-reset\"}}\nnonsense\n");
+        lines.push(
+            b"{\"QMP\": {}}\r\n{\"return\": {}, \"id\": 3}\n{\"error\": {\"class\":\"X\"}, \"id\": 4}\n{\"ev",
+        );
+        lines.push(
+            b"ent\": \"SHUTDOWN\", \"data\": {\"guest\": true, \"reason\": \"guest-reset\"}}\nnonsense\n",
+        );
         assert_eq!(lines.next(), Some(Inbound::Greeting));
         assert_eq!(lines.next(), Some(Inbound::Reply(Reply { id: 3, result: Ok(json!({})) })));
         let error = "{\"class\":\"X\"}".to_string();

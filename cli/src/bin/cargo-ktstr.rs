@@ -1,3 +1,5 @@
-//! `ktstr`: what needs no cargo.
+//! `cargo ktstr`: tests and kernels, from within a cargo project.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    ktstr::cli::cargo_ktstr()
+}

@@ -1,3 +1,5 @@
 //! `ktstr`: what needs no cargo.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    ktstr::cli::ktstr()
+}

@@ -32,7 +32,8 @@ fn call(entry: &KtstrTestEntry, settings: &Settings) -> Result<AssertResult> {
     let topo = ktstr_procfs::test_topology_from_sysfs(Path::new("/sys"))?;
     let parent = parent(settings.host_cgroup_parent.as_deref())?;
     let cgroups = CgroupManager::new(Path::new(CGROUP_ROOT), &parent)?;
-    let ports = Ports { workers: &ForkedWorkers, clock: &MonotonicClock, events: &Quiet, scheduler: &KernelsOwn };
+    let ports =
+        Ports { workers: &ForkedWorkers, clock: &MonotonicClock, events: &Quiet, scheduler: &KernelsOwn };
     let mut ctx = Ctx::new(&topo, &cgroups, ports);
     ctx.duration = settings.duration.unwrap_or(entry.spec.duration);
     ctx.workers_per_cgroup = entry.spec.workers_per_cgroup;

@@ -14,7 +14,8 @@ pub(crate) fn choose(settings: &Settings) -> Result<(Box<dyn Hypervisor>, Accel)
         AccelChoice::Only(Accel::Kvm) => {
             return Err(MachineError::Unsupported {
                 accel: Accel::Kvm,
-                what: "the VMM of our own is not part of this version; use --accel tcg or deterministic".to_string(),
+                what: "the VMM of our own is not part of this version; use --accel tcg or deterministic"
+                    .to_string(),
             }
             .into());
         }

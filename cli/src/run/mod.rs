@@ -14,11 +14,11 @@ use ktstr_machine::{CommandLine, Hypervisor, MachineSpec, memory_floor_mib};
 use ktstr_results::{ResultsDir, project_commit};
 use ktstr_run::ports::{HostClock, SidecarStore};
 use ktstr_run::{
-    CaseResult, GuestPlan, Limits, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes, drive, judge, render,
+    CaseResult, GuestPlan, Limits, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes, drive,
+    judge, render,
 };
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
 
 /// A case that has run.
 pub(crate) struct CaseRun {
@@ -35,7 +35,8 @@ pub(crate) fn run_case(entry: &'static KtstrTestEntry) -> CaseRun {
     };
     if entry.spec.host_only {
         let case = host_only::run(entry, &settings);
-        let facts = RunFacts { mode: "host".to_string(), topology: "host".to_string(), ..facts(entry, &settings) };
+        let facts =
+            RunFacts { mode: "host".to_string(), topology: "host".to_string(), ..facts(entry, &settings) };
         return finish(&settings, &facts, &case, None);
     }
     match run_in_machine(entry, &settings) {
@@ -116,7 +117,8 @@ fn plan(entry: &KtstrTestEntry, settings: &Settings, build_id: &str) -> GuestPla
 
 fn kernel_arguments(entry: &KtstrTestEntry) -> Result<CommandLine> {
     let mut line = CommandLine::new();
-    line.extend(entry.spec.kargs.iter().copied()).with_context(|| format!("in `kargs` of {}", entry.spec.name))?;
+    line.extend(entry.spec.kargs.iter().copied())
+        .with_context(|| format!("in `kargs` of {}", entry.spec.name))?;
     Ok(line)
 }
 

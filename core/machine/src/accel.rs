@@ -60,6 +60,16 @@ pub enum AccelChoice {
 #[error("reading the acceleration mode {0:?}: expected auto, kvm, tcg or deterministic")]
 pub struct UnknownAccel(pub String);
 
+impl AccelChoice {
+    /// The name that `--accel` takes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Only(accel) => accel.name(),
+        }
+    }
+}
+
 impl FromStr for AccelChoice {
     type Err = UnknownAccel;
 

@@ -64,7 +64,10 @@ impl ConsoleTail {
 }
 
 fn clean(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().map(|c| if c.is_control() && c != '\t' { '.' } else { c }).collect()
+    String::from_utf8_lossy(bytes)
+        .chars()
+        .map(|c| if c.is_control() && c != '\t' { '.' } else { c })
+        .collect()
 }
 
 #[cfg(test)]

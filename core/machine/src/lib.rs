@@ -16,5 +16,5 @@ pub use accel::{Accel, AccelChoice, UnknownAccel};
 pub use cmdline::{CommandLine, CommandLineError};
 pub use console::ConsoleTail;
 pub use error::MachineError;
-pub use ports::{Hypervisor, PhysicalMemory, Template, Vm, VmEvent, VmExit, VcpuRegisters};
+pub use ports::{Hypervisor, PhysicalMemory, Template, VcpuRegisters, Vm, VmEvent, VmExit};
 pub use spec::{Blob, MachineSpec, memory_floor_mib};

@@ -24,7 +24,10 @@ pub trait Hypervisor: Send + Sync {
     /// Resumes a private copy of a saved machine and gives it its work.
     fn resume(&self, template: &Template, spec: &MachineSpec) -> Result<Box<dyn Vm>, MachineError> {
         let _ = template;
-        Err(MachineError::Unsupported { accel: spec.accel, what: "no templates here; boot instead".to_string() })
+        Err(MachineError::Unsupported {
+            accel: spec.accel,
+            what: "no templates here; boot instead".to_string(),
+        })
     }
 }
 

@@ -15,9 +15,7 @@ const EXCERPT_CHARS: usize = 64;
 #[non_exhaustive]
 pub enum CpuListError {
     /// Something else stands where the syntax wants a number or a separator.
-    #[error(
-        "can't read {list:?} as a cpulist: expected {expected} at byte {position}, found {found}"
-    )]
+    #[error("can't read {list:?} as a cpulist: expected {expected} at byte {position}, found {found}")]
     Unexpected {
         /// The start of the text.
         list: String,
@@ -170,38 +168,18 @@ impl<'a> Cursor<'a> {
         let position = self.position;
         let start = self.number("a CPU number", MAX_CPU)?;
         if !self.eat(b'-') {
-            return Ok(Region {
-                start,
-                end: start,
-                used: 1,
-                group: 1,
-            });
+            return Ok(Region { start, end: start, used: 1, group: 1 });
         }
         let end = self.number("the range's last CPU number", MAX_CPU)?;
         if end < start {
             let list = excerpt(self.text);
-            return Err(CpuListError::Backwards {
-                list,
-                position,
-                start,
-                end,
-            });
+            return Err(CpuListError::Backwards { list, position, start, end });
         }
         if !self.eat(b':') {
-            return Ok(Region {
-                start,
-                end,
-                used: 1,
-                group: 1,
-            });
+            return Ok(Region { start, end, used: 1, group: 1 });
         }
         let (used, group) = self.stride()?;
-        Ok(Region {
-            start,
-            end,
-            used,
-            group,
-        })
+        Ok(Region { start, end, used, group })
     }
 
     fn stride(&mut self) -> Result<(u32, u32), CpuListError> {
@@ -213,12 +191,7 @@ impl<'a> Cursor<'a> {
         let group = self.number("the group's size", u32::MAX)?;
         if group == 0 || used > group {
             let list = excerpt(self.text);
-            return Err(CpuListError::BadStride {
-                list,
-                position,
-                used,
-                group,
-            });
+            return Err(CpuListError::BadStride { list, position, used, group });
         }
         Ok((used, group))
     }
@@ -228,10 +201,7 @@ impl<'a> Cursor<'a> {
         let mut value = 0u32;
         let mut fits = true;
         while let Some(digit @ b'0'..=b'9') = self.peek() {
-            match value
-                .checked_mul(10)
-                .and_then(|v| v.checked_add(u32::from(digit - b'0')))
-            {
+            match value.checked_mul(10).and_then(|v| v.checked_add(u32::from(digit - b'0'))) {
                 Some(next) => value = next,
                 None => fits = false,
             }
@@ -242,12 +212,7 @@ impl<'a> Cursor<'a> {
         }
         if !fits || value > limit {
             let number = excerpt(&self.text[position..self.position]);
-            return Err(CpuListError::TooLarge {
-                list: excerpt(self.text),
-                position,
-                number,
-                limit,
-            });
+            return Err(CpuListError::TooLarge { list: excerpt(self.text), position, number, limit });
         }
         Ok(value)
     }
@@ -257,12 +222,7 @@ impl<'a> Cursor<'a> {
             Some(character) => format!("{character:?}"),
             None => "the end".to_owned(),
         };
-        CpuListError::Unexpected {
-            list: excerpt(self.text),
-            position: self.position,
-            expected,
-            found,
-        }
+        CpuListError::Unexpected { list: excerpt(self.text), position: self.position, expected, found }
     }
 }
 

@@ -25,9 +25,7 @@ impl CpuSet {
     /// The empty set.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            cpus: BTreeSet::new(),
-        }
+        Self { cpus: BTreeSet::new() }
     }
 
     /// The CPUs in ascending order.
@@ -151,9 +149,7 @@ impl FromStr for CpuSet {
 
 impl FromIterator<u32> for CpuSet {
     fn from_iter<I: IntoIterator<Item = u32>>(cpus: I) -> Self {
-        Self {
-            cpus: cpus.into_iter().collect(),
-        }
+        Self { cpus: cpus.into_iter().collect() }
     }
 }
 
@@ -206,9 +202,7 @@ impl Serialize for CpuSet {
 
 impl<'de> Deserialize<'de> for CpuSet {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(D::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 

@@ -77,9 +77,7 @@ pub enum CpusetError {
         value: f64,
     },
     /// A range doesn't end after its start.
-    #[error(
-        "cpuset from {start_frac} to {end_frac} of the usable CPUs: the end must be after the start"
-    )]
+    #[error("cpuset from {start_frac} to {end_frac} of the usable CPUs: the end must be after the start")]
     EmptyFractions {
         /// Where it starts.
         start_frac: f64,
@@ -160,10 +158,7 @@ impl CpusetSpec {
     /// The usable CPUs from `start_frac` to `end_frac` of them.
     #[must_use]
     pub const fn range(start_frac: f64, end_frac: f64) -> Self {
-        Self::Range {
-            start_frac,
-            end_frac,
-        }
+        Self::Range { start_frac, end_frac }
     }
 
     /// Run `index` of `of` equal runs of the usable CPUs.
@@ -191,17 +186,11 @@ impl CpusetSpec {
     pub fn validate(&self) -> Result<(), CpusetError> {
         match *self {
             Self::Llc(_) | Self::Numa(_) => Ok(()),
-            Self::Range {
-                start_frac,
-                end_frac,
-            } => {
+            Self::Range { start_frac, end_frac } => {
                 check_fraction("start_frac", start_frac)?;
                 check_fraction("end_frac", end_frac)?;
                 if end_frac <= start_frac {
-                    return Err(CpusetError::EmptyFractions {
-                        start_frac,
-                        end_frac,
-                    });
+                    return Err(CpusetError::EmptyFractions { start_frac, end_frac });
                 }
                 Ok(())
             }
@@ -224,10 +213,9 @@ impl CpusetSpec {
         match *self {
             Self::Llc(index) => resolve_llc(machine, index),
             Self::Numa(node) => resolve_node(machine, node),
-            Self::Range {
-                start_frac,
-                end_frac,
-            } => resolve_range(&machine.usable_cpus(), start_frac, end_frac),
+            Self::Range { start_frac, end_frac } => {
+                resolve_range(&machine.usable_cpus(), start_frac, end_frac)
+            }
             Self::Disjoint { index, of } => overlap(&machine.usable_cpus(), index, of, 0.0),
             Self::Overlap { index, of, frac } => overlap(&machine.usable_cpus(), index, of, frac),
             Self::Exact(ref cpus) => resolve_exact(machine, cpus),
@@ -236,21 +224,12 @@ impl CpusetSpec {
 }
 
 /// Run `index` of `of` equal runs of `usable`, widened by `frac` of a run on each side.
-pub(crate) fn overlap(
-    usable: &[u32],
-    index: usize,
-    of: usize,
-    frac: f64,
-) -> Result<CpuSet, CpusetError> {
+pub(crate) fn overlap(usable: &[u32], index: usize, of: usize, frac: f64) -> Result<CpuSet, CpusetError> {
     check_fraction("frac", frac)?;
     check_index(index, of)?;
     let chunk = usable.len() / of;
     if chunk == 0 {
-        return Err(CpusetError::TooFewCpus {
-            index,
-            of,
-            usable: usable.len(),
-        });
+        return Err(CpusetError::TooFewCpus { index, of, usable: usable.len() });
     }
     let run = disjoint_run(usable.len(), index, of);
     let widen = floor_of(chunk, frac);
@@ -261,11 +240,7 @@ pub(crate) fn overlap(
 
 fn disjoint_run(usable: usize, index: usize, of: usize) -> Range<usize> {
     let chunk = usable / of;
-    let end = if index + 1 == of {
-        usable
-    } else {
-        (index + 1) * chunk
-    };
+    let end = if index + 1 == of { usable } else { (index + 1) * chunk };
     index * chunk..end
 }
 
@@ -275,11 +250,7 @@ fn floor_of(count: usize, frac: f64) -> usize {
 }
 
 fn check_fraction(field: &'static str, value: f64) -> Result<(), CpusetError> {
-    if (0.0..=1.0).contains(&value) {
-        Ok(())
-    } else {
-        Err(CpusetError::BadFraction { field, value })
-    }
+    if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(CpusetError::BadFraction { field, value }) }
 }
 
 fn check_index(index: usize, of: usize) -> Result<(), CpusetError> {
@@ -292,10 +263,7 @@ fn check_index(index: usize, of: usize) -> Result<(), CpusetError> {
 
 fn resolve_llc(machine: &TestTopology, index: usize) -> Result<CpuSet, CpusetError> {
     let llcs = machine.num_llcs();
-    let llc = machine
-        .llcs()
-        .get(index)
-        .ok_or(CpusetError::NoSuchLlc { index, llcs })?;
+    let llc = machine.llcs().get(index).ok_or(CpusetError::NoSuchLlc { index, llcs })?;
     Ok(llc.cpus.clone())
 }
 
@@ -317,13 +285,7 @@ fn resolve_range(usable: &[u32], start_frac: f64, end_frac: f64) -> Result<CpuSe
     let end = floor_of(usable.len(), end_frac);
     if start >= end {
         let usable = usable.len();
-        return Err(CpusetError::EmptyRange {
-            start_frac,
-            end_frac,
-            usable,
-            start,
-            end,
-        });
+        return Err(CpusetError::EmptyRange { start_frac, end_frac, usable, start, end });
     }
     Ok(usable[start..end].iter().copied().collect())
 }
@@ -334,11 +296,7 @@ fn resolve_exact(machine: &TestTopology, asked: &CpuSet) -> Result<CpuSet, Cpuse
     if missing.is_empty() {
         return Ok(asked.clone());
     }
-    Err(CpusetError::NoSuchCpus {
-        asked: asked.clone(),
-        missing,
-        cpus,
-    })
+    Err(CpusetError::NoSuchCpus { asked: asked.clone(), missing, cpus })
 }
 
 #[cfg(test)]

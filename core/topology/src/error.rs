@@ -66,9 +66,7 @@ pub enum TopologyError {
         listed: usize,
     },
     /// `llcs` and the explicit nodes' LLCs disagree.
-    #[error(
-        "llcs = {llcs} for the whole machine, but the listed nodes have {sum} in all; make them equal"
-    )]
+    #[error("llcs = {llcs} for the whole machine, but the listed nodes have {sum} in all; make them equal")]
     NodeLlcs {
         /// The declared total.
         llcs: u32,
@@ -76,9 +74,7 @@ pub enum TopologyError {
         sum: u64,
     },
     /// A node has neither CPUs nor memory.
-    #[error(
-        "node {node} has no LLC and memory_mib = 0: give it one or the other, or drop the node"
-    )]
+    #[error("node {node} has no LLC and memory_mib = 0: give it one or the other, or drop the node")]
     EmptyNode {
         /// Index of the node.
         node: u32,

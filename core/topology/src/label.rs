@@ -7,22 +7,10 @@ use crate::{Topology, TopologyError};
 
 /// A label's units in order, and what to ask for where one is missing.
 const UNITS: [(char, &str, &str); 4] = [
-    (
-        'n',
-        "the number of NUMA nodes",
-        "'n' after the number of NUMA nodes",
-    ),
+    ('n', "the number of NUMA nodes", "'n' after the number of NUMA nodes"),
     ('l', "the number of LLCs", "'l' after the number of LLCs"),
-    (
-        'c',
-        "the number of cores per LLC",
-        "'c' after the number of cores per LLC",
-    ),
-    (
-        't',
-        "the number of threads per core",
-        "'t' after the number of threads per core",
-    ),
+    ('c', "the number of cores per LLC", "'c' after the number of cores per LLC"),
+    ('t', "the number of threads per core", "'t' after the number of threads per core"),
 ];
 
 impl Topology {
@@ -35,16 +23,8 @@ impl Topology {
 
 impl fmt::Display for Topology {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            numa_nodes,
-            llcs,
-            cores_per_llc,
-            threads_per_core,
-            ..
-        } = self;
-        f.pad(&format!(
-            "{numa_nodes}n{llcs}l{cores_per_llc}c{threads_per_core}t"
-        ))
+        let Self { numa_nodes, llcs, cores_per_llc, threads_per_core, .. } = self;
+        f.pad(&format!("{numa_nodes}n{llcs}l{cores_per_llc}c{threads_per_core}t"))
     }
 }
 

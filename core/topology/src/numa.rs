@@ -26,13 +26,7 @@ impl NumaNode {
     /// A node with `llcs` LLCs and an even share of the memory.
     #[must_use]
     pub const fn new(llcs: u32) -> Self {
-        Self {
-            llcs,
-            memory_mib: None,
-            latency_ns: None,
-            bandwidth_mbs: None,
-            mem_side_cache: None,
-        }
+        Self { llcs, memory_mib: None, latency_ns: None, bandwidth_mbs: None, mem_side_cache: None }
     }
 
     /// A node with memory and no CPUs.
@@ -130,19 +124,12 @@ impl NumaDistance {
         let mut cells = Vec::new();
         for (row, entries) in rows.iter().map(AsRef::as_ref).enumerate() {
             if entries.len() != expected {
-                return Err(TopologyError::DistanceRow {
-                    row,
-                    seen: entries.len(),
-                    expected,
-                });
+                return Err(TopologyError::DistanceRow { row, seen: entries.len(), expected });
             }
             cells.extend_from_slice(entries);
         }
         let nodes = u32::try_from(expected).unwrap_or(u32::MAX);
-        let table = Self {
-            nodes,
-            cells: Cow::Owned(cells),
-        };
+        let table = Self { nodes, cells: Cow::Owned(cells) };
         table.validate()?;
         Ok(table)
     }
@@ -150,10 +137,7 @@ impl NumaDistance {
     /// A table for a `static`, row after row, unchecked: [`validate`](Self::validate) does that later.
     #[must_use]
     pub const fn from_static(nodes: u32, cells: &'static [u8]) -> Self {
-        Self {
-            nodes,
-            cells: Cow::Borrowed(cells),
-        }
+        Self { nodes, cells: Cow::Borrowed(cells) }
     }
 
     /// How many nodes the table is for.
@@ -174,8 +158,7 @@ impl NumaDistance {
 
     /// The table row by row.
     pub fn rows(&self) -> impl Iterator<Item = &[u8]> {
-        self.cells
-            .chunks(usize::try_from(self.nodes).unwrap_or(usize::MAX).max(1))
+        self.cells.chunks(usize::try_from(self.nodes).unwrap_or(usize::MAX).max(1))
     }
 
     /// Checks size, diagonal, range and symmetry.
@@ -197,31 +180,17 @@ impl NumaDistance {
     }
 
     fn check_entry(&self, from: u32, to: u32, seen: u8) -> Result<(), TopologyError> {
-        let value = |expected| {
-            Err(TopologyError::DistanceValue {
-                from,
-                to,
-                seen,
-                expected,
-            })
-        };
+        let value = |expected| Err(TopologyError::DistanceValue { from, to, seen, expected });
         if from == to {
-            return if seen == LOCAL_DISTANCE {
-                Ok(())
-            } else {
-                value("10, a node's distance to itself")
-            };
+            return if seen == LOCAL_DISTANCE { Ok(()) } else { value("10, a node's distance to itself") };
         }
         if seen <= LOCAL_DISTANCE || seen == UNREACHABLE_DISTANCE {
             return value("11 to 254, farther than a node from itself");
         }
         match self.get(to, from) {
-            Some(back) if back != seen => Err(TopologyError::DistanceAsymmetric {
-                from,
-                to,
-                there: seen,
-                back,
-            }),
+            Some(back) if back != seen => {
+                Err(TopologyError::DistanceAsymmetric { from, to, there: seen, back })
+            }
             _ => Ok(()),
         }
     }

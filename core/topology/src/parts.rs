@@ -99,9 +99,7 @@ pub enum PartsError {
         missing: CpuSet,
     },
     /// An LLC's CPUs aren't all in its node.
-    #[error(
-        "LLC {llc} is said to be of NUMA node {node}, but its CPUs {outside} aren't in that node"
-    )]
+    #[error("LLC {llc} is said to be of NUMA node {node}, but its CPUs {outside} aren't in that node")]
     LlcOutsideNode {
         /// The LLC's number.
         llc: u32,
@@ -131,26 +129,13 @@ impl TopologyParts {
     /// after the highest. CPUs report one cache for the whole package under sub-NUMA clustering,
     /// but the kernel's scheduler domains split it so (`match_llc()` in `arch/x86/kernel/smpboot.c`).
     pub fn split_llcs_by_node(&mut self) {
-        let mut next_id = self
-            .llcs
-            .iter()
-            .map(|llc| llc.id)
-            .max()
-            .map_or(0, |id| id.saturating_add(1));
+        let mut next_id = self.llcs.iter().map(|llc| llc.id).max().map_or(0, |id| id.saturating_add(1));
         let mut split = Vec::new();
         for llc in &self.llcs {
             let mut id = llc.id;
-            for node in self
-                .nodes
-                .iter()
-                .filter(|node| !node.cpus.is_disjoint(&llc.cpus))
-            {
+            for node in self.nodes.iter().filter(|node| !node.cpus.is_disjoint(&llc.cpus)) {
                 let cpus = node.cpus.intersection(&llc.cpus);
-                split.push(LlcInfo {
-                    id,
-                    node: node.id,
-                    cpus,
-                });
+                split.push(LlcInfo { id, node: node.id, cpus });
                 id = next_id;
                 next_id = next_id.saturating_add(1);
             }
@@ -162,18 +147,10 @@ impl TopologyParts {
         if self.cpus.is_empty() {
             return Err(PartsError::NoCpus);
         }
-        self.check_partition(
-            PartKind::Llc,
-            self.llcs.iter().map(|llc| (llc.id, &llc.cpus)),
-        )?;
-        self.check_partition(
-            PartKind::Node,
-            self.nodes.iter().map(|node| (node.id, &node.cpus)),
-        )?;
+        self.check_partition(PartKind::Llc, self.llcs.iter().map(|llc| (llc.id, &llc.cpus)))?;
+        self.check_partition(PartKind::Node, self.nodes.iter().map(|node| (node.id, &node.cpus)))?;
         self.check_partition(PartKind::Core, (0..).zip(&self.cores))?;
-        self.llcs
-            .iter()
-            .try_for_each(|llc| self.check_llc_node(llc))?;
+        self.llcs.iter().try_for_each(|llc| self.check_llc_node(llc))?;
         self.check_distances()
     }
 
@@ -185,10 +162,7 @@ impl TopologyParts {
         order.sort_by_key(|&index| self.nodes[index].id);
         let reordered = |row: &Vec<u8>| order.iter().map(|&index| row[index]).collect();
         if !self.distances.is_empty() {
-            self.distances = order
-                .iter()
-                .map(|&index| reordered(&self.distances[index]))
-                .collect();
+            self.distances = order.iter().map(|&index| reordered(&self.distances[index])).collect();
         }
         self.nodes.sort_by_key(|node| node.id);
     }
@@ -209,34 +183,16 @@ impl TopologyParts {
             }
             let extra = cpus.difference(&self.cpus);
             if !extra.is_empty() {
-                return Err(PartsError::Extra {
-                    kind,
-                    id,
-                    extra,
-                    cpus: self.cpus.clone(),
-                });
+                return Err(PartsError::Extra { kind, id, extra, cpus: self.cpus.clone() });
             }
             for cpu in cpus {
                 if let Some(first) = owner.insert(cpu, id) {
-                    return Err(PartsError::Shared {
-                        kind,
-                        cpu,
-                        first,
-                        second: id,
-                    });
+                    return Err(PartsError::Shared { kind, cpu, first, second: id });
                 }
             }
         }
-        let missing: CpuSet = self
-            .cpus
-            .iter()
-            .filter(|cpu| !owner.contains_key(cpu))
-            .collect();
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(PartsError::Missing { kind, missing })
-        }
+        let missing: CpuSet = self.cpus.iter().filter(|cpu| !owner.contains_key(cpu)).collect();
+        if missing.is_empty() { Ok(()) } else { Err(PartsError::Missing { kind, missing }) }
     }
 
     fn check_llc_node(&self, llc: &LlcInfo) -> Result<(), PartsError> {
@@ -248,11 +204,7 @@ impl TopologyParts {
         if outside.is_empty() {
             return Ok(());
         }
-        Err(PartsError::LlcOutsideNode {
-            llc: llc.id,
-            node: llc.node,
-            outside,
-        })
+        Err(PartsError::LlcOutsideNode { llc: llc.id, node: llc.node, outside })
     }
 
     fn check_distances(&self) -> Result<(), PartsError> {
@@ -266,12 +218,7 @@ impl TopologyParts {
             return Ok(());
         }
         let row = row.unwrap_or(0);
-        Err(PartsError::Distances {
-            nodes,
-            rows,
-            row,
-            entries: self.distances[row].len(),
-        })
+        Err(PartsError::Distances { nodes, rows, row, entries: self.distances[row].len() })
     }
 }
 

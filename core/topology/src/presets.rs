@@ -68,20 +68,8 @@ impl Preset {
     }
 }
 
-const fn preset(
-    name: &'static str,
-    numa_nodes: u32,
-    llcs: u32,
-    cores: u32,
-    threads: u32,
-) -> Preset {
-    Preset {
-        name,
-        numa_nodes,
-        llcs,
-        cores,
-        threads,
-    }
+const fn preset(name: &'static str, numa_nodes: u32, llcs: u32, cores: u32, threads: u32) -> Preset {
+    Preset { name, numa_nodes, llcs, cores, threads }
 }
 
 #[cfg(test)]

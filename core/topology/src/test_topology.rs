@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::cpuset_spec::overlap;
 use crate::{
-    CpuSet, CpusetError, LOCAL_DISTANCE, PartsError, REMOTE_DISTANCE, Topology, TopologyError,
-    TopologyParts, UNREACHABLE_DISTANCE,
+    CpuSet, CpusetError, LOCAL_DISTANCE, PartsError, REMOTE_DISTANCE, Topology, TopologyError, TopologyParts,
+    UNREACHABLE_DISTANCE,
 };
 
 /// A last-level cache and the CPUs that share it.
@@ -62,16 +62,10 @@ impl TestTopology {
     ///
     /// # Errors
     /// [`TopologyError`] when the topology isn't valid or the memory can't be split over its nodes.
-    pub fn from_vm_topology_with_memory(
-        topology: &Topology,
-        total_mib: u64,
-    ) -> Result<Self, TopologyError> {
+    pub fn from_vm_topology_with_memory(topology: &Topology, total_mib: u64) -> Result<Self, TopologyError> {
         topology.validate()?;
         let memory_mib = topology.node_memory_mib(total_mib)?;
-        Ok(Self::declared(
-            topology,
-            &memory_mib.into_iter().map(Some).collect::<Vec<_>>(),
-        ))
+        Ok(Self::declared(topology, &memory_mib.into_iter().map(Some).collect::<Vec<_>>()))
     }
 
     /// A machine that was looked at from inside.
@@ -86,29 +80,18 @@ impl TestTopology {
 
     fn declared(topology: &Topology, memory_mib: &[Option<u64>]) -> Self {
         let cpus: CpuSet = (0..topology.total_cpus()).collect();
-        let nodes = (0..topology.num_numa_nodes())
-            .zip(memory_mib)
-            .map(|(id, mib)| NodeInfo {
-                id,
-                cpus: topology.cpus_in_node(id),
-                memory: mib.map(|mib| {
-                    let kib = mib.saturating_mul(1024);
-                    NodeMemInfo {
-                        total_kib: kib,
-                        free_kib: kib,
-                    }
-                }),
-            });
-        let llcs = (0..topology.num_numa_nodes()).flat_map(|node| {
-            topology.llcs_in_node(node).map(move |id| LlcInfo {
-                id,
-                node,
-                cpus: topology.cpus_in_llc(id),
-            })
+        let nodes = (0..topology.num_numa_nodes()).zip(memory_mib).map(|(id, mib)| NodeInfo {
+            id,
+            cpus: topology.cpus_in_node(id),
+            memory: mib.map(|mib| {
+                let kib = mib.saturating_mul(1024);
+                NodeMemInfo { total_kib: kib, free_kib: kib }
+            }),
         });
-        let first_threads = cpus
-            .iter()
-            .filter(|&cpu| topology.thread_of_cpu(cpu) == Some(0));
+        let llcs = (0..topology.num_numa_nodes()).flat_map(|node| {
+            topology.llcs_in_node(node).map(move |id| LlcInfo { id, node, cpus: topology.cpus_in_llc(id) })
+        });
+        let first_threads = cpus.iter().filter(|&cpu| topology.thread_of_cpu(cpu) == Some(0));
         let ids = 0..topology.num_numa_nodes();
         let row = |from| ids.clone().map(|to| topology.distance(from, to)).collect();
         let parts = TopologyParts {
@@ -191,29 +174,19 @@ impl TestTopology {
     /// The CPUs of the LLC at `index`; empty when there is no such LLC.
     #[must_use]
     pub fn llc_aligned_cpuset(&self, index: usize) -> CpuSet {
-        self.parts
-            .llcs
-            .get(index)
-            .map(|llc| llc.cpus.clone())
-            .unwrap_or_default()
+        self.parts.llcs.get(index).map(|llc| llc.cpus.clone()).unwrap_or_default()
     }
 
     /// The CPUs of NUMA node `node`; empty when it is memory-only or doesn't exist.
     #[must_use]
     pub fn numa_aligned_cpuset(&self, node: u32) -> CpuSet {
-        self.node(node)
-            .map(|node| node.cpus.clone())
-            .unwrap_or_default()
+        self.node(node).map(|node| node.cpus.clone()).unwrap_or_default()
     }
 
     /// The NUMA nodes that the CPUs of `cpus` belong to. CPUs that the machine doesn't have add none.
     #[must_use]
     pub fn numa_nodes_for_cpuset(&self, cpus: &CpuSet) -> BTreeSet<u32> {
-        let touched = self
-            .parts
-            .nodes
-            .iter()
-            .filter(|node| !node.cpus.is_disjoint(cpus));
+        let touched = self.parts.nodes.iter().filter(|node| !node.cpus.is_disjoint(cpus));
         touched.map(|node| node.id).collect()
     }
 
@@ -230,12 +203,7 @@ impl TestTopology {
         let (Some(row), Some(column)) = (self.node_index(from), self.node_index(to)) else {
             return UNREACHABLE_DISTANCE;
         };
-        match self
-            .parts
-            .distances
-            .get(row)
-            .and_then(|row| row.get(column))
-        {
+        match self.parts.distances.get(row).and_then(|row| row.get(column)) {
             Some(&distance) => distance,
             None if from == to => LOCAL_DISTANCE,
             None => REMOTE_DISTANCE,
@@ -262,9 +230,7 @@ impl TestTopology {
     pub fn overlapping_cpusets(&self, n: usize, frac: f64) -> Result<Vec<CpuSet>, CpusetError> {
         let usable = self.usable_cpus();
         // Index 0 is asked for even when n is 0, so that the error is the same for every n.
-        (0..n.max(1))
-            .map(|index| overlap(&usable, index, n, frac))
-            .collect()
+        (0..n.max(1)).map(|index| overlap(&usable, index, n, frac)).collect()
     }
 
     /// `cpus` as a cpulist, `0-3,8`.
@@ -283,20 +249,13 @@ impl TestTopology {
     /// Index of the LLC that `cpu` shares.
     #[must_use]
     pub fn llc_of_cpu(&self, cpu: u32) -> Option<usize> {
-        self.parts
-            .llcs
-            .iter()
-            .position(|llc| llc.cpus.contains(cpu))
+        self.parts.llcs.iter().position(|llc| llc.cpus.contains(cpu))
     }
 
     /// Number of the NUMA node that `cpu` belongs to.
     #[must_use]
     pub fn node_of_cpu(&self, cpu: u32) -> Option<u32> {
-        self.parts
-            .nodes
-            .iter()
-            .find(|node| node.cpus.contains(cpu))
-            .map(|node| node.id)
+        self.parts.nodes.iter().find(|node| node.cpus.contains(cpu)).map(|node| node.id)
     }
 
     fn node(&self, id: u32) -> Option<&NodeInfo> {
@@ -304,10 +263,7 @@ impl TestTopology {
     }
 
     fn node_index(&self, id: u32) -> Option<usize> {
-        self.parts
-            .nodes
-            .binary_search_by_key(&id, |node| node.id)
-            .ok()
+        self.parts.nodes.binary_search_by_key(&id, |node| node.id).ok()
     }
 }
 

@@ -6,8 +6,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CpuSet, LOCAL_DISTANCE, NumaDistance, NumaNode, REMOTE_DISTANCE, TopologyError,
-    UNREACHABLE_DISTANCE,
+    CpuSet, LOCAL_DISTANCE, NumaDistance, NumaNode, REMOTE_DISTANCE, TopologyError, UNREACHABLE_DISTANCE,
 };
 
 /// A machine shape: NUMA nodes, last-level caches (LLCs), cores and hardware threads.
@@ -51,23 +50,8 @@ impl TryFrom<Unchecked> for Topology {
     type Error = TopologyError;
 
     fn try_from(fields: Unchecked) -> Result<Self, TopologyError> {
-        let Unchecked {
-            numa_nodes,
-            llcs,
-            cores_per_llc,
-            threads_per_core,
-            nodes,
-            distances,
-        } = fields;
-        Self {
-            numa_nodes,
-            llcs,
-            cores_per_llc,
-            threads_per_core,
-            nodes,
-            distances,
-        }
-        .validated()
+        let Unchecked { numa_nodes, llcs, cores_per_llc, threads_per_core, nodes, distances } = fields;
+        Self { numa_nodes, llcs, cores_per_llc, threads_per_core, nodes, distances }.validated()
     }
 }
 
@@ -85,12 +69,7 @@ impl Topology {
     ///
     /// # Errors
     /// [`TopologyError`] when a count is out of range or `llcs` isn't a multiple of `numa_nodes`.
-    pub fn new(
-        numa_nodes: u32,
-        llcs: u32,
-        cores: u32,
-        threads: u32,
-    ) -> Result<Self, TopologyError> {
+    pub fn new(numa_nodes: u32, llcs: u32, cores: u32, threads: u32) -> Result<Self, TopologyError> {
         Self::uniform(numa_nodes, llcs, cores, threads).validated()
     }
 
@@ -142,11 +121,7 @@ impl Topology {
             index += 1;
         }
         // Saturates far beyond MAX_NUMA_NODES, so validate() still refuses it.
-        let numa_nodes = if listed.len() > u32::MAX as usize {
-            u32::MAX
-        } else {
-            listed.len() as u32
-        };
+        let numa_nodes = if listed.len() > u32::MAX as usize { u32::MAX } else { listed.len() as u32 };
         Self {
             numa_nodes,
             llcs,
@@ -189,11 +164,7 @@ impl Topology {
     /// The CPUs that share LLC `llc`; empty when there is no such LLC.
     #[must_use]
     pub fn cpus_in_llc(&self, llc: u32) -> CpuSet {
-        if llc >= self.llcs {
-            CpuSet::new()
-        } else {
-            self.cpus_of_llcs(llc..llc + 1)
-        }
+        if llc >= self.llcs { CpuSet::new() } else { self.cpus_of_llcs(llc..llc + 1) }
     }
 
     /// The CPUs of NUMA node `node`; empty when it is memory-only or doesn't exist.
@@ -288,26 +259,18 @@ impl Topology {
         let unset: u64 = sizes.iter().map(|size| u64::from(size.is_none())).sum();
         let left = total_mib.saturating_sub(explicit_mib);
         if left < unset {
-            return Err(TopologyError::MemorySplit {
-                total_mib,
-                explicit_mib,
-                unset,
-            });
+            return Err(TopologyError::MemorySplit { total_mib, explicit_mib, unset });
         }
         let share = left.checked_div(unset).unwrap_or(0);
         let mut remainder = left.checked_rem(unset).unwrap_or(0);
-        let fill =
-            |size: Option<u64>| size.unwrap_or_else(|| share + std::mem::take(&mut remainder));
+        let fill = |size: Option<u64>| size.unwrap_or_else(|| share + std::mem::take(&mut remainder));
         Ok(sizes.into_iter().map(fill).collect())
     }
 
     /// Each node's own `memory_mib`.
     pub(crate) fn explicit_memory_mib(&self) -> Vec<Option<u64>> {
         match &self.nodes {
-            Some(nodes) => nodes
-                .iter()
-                .map(|node| node.memory_mib.map(u64::from))
-                .collect(),
+            Some(nodes) => nodes.iter().map(|node| node.memory_mib.map(u64::from)).collect(),
             None => (0..self.numa_nodes).map(|_| None).collect(),
         }
     }

@@ -22,9 +22,7 @@ impl Topology {
         match &self.nodes {
             Some(nodes) => self.check_nodes(nodes)?,
             None if !self.llcs.is_multiple_of(self.numa_nodes) => {
-                let Self {
-                    llcs, numa_nodes, ..
-                } = *self;
+                let Self { llcs, numa_nodes, .. } = *self;
                 return Err(TopologyError::UnevenLlcs { llcs, numa_nodes });
             }
             None => {}
@@ -49,44 +47,27 @@ impl Topology {
             ("threads_per_core", self.threads_per_core),
         ];
         if let Some(&(field, _)) = counts.iter().find(|(_, count)| *count == 0) {
-            return Err(TopologyError::Zero {
-                label: label(),
-                field,
-            });
+            return Err(TopologyError::Zero { label: label(), field });
         }
         if self.threads_per_core > MAX_THREADS_PER_CORE {
             let threads = self.threads_per_core;
-            return Err(TopologyError::TooManyThreads {
-                label: label(),
-                threads,
-            });
+            return Err(TopologyError::TooManyThreads { label: label(), threads });
         }
         if self.numa_nodes > MAX_NUMA_NODES {
-            return Err(TopologyError::TooManyNodes {
-                label: label(),
-                nodes: self.numa_nodes,
-            });
+            return Err(TopologyError::TooManyNodes { label: label(), nodes: self.numa_nodes });
         }
         let per_llc = u64::from(self.cores_per_llc) * u64::from(self.threads_per_core);
         let cpus = per_llc.saturating_mul(u64::from(self.llcs));
         if cpus > u64::from(MAX_CPUS) {
-            return Err(TopologyError::TooManyCpus {
-                label: label(),
-                cpus,
-            });
+            return Err(TopologyError::TooManyCpus { label: label(), cpus });
         }
         Ok(())
     }
 
     fn check_nodes(&self, nodes: &[NumaNode]) -> Result<(), TopologyError> {
-        let Self {
-            numa_nodes, llcs, ..
-        } = *self;
+        let Self { numa_nodes, llcs, .. } = *self;
         if u32::try_from(nodes.len()) != Ok(numa_nodes) {
-            return Err(TopologyError::NodeCount {
-                numa_nodes,
-                listed: nodes.len(),
-            });
+            return Err(TopologyError::NodeCount { numa_nodes, listed: nodes.len() });
         }
         let sum = nodes.iter().map(|node| u64::from(node.llcs)).sum();
         if sum != u64::from(llcs) {
@@ -95,9 +76,7 @@ impl Topology {
         if nodes.iter().all(|node| node.memory_mib == Some(0)) {
             return Err(TopologyError::NoMemory);
         }
-        (0..)
-            .zip(nodes)
-            .try_for_each(|(index, node)| check_node(index, node))
+        (0..).zip(nodes).try_for_each(|(index, node)| check_node(index, node))
     }
 }
 
@@ -110,16 +89,10 @@ fn check_node(index: u32, node: &NumaNode) -> Result<(), TopologyError> {
         ("latency_ns", node.latency_ns),
         ("bandwidth_mbs", node.bandwidth_mbs),
         ("mem_side_cache.size_kib", cache.map(|cache| cache.size_kib)),
-        (
-            "mem_side_cache.line_bytes",
-            cache.map(|cache| u32::from(cache.line_bytes)),
-        ),
+        ("mem_side_cache.line_bytes", cache.map(|cache| u32::from(cache.line_bytes))),
     ];
     match attributes.iter().find(|(_, value)| *value == Some(0)) {
-        Some(&(attribute, _)) => Err(TopologyError::ZeroAttribute {
-            node: index,
-            attribute,
-        }),
+        Some(&(attribute, _)) => Err(TopologyError::ZeroAttribute { node: index, attribute }),
         None => Ok(()),
     }
 }

@@ -26,14 +26,7 @@ impl Decoder {
     /// A decoder at the start of a stream.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            buffer: Vec::new(),
-            start: 0,
-            offset: 0,
-            next_seq: 0,
-            greeted: false,
-            failed: None,
-        }
+        Self { buffer: Vec::new(), start: 0, offset: 0, next_seq: 0, greeted: false, failed: None }
     }
 
     /// Adds the next bytes of the stream.
@@ -43,10 +36,7 @@ impl Decoder {
         }
         let buffered = self.pending().len().saturating_add(bytes.len());
         if buffered > MAX_BUFFERED {
-            self.fail(WireError::Backlog {
-                offset: self.offset,
-                buffered,
-            });
+            self.fail(WireError::Backlog { offset: self.offset, buffered });
             return;
         }
         self.buffer.drain(..self.start);
@@ -83,11 +73,7 @@ impl Decoder {
             return Ok(());
         }
         match frame::parse(self.pending(), offset)? {
-            Parsed::Missing(missing) => Err(WireError::Truncated {
-                offset,
-                seen,
-                missing,
-            }),
+            Parsed::Missing(missing) => Err(WireError::Truncated { offset, seen, missing }),
             Parsed::Frame(..) => Err(WireError::Undecoded { offset }),
         }
     }
@@ -117,11 +103,7 @@ impl Decoder {
         let offset = self.offset;
         let message = payload::decode(kind, payload).map_err(|error| match error {
             PayloadError::Version(theirs) => WireError::Version { offset, theirs },
-            PayloadError::Malformed(reason) => WireError::Malformed {
-                offset,
-                kind,
-                reason,
-            },
+            PayloadError::Malformed(reason) => WireError::Malformed { offset, kind, reason },
         })?;
         let len = frame::HEADER_LEN + payload.len();
         self.start += len;
@@ -134,18 +116,12 @@ impl Decoder {
     /// Checks that a frame may come next.
     fn accept(&self, header: Header) -> Result<Kind, WireError> {
         let offset = self.offset;
-        let Header {
-            kind, flags, seq, ..
-        } = header;
+        let Header { kind, flags, seq, .. } = header;
         if flags != 0 {
             return Err(WireError::BadFlags { offset, flags });
         }
         if seq != self.next_seq {
-            return Err(WireError::OutOfOrder {
-                offset,
-                expected: self.next_seq,
-                seen: seq,
-            });
+            return Err(WireError::OutOfOrder { offset, expected: self.next_seq, seen: seq });
         }
         match Kind::from_number(kind) {
             Some(Kind::Hello) if self.greeted => Err(WireError::SecondHello { offset }),

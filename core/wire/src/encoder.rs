@@ -23,25 +23,15 @@ impl Encoder {
     /// as they were.
     pub fn encode(&mut self, message: &Message, out: &mut Vec<u8>) -> Result<(), WireError> {
         let kind = message.kind();
-        let payload = payload::encode(message).map_err(|error| WireError::Unencodable {
-            kind,
-            reason: error.to_string(),
-        })?;
+        let payload = payload::encode(message)
+            .map_err(|error| WireError::Unencodable { kind, reason: error.to_string() })?;
         let len = match u32::try_from(payload.len()) {
             Ok(len) if payload.len() <= MAX_PAYLOAD => len,
             _ => {
-                return Err(WireError::PayloadTooLong {
-                    kind,
-                    len: payload.len(),
-                });
+                return Err(WireError::PayloadTooLong { kind, len: payload.len() });
             }
         };
-        let header = Header {
-            kind: kind.number(),
-            flags: 0,
-            seq: self.next_seq,
-            len,
-        };
+        let header = Header { kind: kind.number(), flags: 0, seq: self.next_seq, len };
         header.write(&payload, out);
         self.next_seq = self.next_seq.wrapping_add(1);
         Ok(())
@@ -66,13 +56,7 @@ mod tests {
         let mut out = b"before".to_vec();
         let len = MAX_PAYLOAD + 1;
         let error = encoder.encode(&Message::Kmsg(vec![0; len]), &mut out);
-        assert_eq!(
-            error,
-            Err(WireError::PayloadTooLong {
-                kind: Kind::Kmsg,
-                len
-            })
-        );
+        assert_eq!(error, Err(WireError::PayloadTooLong { kind: Kind::Kmsg, len }));
         assert_eq!(out, b"before");
         assert_eq!(encoder.next_seq, 0);
     }

@@ -122,9 +122,7 @@ pub enum WireError {
         kind: u16,
     },
     /// There is a second greeting.
-    #[error(
-        "guest stream at byte {offset}: a second Hello message; the guest's side was started twice"
-    )]
+    #[error("guest stream at byte {offset}: a second Hello message; the guest's side was started twice")]
     SecondHello {
         /// Offset of the frame.
         offset: u64,
@@ -163,7 +161,4 @@ pub enum WireError {
     },
 }
 
-const _: () = assert!(
-    HEADER_LEN == 20,
-    "WireError::Truncated's doc names the header's length"
-);
+const _: () = assert!(HEADER_LEN == 20, "WireError::Truncated's doc names the header's length");

@@ -152,11 +152,7 @@ pub(crate) fn parse(bytes: &[u8], offset: u64) -> Result<Parsed<'_>, WireError> 
         return Ok(Parsed::Missing(HEADER_LEN - bytes.len()));
     };
     let (kind, flags) = (u16_in(head, KIND_AT), u16_in(head, FLAGS_AT));
-    let (seq, len, crc) = (
-        u32_in(head, SEQ_AT),
-        u32_in(head, LEN_AT),
-        u32_in(head, CRC_AT),
-    );
+    let (seq, len, crc) = (u32_in(head, SEQ_AT), u32_in(head, LEN_AT), u32_in(head, CRC_AT));
     let payload_len = usize::try_from(len).unwrap_or(usize::MAX);
     if payload_len > MAX_PAYLOAD {
         return Err(WireError::Oversized { offset, len });
@@ -166,21 +162,9 @@ pub(crate) fn parse(bytes: &[u8], offset: u64) -> Result<Parsed<'_>, WireError> 
     };
     let computed = checksum(&head[..CRC_AT.start], payload);
     if computed != crc {
-        return Err(WireError::BadCrc {
-            offset,
-            stored: crc,
-            computed,
-        });
+        return Err(WireError::BadCrc { offset, stored: crc, computed });
     }
-    Ok(Parsed::Frame(
-        Header {
-            kind,
-            flags,
-            seq,
-            len,
-        },
-        payload,
-    ))
+    Ok(Parsed::Frame(Header { kind, flags, seq, len }, payload))
 }
 
 fn checksum(head: &[u8], payload: &[u8]) -> u32 {
@@ -211,12 +195,7 @@ mod tests {
     fn frames_have_the_documented_bytes() {
         // Computed apart from this crate, with Python's struct and zlib.crc32.
         let expected = "b54b54530900000002000000030000001e6259d968690a";
-        let header = Header {
-            kind: Kind::Stdout.number(),
-            flags: 0,
-            seq: 2,
-            len: 3,
-        };
+        let header = Header { kind: Kind::Stdout.number(), flags: 0, seq: 2, len: 3 };
         let mut bytes = Vec::new();
         header.write(b"hi\n", &mut bytes);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -227,24 +206,10 @@ mod tests {
     #[test]
     fn a_part_of_a_frame_says_how_much_is_missing() {
         let mut bytes = Vec::new();
-        Header {
-            kind: 8,
-            flags: 0,
-            seq: 0,
-            len: 5,
-        }
-        .write(b"hello", &mut bytes);
+        Header { kind: 8, flags: 0, seq: 0, len: 5 }.write(b"hello", &mut bytes);
         for cut in 0..bytes.len() {
-            let whole = if cut < HEADER_LEN {
-                HEADER_LEN
-            } else {
-                bytes.len()
-            };
-            assert_eq!(
-                parse(&bytes[..cut], 0),
-                Ok(Parsed::Missing(whole - cut)),
-                "cut at {cut}"
-            );
+            let whole = if cut < HEADER_LEN { HEADER_LEN } else { bytes.len() };
+            assert_eq!(parse(&bytes[..cut], 0), Ok(Parsed::Missing(whole - cut)), "cut at {cut}");
         }
     }
 

@@ -15,7 +15,5 @@ mod payload;
 pub use decoder::Decoder;
 pub use encoder::{Encoder, chunks};
 pub use error::WireError;
-pub use frame::{
-    CHUNK_LEN, HEADER_LEN, Kind, MAGIC, MAX_BUFFERED, MAX_FRAME, MAX_PAYLOAD, PROTOCOL_VERSION,
-};
+pub use frame::{CHUNK_LEN, HEADER_LEN, Kind, MAGIC, MAX_BUFFERED, MAX_FRAME, MAX_PAYLOAD, PROTOCOL_VERSION};
 pub use message::{LogLevel, Message, Stage, Stimulus};

@@ -72,10 +72,7 @@ impl Message {
     /// The greeting of this version.
     #[must_use]
     pub fn hello(build_id: impl Into<String>) -> Self {
-        Self::Hello {
-            version: PROTOCOL_VERSION,
-            build_id: build_id.into(),
-        }
+        Self::Hello { version: PROTOCOL_VERSION, build_id: build_id.into() }
     }
 
     /// Which kind of message this is.

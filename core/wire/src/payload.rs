@@ -20,26 +20,16 @@ pub(crate) enum PayloadError {
 /// A message's payload.
 pub(crate) fn encode(message: &Message) -> Result<Cow<'_, [u8]>, postcard::Error> {
     match message {
-        Message::Result(bytes)
-        | Message::Kmsg(bytes)
-        | Message::Stdout(bytes)
-        | Message::Stderr(bytes) => Ok(Cow::Borrowed(bytes)),
+        Message::Result(bytes) | Message::Kmsg(bytes) | Message::Stdout(bytes) | Message::Stderr(bytes) => {
+            Ok(Cow::Borrowed(bytes))
+        }
         Message::Goodbye => Ok(Cow::Borrowed(&[])),
         Message::Hello { version, build_id } => fields(&(version, build_id)),
         Message::Stage(stage) => fields(stage),
         Message::Stimulus(stimulus) => fields(stimulus),
         Message::ExitCode(code) => fields(code),
-        Message::Panic {
-            message,
-            location,
-            backtrace,
-        } => fields(&(message, location, backtrace)),
-        Message::FatalSignal {
-            signo,
-            address,
-            ip,
-            thread,
-        } => fields(&(signo, address, ip, thread)),
+        Message::Panic { message, location, backtrace } => fields(&(message, location, backtrace)),
+        Message::FatalSignal { signo, address, ip, thread } => fields(&(signo, address, ip, thread)),
         Message::Log { level, text } => fields(&(level, text)),
         Message::TimedOut { after_ms, detail } => fields(&(after_ms, detail)),
     }
@@ -55,20 +45,11 @@ pub(crate) fn decode(kind: Kind, payload: &[u8]) -> Result<Message, PayloadError
         Kind::ExitCode => Ok(Message::ExitCode(whole(payload)?)),
         Kind::Panic => {
             let (message, location, backtrace) = whole(payload)?;
-            Ok(Message::Panic {
-                message,
-                location,
-                backtrace,
-            })
+            Ok(Message::Panic { message, location, backtrace })
         }
         Kind::FatalSignal => {
             let (signo, address, ip, thread) = whole(payload)?;
-            Ok(Message::FatalSignal {
-                signo,
-                address,
-                ip,
-                thread,
-            })
+            Ok(Message::FatalSignal { signo, address, ip, thread })
         }
         Kind::Kmsg => Ok(Message::Kmsg(payload.to_vec())),
         Kind::Stdout => Ok(Message::Stdout(payload.to_vec())),
@@ -104,9 +85,7 @@ fn whole<T: DeserializeOwned>(payload: &[u8]) -> Result<T, PayloadError> {
     let (fields, rest) = postcard::take_from_bytes(payload).map_err(malformed)?;
     match rest.len() {
         0 => Ok(fields),
-        extra => Err(PayloadError::Malformed(format!(
-            "{extra} bytes are left after the last field"
-        ))),
+        extra => Err(PayloadError::Malformed(format!("{extra} bytes are left after the last field"))),
     }
 }
 

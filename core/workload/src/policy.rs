@@ -97,7 +97,9 @@ impl MemPolicy {
         match self {
             Self::Default | Self::Local => BTreeSet::new(),
             Self::Preferred(n) => BTreeSet::from([*n]),
-            Self::Bind(s) | Self::Interleave(s) | Self::PreferredMany(s) | Self::WeightedInterleave(s) => s.clone(),
+            Self::Bind(s) | Self::Interleave(s) | Self::PreferredMany(s) | Self::WeightedInterleave(s) => {
+                s.clone()
+            }
         }
     }
 

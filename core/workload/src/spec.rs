@@ -1,6 +1,8 @@
 //! How many workers, doing what, under which policy.
 
-use crate::{AffinityIntent, CloneMode, MemPolicy, MpolFlags, PolicyError, SchedPolicy, WorkType, WorkTypeError};
+use crate::{
+    AffinityIntent, CloneMode, MemPolicy, MpolFlags, PolicyError, SchedPolicy, WorkType, WorkTypeError,
+};
 
 /// One group of like workers inside a cgroup.
 #[derive(Debug, Clone, Default)]

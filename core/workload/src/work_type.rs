@@ -142,7 +142,9 @@ pub enum WorkTypeError {
     #[error("looking up work type {0:?}: no such type; expected one of {list}", list = WorkType::ALL_NAMES.join(", "))]
     UnknownName(String),
     /// Workers don't divide into groups.
-    #[error("checking workers of {name}: expected a multiple of {group} (workers come in groups), got {workers}")]
+    #[error(
+        "checking workers of {name}: expected a multiple of {group} (workers come in groups), got {workers}"
+    )]
     GroupSize {
         /// The work type.
         name: &'static str,

@@ -5,10 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn cpus(text: &str) -> Vec<u32> {
-    parse_cpu_list(text)
-        .unwrap_or_else(|error| panic!("{error}"))
-        .iter()
-        .collect()
+    parse_cpu_list(text).unwrap_or_else(|error| panic!("{error}")).iter().collect()
 }
 
 #[test]
@@ -47,63 +44,23 @@ fn refused_lists_say_where_and_why() {
         ("0,,2", 2, "expected a CPU number at byte 2, found ','"),
         ("0, 2", 2, "expected a CPU number at byte 2, found ' '"),
         (" 0", 0, "expected a CPU number at byte 0, found ' '"),
-        (
-            "0\n\n",
-            1,
-            r"expected a comma or the end at byte 1, found '\n'",
-        ),
-        (
-            "0-",
-            2,
-            "expected the range's last CPU number at byte 2, found the end",
-        ),
+        ("0\n\n", 1, r"expected a comma or the end at byte 1, found '\n'"),
+        ("0-", 2, "expected the range's last CPU number at byte 2, found the end"),
         ("-3", 0, "expected a CPU number at byte 0, found '-'"),
-        (
-            "0-3-5",
-            3,
-            "expected a comma or the end at byte 3, found '-'",
-        ),
+        ("0-3-5", 3, "expected a comma or the end at byte 3, found '-'"),
         ("0x3", 1, "expected a comma or the end at byte 1, found 'x'"),
-        (
-            "3:1/2",
-            1,
-            "expected a comma or the end at byte 1, found ':'",
-        ),
-        (
-            "0-3:",
-            4,
-            "expected how many CPUs of each group to take at byte 4, found the end",
-        ),
-        (
-            "0-3:1",
-            5,
-            "expected a slash and the group's size at byte 5, found the end",
-        ),
-        (
-            "0-3:1/",
-            6,
-            "expected the group's size at byte 6, found the end",
-        ),
+        ("3:1/2", 1, "expected a comma or the end at byte 1, found ':'"),
+        ("0-3:", 4, "expected how many CPUs of each group to take at byte 4, found the end"),
+        ("0-3:1", 5, "expected a slash and the group's size at byte 5, found the end"),
+        ("0-3:1/", 6, "expected the group's size at byte 6, found the end"),
         ("all", 0, "expected a CPU number at byte 0, found 'a'"),
         ("0,é", 2, "expected a CPU number at byte 2, found 'é'"),
-        (
-            "5-3",
-            0,
-            "the range 5-3 at byte 0 runs backwards; write 3-5",
-        ),
+        ("5-3", 0, "the range 5-3 at byte 0 runs backwards; write 3-5"),
         ("0-3:1/0", 4, "the stride 1/0 at byte 4"),
         ("0-3:3/2", 4, "the stride 3/2 at byte 4"),
         ("0,8192", 2, "the number 8192 at byte 2 is larger than 8191"),
-        (
-            "0-99999999999999999999",
-            2,
-            "the number 99999999999999999999 at byte 2",
-        ),
-        (
-            "0-3:1/4294967296",
-            6,
-            "the number 4294967296 at byte 6 is larger than 4294967295",
-        ),
+        ("0-99999999999999999999", 2, "the number 99999999999999999999 at byte 2"),
+        ("0-3:1/4294967296", 6, "the number 4294967296 at byte 6 is larger than 4294967295"),
     ];
     for (text, position, message) in cases {
         let error = parse_cpu_list(text).expect_err(text);

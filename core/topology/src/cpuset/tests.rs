@@ -17,10 +17,7 @@ fn prints_runs_as_the_kernel_does() {
     assert_eq!(CpuSet::from([1, 0]).to_string(), "0-1");
     assert_eq!(CpuSet::from([8, 3, 2, 1, 0]).to_string(), "0-3,8");
     assert_eq!(CpuSet::from([0, 2, 4]).to_string(), "0,2,4");
-    assert_eq!(
-        CpuSet::from([u32::MAX - 1, u32::MAX]).to_string(),
-        "4294967294-4294967295"
-    );
+    assert_eq!(CpuSet::from([u32::MAX - 1, u32::MAX]).to_string(), "4294967294-4294967295");
     assert_eq!(format!("{:?}", CpuSet::from([0, 1, 5])), "CpuSet(0-1,5)");
 }
 

@@ -11,14 +11,11 @@ fn machine(label: &str) -> TestTopology {
 }
 
 fn cpus(spec: &CpusetSpec, label: &str) -> String {
-    spec.resolve(&machine(label))
-        .unwrap_or_else(|error| panic!("{error}"))
-        .to_string()
+    spec.resolve(&machine(label)).unwrap_or_else(|error| panic!("{error}")).to_string()
 }
 
 fn refused(spec: &CpusetSpec, label: &str) -> CpusetError {
-    spec.resolve(&machine(label))
-        .expect_err("there is no such cpuset")
+    spec.resolve(&machine(label)).expect_err("there is no such cpuset")
 }
 
 #[test]
@@ -42,19 +39,13 @@ fn ranges_round_down() {
 #[test]
 fn the_last_disjoint_run_takes_the_remainder() {
     let disjoint = |index| cpus(&CpusetSpec::disjoint(index, 3), "1n1l12c1t");
-    assert_eq!(
-        [disjoint(0), disjoint(1), disjoint(2)],
-        ["0-2", "3-5", "6-10"]
-    );
+    assert_eq!([disjoint(0), disjoint(1), disjoint(2)], ["0-2", "3-5", "6-10"]);
 }
 
 #[test]
 fn an_overlap_widens_both_sides_as_far_as_there_are_cpus() {
     let overlap = |index, frac| cpus(&CpusetSpec::overlap(index, 3, frac), "1n1l13c1t");
-    assert_eq!(
-        [overlap(0, 0.5), overlap(1, 0.5), overlap(2, 0.5)],
-        ["0-5", "2-9", "6-11"]
-    );
+    assert_eq!([overlap(0, 0.5), overlap(1, 0.5), overlap(2, 0.5)], ["0-5", "2-9", "6-11"]);
     assert_eq!(overlap(1, 0.49), "3-8");
     assert_eq!(overlap(1, 1.0), "0-11");
 }
@@ -62,64 +53,34 @@ fn an_overlap_widens_both_sides_as_far_as_there_are_cpus() {
 #[test]
 fn refusals_name_the_numbers() {
     let small = "1n1l2c1t";
-    assert_eq!(
-        refused(&CpusetSpec::llc(1), small),
-        CpusetError::NoSuchLlc { index: 1, llcs: 1 }
-    );
-    let error = CpusetError::NoSuchNode {
-        node: 1,
-        nodes: vec![0],
-    };
+    assert_eq!(refused(&CpusetSpec::llc(1), small), CpusetError::NoSuchLlc { index: 1, llcs: 1 });
+    let error = CpusetError::NoSuchNode { node: 1, nodes: vec![0] };
     assert_eq!(refused(&CpusetSpec::numa(1), small), error);
-    let error = CpusetError::TooFewCpus {
-        index: 0,
-        of: 3,
-        usable: 2,
-    };
+    let error = CpusetError::TooFewCpus { index: 0, of: 3, usable: 2 };
     assert_eq!(refused(&CpusetSpec::disjoint(0, 3), small), error);
     let error = CpusetError::BadIndex { index: 2, of: 2 };
     assert_eq!(refused(&CpusetSpec::disjoint(2, 2), small), error);
     assert_eq!(error.to_string(), "cpuset 2 of 2: the last of them is 1");
     assert_eq!(refused(&CpusetSpec::overlap(2, 2, 0.1), small), error);
-    assert_eq!(
-        refused(&CpusetSpec::disjoint(0, 0), small),
-        CpusetError::NoParts { index: 0 }
-    );
-    let error = CpusetError::EmptyRange {
-        start_frac: 0.6,
-        end_frac: 0.9,
-        usable: 2,
-        start: 1,
-        end: 1,
-    };
+    assert_eq!(refused(&CpusetSpec::disjoint(0, 0), small), CpusetError::NoParts { index: 0 });
+    let error = CpusetError::EmptyRange { start_frac: 0.6, end_frac: 0.9, usable: 2, start: 1, end: 1 };
     assert_eq!(refused(&CpusetSpec::range(0.6, 0.9), small), error);
-    assert_eq!(
-        refused(&CpusetSpec::exact([]), small),
-        CpusetError::EmptyExact
-    );
+    assert_eq!(refused(&CpusetSpec::exact([]), small), CpusetError::EmptyExact);
     let error = refused(&CpusetSpec::exact([1, 2, 7]), small).to_string();
-    assert_eq!(
-        error,
-        "exact cpuset 1-2,7: CPUs 2,7 aren't among the machine's CPUs 0-1"
-    );
+    assert_eq!(error, "exact cpuset 1-2,7: CPUs 2,7 aren't among the machine's CPUs 0-1");
 }
 
 #[test]
 fn fractions_are_from_0_to_1() {
     for value in [-0.1, 1.1, f64::INFINITY, f64::NAN] {
-        for spec in [
-            CpusetSpec::range(value, 1.0),
-            CpusetSpec::range(0.0, value),
-            CpusetSpec::overlap(0, 2, value),
-        ] {
+        for spec in
+            [CpusetSpec::range(value, 1.0), CpusetSpec::range(0.0, value), CpusetSpec::overlap(0, 2, value)]
+        {
             let error = spec.validate().expect_err("not a fraction");
             assert!(matches!(error, CpusetError::BadFraction { .. }), "{error}");
         }
     }
-    let error = CpusetError::EmptyFractions {
-        start_frac: 0.5,
-        end_frac: 0.5,
-    };
+    let error = CpusetError::EmptyFractions { start_frac: 0.5, end_frac: 0.5 };
     assert_eq!(CpusetSpec::range(0.5, 0.5).validate(), Err(error));
 }
 
@@ -128,10 +89,7 @@ fn a_memory_only_node_has_no_cpuset() {
     let nodes = [NumaNode::new(1), NumaNode::memory_only(64)];
     let topology = Topology::with_nodes(2, 1, &nodes).expect("valid");
     let machine = TestTopology::from_vm_topology(&topology).expect("valid");
-    assert_eq!(
-        CpusetSpec::numa(1).resolve(&machine),
-        Err(CpusetError::MemoryOnly { node: 1 })
-    );
+    assert_eq!(CpusetSpec::numa(1).resolve(&machine), Err(CpusetError::MemoryOnly { node: 1 }));
 }
 
 proptest! {

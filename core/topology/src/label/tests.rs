@@ -8,10 +8,7 @@ use super::*;
 fn the_seeds_labels() {
     assert_eq!(Topology::DEFAULT.to_string(), "1n1l2c1t");
     assert_eq!("1n2l4c1t".parse(), Topology::new(1, 2, 4, 1));
-    assert_eq!(
-        format!("{:>10}|{:<10}|", Topology::DEFAULT, Topology::DEFAULT),
-        "  1n1l2c1t|1n1l2c1t  |"
-    );
+    assert_eq!(format!("{:>10}|{:<10}|", Topology::DEFAULT, Topology::DEFAULT), "  1n1l2c1t|1n1l2c1t  |");
 }
 
 #[test]
@@ -27,21 +24,14 @@ fn refused_labels_say_where_and_why() {
         ("1n2l99999999999c1t", 4, "the number of cores per LLC"),
     ] {
         let label = label.to_owned();
-        let error = TopologyError::Label {
-            label: label.clone(),
-            position,
-            expected,
-        };
+        let error = TopologyError::Label { label: label.clone(), position, expected };
         assert_eq!(label.parse::<Topology>(), Err(error));
     }
 }
 
 #[test]
 fn a_label_of_an_impossible_machine_is_refused() {
-    let error = TopologyError::UnevenLlcs {
-        llcs: 3,
-        numa_nodes: 2,
-    };
+    let error = TopologyError::UnevenLlcs { llcs: 3, numa_nodes: 2 };
     assert_eq!("2n3l1c1t".parse::<Topology>(), Err(error));
 }
 

@@ -17,22 +17,10 @@ fn a_good_table() {
 #[test]
 fn bad_tables() {
     let refused = |rows: &[&[u8]]| NumaDistance::new(rows).expect_err("a rule is broken");
-    assert_eq!(
-        refused(&[&[10, 20], &[20]]),
-        TopologyError::DistanceRow {
-            row: 1,
-            seen: 1,
-            expected: 2
-        }
-    );
+    assert_eq!(refused(&[&[10, 20], &[20]]), TopologyError::DistanceRow { row: 1, seen: 1, expected: 2 });
     let value = |from, to, seen| {
         move |error: TopologyError| match error {
-            TopologyError::DistanceValue {
-                from: f,
-                to: t,
-                seen: s,
-                ..
-            } => (f, t, s) == (from, to, seen),
+            TopologyError::DistanceValue { from: f, to: t, seen: s, .. } => (f, t, s) == (from, to, seen),
             _ => false,
         }
     };
@@ -42,12 +30,7 @@ fn bad_tables() {
     assert!(value(0, 1, 255)(refused(&[&[10, 255], &[255, 10]])));
     assert_eq!(
         refused(&[&[10, 20], &[21, 10]]),
-        TopologyError::DistanceAsymmetric {
-            from: 0,
-            to: 1,
-            there: 20,
-            back: 21
-        }
+        TopologyError::DistanceAsymmetric { from: 0, to: 1, there: 20, back: 21 }
     );
 }
 
@@ -56,10 +39,7 @@ fn json_is_rows_and_is_checked() {
     let table = NumaDistance::new(&[[10, 20], [20, 10]]).expect("valid");
     let json = serde_json::to_string(&table).expect("it can be written");
     assert_eq!(json, "[[10,20],[20,10]]");
-    assert_eq!(
-        serde_json::from_str::<NumaDistance>(&json).expect("it was valid"),
-        table
-    );
+    assert_eq!(serde_json::from_str::<NumaDistance>(&json).expect("it was valid"), table);
     assert!(serde_json::from_str::<NumaDistance>("[[10,20],[30,10]]").is_err());
 }
 

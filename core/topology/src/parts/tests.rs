@@ -8,19 +8,11 @@ fn set(list: &str) -> CpuSet {
 }
 
 fn llc(id: u32, node: u32, cpus: &str) -> LlcInfo {
-    LlcInfo {
-        id,
-        node,
-        cpus: set(cpus),
-    }
+    LlcInfo { id, node, cpus: set(cpus) }
 }
 
 fn node(id: u32, cpus: &str) -> NodeInfo {
-    NodeInfo {
-        id,
-        cpus: set(cpus),
-        memory: None,
-    }
+    NodeInfo { id, cpus: set(cpus), memory: None }
 }
 
 /// Two nodes with numbers 0 and 2 on a machine whose CPU 3 is offline, and siblings half a machine
@@ -62,69 +54,30 @@ fn unknown_distances_are_10_and_20() {
     let mut parts = good();
     parts.distances.clear();
     let machine = TestTopology::from_parts(parts).expect("the parts agree");
-    assert_eq!(
-        [machine.numa_distance(2, 2), machine.numa_distance(0, 2)],
-        [10, 20]
-    );
+    assert_eq!([machine.numa_distance(2, 2), machine.numa_distance(0, 2)], [10, 20]);
     assert_eq!(machine.numa_distance(1, 1), 255);
 }
 
 #[test]
 fn each_cpu_is_in_one_part_of_each_kind() {
     let kind = PartKind::Llc;
-    assert_eq!(
-        refused(|parts| parts.cpus = CpuSet::new()),
-        PartsError::NoCpus
-    );
-    assert_eq!(
-        refused(|parts| parts.llcs[1].id = 9),
-        PartsError::Twice { kind, id: 9 }
-    );
-    let error = PartsError::Missing {
-        kind,
-        missing: set("7"),
-    };
+    assert_eq!(refused(|parts| parts.cpus = CpuSet::new()), PartsError::NoCpus);
+    assert_eq!(refused(|parts| parts.llcs[1].id = 9), PartsError::Twice { kind, id: 9 });
+    let error = PartsError::Missing { kind, missing: set("7") };
     assert_eq!(refused(|parts| parts.llcs[0].cpus = set("2,6")), error);
-    let error = PartsError::Shared {
-        kind,
-        cpu: 6,
-        first: 9,
-        second: 4,
-    };
+    let error = PartsError::Shared { kind, cpu: 6, first: 9, second: 4 };
     assert_eq!(refused(|parts| parts.llcs[1].cpus = set("0-1,4-6")), error);
-    let error = PartsError::Extra {
-        kind,
-        id: 9,
-        extra: set("3"),
-        cpus: set("0-2,4-7"),
-    };
+    let error = PartsError::Extra { kind, id: 9, extra: set("3"), cpus: set("0-2,4-7") };
     assert_eq!(refused(|parts| parts.llcs[0].cpus = set("2-3,6-7")), error);
-    assert_eq!(
-        refused(|parts| parts.llcs.push(llc(10, 0, ""))),
-        PartsError::Empty { kind, id: 10 }
-    );
+    assert_eq!(refused(|parts| parts.llcs.push(llc(10, 0, ""))), PartsError::Empty { kind, id: 10 });
     let kind = PartKind::Node;
-    assert_eq!(
-        refused(|parts| parts.nodes[0].id = 0),
-        PartsError::Twice { kind, id: 0 }
-    );
-    let error = PartsError::Missing {
-        kind,
-        missing: set("7"),
-    };
+    assert_eq!(refused(|parts| parts.nodes[0].id = 0), PartsError::Twice { kind, id: 0 });
+    let error = PartsError::Missing { kind, missing: set("7") };
     assert_eq!(refused(|parts| parts.nodes[0].cpus = set("2,6")), error);
     let kind = PartKind::Core;
-    let error = PartsError::Shared {
-        kind,
-        cpu: 7,
-        first: 0,
-        second: 1,
-    };
+    let error = PartsError::Shared { kind, cpu: 7, first: 0, second: 1 };
     assert_eq!(refused(|parts| parts.cores[1] = set("2,6-7")), error);
-    assert_eq!(
-        refused(|parts| parts.cores.push(CpuSet::new())),
-        PartsError::Empty { kind, id: 4 }
-    );
+    assert_eq!(refused(|parts| parts.cores.push(CpuSet::new())), PartsError::Empty { kind, id: 4 });
 }
 
 #[test]
@@ -139,28 +92,15 @@ fn a_memory_only_node_is_fine() {
 
 #[test]
 fn an_llc_is_inside_its_node() {
-    let error = PartsError::LlcOutsideNode {
-        llc: 9,
-        node: 0,
-        outside: set("2,6-7"),
-    };
+    let error = PartsError::LlcOutsideNode { llc: 9, node: 0, outside: set("2,6-7") };
     assert_eq!(refused(|parts| parts.llcs[0].node = 0), error);
-    let error = PartsError::LlcOutsideNode {
-        llc: 9,
-        node: 7,
-        outside: set("2,6-7"),
-    };
+    let error = PartsError::LlcOutsideNode { llc: 9, node: 7, outside: set("2,6-7") };
     assert_eq!(refused(|parts| parts.llcs[0].node = 7), error);
 }
 
 #[test]
 fn distances_have_a_row_and_a_column_for_each_node() {
-    let error = |rows, row, entries| PartsError::Distances {
-        nodes: 2,
-        rows,
-        row,
-        entries,
-    };
+    let error = |rows, row, entries| PartsError::Distances { nodes: 2, rows, row, entries };
     assert_eq!(refused(|parts| parts.distances.truncate(1)), error(1, 0, 2));
     assert_eq!(refused(|parts| parts.distances[1].push(9)), error(2, 1, 3));
 }

@@ -23,22 +23,9 @@ fn a_two_node_machine() {
     assert_eq!(machine.llc_of_cpu(7), Some(1));
     assert_eq!(machine.node_of_cpu(8), Some(1));
     assert_eq!(machine.siblings_of(7), CpuSet::from([6, 7]));
-    assert_eq!(
-        [machine.numa_distance(0, 0), machine.numa_distance(0, 1)],
-        [10, 20]
-    );
-    assert_eq!(
-        machine.cpuset_string(&machine.numa_aligned_cpuset(0)),
-        "0-7"
-    );
-    assert_eq!(
-        machine.llcs()[2],
-        LlcInfo {
-            id: 2,
-            node: 1,
-            cpus: CpuSet::from_iter(8..12)
-        }
-    );
+    assert_eq!([machine.numa_distance(0, 0), machine.numa_distance(0, 1)], [10, 20]);
+    assert_eq!(machine.cpuset_string(&machine.numa_aligned_cpuset(0)), "0-7");
+    assert_eq!(machine.llcs()[2], LlcInfo { id: 2, node: 1, cpus: CpuSet::from_iter(8..12) });
 }
 
 #[test]
@@ -70,10 +57,7 @@ fn cpus_tell_their_nodes() {
     assert_eq!(nodes([0, 1]), BTreeSet::from([0]));
     assert_eq!(nodes([1, 2]), BTreeSet::from([0, 1]));
     assert_eq!(nodes([3, 99]), BTreeSet::from([1]));
-    assert_eq!(
-        machine.numa_nodes_for_cpuset(&CpuSet::new()),
-        BTreeSet::new()
-    );
+    assert_eq!(machine.numa_nodes_for_cpuset(&CpuSet::new()), BTreeSet::new());
 }
 
 #[test]
@@ -82,39 +66,22 @@ fn memory_is_known_where_it_was_said() {
     let distances = NumaDistance::new(&[[10, 40], [40, 10]]).expect("valid");
     let topology = Topology::with_nodes(2, 1, &nodes).expect("valid");
     let topology = topology.with_distances(distances).expect("two nodes each");
-    let memory = |mib: u64| {
-        Some(NodeMemInfo {
-            total_kib: mib * 1024,
-            free_kib: mib * 1024,
-        })
-    };
+    let memory = |mib: u64| Some(NodeMemInfo { total_kib: mib * 1024, free_kib: mib * 1024 });
 
     let machine = TestTopology::from_vm_topology(&topology).expect("valid");
     assert!(machine.is_memory_only(1));
-    assert_eq!(
-        [machine.node_meminfo(0), machine.node_meminfo(1)],
-        [None, memory(512)]
-    );
+    assert_eq!([machine.node_meminfo(0), machine.node_meminfo(1)], [None, memory(512)]);
     assert_eq!(machine.numa_distance(1, 0), 40);
 
     let machine = TestTopology::from_vm_topology_with_memory(&topology, 2048).expect("enough");
-    assert_eq!(
-        [machine.node_meminfo(0), machine.node_meminfo(1)],
-        [memory(1536), memory(512)]
-    );
+    assert_eq!([machine.node_meminfo(0), machine.node_meminfo(1)], [memory(1536), memory(512)]);
     assert!(TestTopology::from_vm_topology_with_memory(&topology, 512).is_err());
 }
 
 #[test]
 fn an_invalid_shape_makes_no_machine() {
-    let error = TopologyError::UnevenLlcs {
-        llcs: 3,
-        numa_nodes: 2,
-    };
-    assert_eq!(
-        TestTopology::from_vm_topology(&Topology::uniform(2, 3, 1, 1)),
-        Err(error)
-    );
+    let error = TopologyError::UnevenLlcs { llcs: 3, numa_nodes: 2 };
+    assert_eq!(TestTopology::from_vm_topology(&Topology::uniform(2, 3, 1, 1)), Err(error));
 }
 
 #[test]
@@ -123,10 +90,7 @@ fn overlapping_cpusets_share_cpus_with_their_neighbours() {
     let sets = machine.overlapping_cpusets(3, 0.5).expect("12 usable CPUs");
     let expected = [0..6, 2..10, 6..12].map(CpuSet::from_iter);
     assert_eq!(sets, expected);
-    assert_eq!(
-        machine.overlapping_cpusets(0, 0.5),
-        Err(CpusetError::NoParts { index: 0 })
-    );
+    assert_eq!(machine.overlapping_cpusets(0, 0.5), Err(CpusetError::NoParts { index: 0 }));
     assert!(machine.overlapping_cpusets(13, 0.5).is_err());
     assert!(machine.overlapping_cpusets(2, f64::NAN).is_err());
 }

@@ -24,15 +24,8 @@ fn any_shape() -> impl Strategy<Value = Topology> {
     prop_oneof![uniform(), listed()]
 }
 
-const CXL: Topology = Topology::from_static_nodes(
-    2,
-    1,
-    &[
-        NumaNode::new(2),
-        NumaNode::memory_only(512),
-        NumaNode::new(1),
-    ],
-);
+const CXL: Topology =
+    Topology::from_static_nodes(2, 1, &[NumaNode::new(2), NumaNode::memory_only(512), NumaNode::new(1)]);
 
 #[test]
 fn the_default_has_two_cpus() {
@@ -98,21 +91,14 @@ fn memory_splits_evenly_with_the_remainder_first() {
 #[test]
 fn a_nodes_own_memory_is_kept() {
     assert_eq!(CXL.node_memory_mib(2049), Ok(vec![769, 512, 768]));
-    let error = TopologyError::MemorySplit {
-        total_mib: 513,
-        explicit_mib: 512,
-        unset: 2,
-    };
+    let error = TopologyError::MemorySplit { total_mib: 513, explicit_mib: 512, unset: 2 };
     assert_eq!(CXL.node_memory_mib(513), Err(error));
     assert_eq!(CXL.node_memory_mib(514), Ok(vec![1, 512, 1]));
 }
 
 #[test]
 fn all_nodes_with_their_own_memory_overrule_the_total() {
-    let nodes = [
-        NumaNode::new(1).with_memory_mib(100),
-        NumaNode::memory_only(50),
-    ];
+    let nodes = [NumaNode::new(1).with_memory_mib(100), NumaNode::memory_only(50)];
     let shape = Topology::with_nodes(1, 1, &nodes).expect("valid");
     assert_eq!(shape.node_memory_mib(7), Ok(vec![100, 50]));
 }
@@ -122,10 +108,7 @@ fn json_has_the_fields_and_is_checked() {
     let json = serde_json::to_value(&CXL).expect("it can be written");
     assert_eq!(json["numa_nodes"], 3);
     assert_eq!(json["nodes"][1]["memory_mib"], 512);
-    assert_eq!(
-        serde_json::from_value::<Topology>(json.clone()).expect("it was valid"),
-        CXL
-    );
+    assert_eq!(serde_json::from_value::<Topology>(json.clone()).expect("it was valid"), CXL);
     let mut wrong = json;
     wrong["llcs"] = 7.into();
     let error = serde_json::from_value::<Topology>(wrong).expect_err("the sum is 3");

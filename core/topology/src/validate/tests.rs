@@ -6,10 +6,7 @@ use super::*;
 use crate::{CacheAssociativity, CacheWritePolicy, MemSideCache, NumaDistance};
 
 fn refused(shape: &Topology) -> String {
-    shape
-        .validate()
-        .expect_err("the shape breaks a rule")
-        .to_string()
+    shape.validate().expect_err("the shape breaks a rule").to_string()
 }
 
 #[test]
@@ -62,16 +59,10 @@ fn a_machine_has_cpus_and_memory() {
     assert!(no_cpus.to_string().contains("llcs is 0"), "{no_cpus}");
     assert!(Topology::with_nodes(1, 1, &[]).is_err());
     let without = NumaNode::new(1).with_memory_mib(0);
-    assert_eq!(
-        Topology::with_nodes(1, 1, &[without]),
-        Err(TopologyError::NoMemory)
-    );
+    assert_eq!(Topology::with_nodes(1, 1, &[without]), Err(TopologyError::NoMemory));
     assert!(Topology::with_nodes(1, 1, &[without, NumaNode::memory_only(64)]).is_ok());
     let empty = [NumaNode::new(1), NumaNode::memory_only(0)];
-    assert_eq!(
-        Topology::with_nodes(1, 1, &empty),
-        Err(TopologyError::EmptyNode { node: 1 })
-    );
+    assert_eq!(Topology::with_nodes(1, 1, &empty), Err(TopologyError::EmptyNode { node: 1 }));
 }
 
 #[test]
@@ -82,27 +73,13 @@ fn attributes_are_positive() {
         associativity: CacheAssociativity::Direct,
         write_policy: CacheWritePolicy::WriteBack,
     };
-    let node = NumaNode::new(1)
-        .with_latency_ns(90)
-        .with_bandwidth_mbs(20_000);
+    let node = NumaNode::new(1).with_latency_ns(90).with_bandwidth_mbs(20_000);
     assert!(Topology::with_nodes(1, 1, &[node.with_mem_side_cache(cache)]).is_ok());
     for (node, attribute) in [
         (node.with_latency_ns(0), "latency_ns"),
         (node.with_bandwidth_mbs(0), "bandwidth_mbs"),
-        (
-            node.with_mem_side_cache(MemSideCache {
-                size_kib: 0,
-                ..cache
-            }),
-            "mem_side_cache.size_kib",
-        ),
-        (
-            node.with_mem_side_cache(MemSideCache {
-                line_bytes: 0,
-                ..cache
-            }),
-            "mem_side_cache.line_bytes",
-        ),
+        (node.with_mem_side_cache(MemSideCache { size_kib: 0, ..cache }), "mem_side_cache.size_kib"),
+        (node.with_mem_side_cache(MemSideCache { line_bytes: 0, ..cache }), "mem_side_cache.line_bytes"),
     ] {
         let expected = TopologyError::ZeroAttribute { node: 0, attribute };
         assert_eq!(Topology::with_nodes(1, 1, &[node]), Err(expected));
@@ -112,16 +89,8 @@ fn attributes_are_positive() {
 #[test]
 fn distances_fit_the_nodes() {
     let table = NumaDistance::new(&[[10, 20], [20, 10]]).expect("valid");
-    let error = Topology::DEFAULT
-        .with_distances(table)
-        .expect_err("one node, two rows");
-    assert_eq!(
-        error,
-        TopologyError::DistanceNodes {
-            numa_nodes: 1,
-            table: 2
-        }
-    );
+    let error = Topology::DEFAULT.with_distances(table).expect_err("one node, two rows");
+    assert_eq!(error, TopologyError::DistanceNodes { numa_nodes: 1, table: 2 });
     let mut shape = Topology::uniform(2, 2, 1, 1);
     shape.distances = Some(NumaDistance::from_static(2, &[10, 20, 20]));
     assert!(refused(&shape).contains("expected 2 x 2 entries, found 3"));

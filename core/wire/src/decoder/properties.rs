@@ -10,26 +10,22 @@ use crate::{Encoder, HEADER_LEN, LogLevel, Stage, Stimulus};
 
 fn stage() -> impl Strategy<Value = Stage> {
     use Stage::{Init, Mounts, PowerOff, Scheduler, TestEnd, TestStart, Topology, Transport};
-    select(vec![
-        Init, Mounts, Transport, Topology, Scheduler, TestStart, TestEnd, PowerOff,
-    ])
+    select(vec![Init, Mounts, Transport, Topology, Scheduler, TestStart, TestEnd, PowerOff])
 }
 
 fn stimulus() -> impl Strategy<Value = Stimulus> {
     let texts = ("\\PC{0,8}", "\\PC{0,8}", "\\PC{0,8}");
     let numbers = (any::<u64>(), any::<u16>(), option::of(any::<u64>()));
     (numbers, texts, any::<bool>(), any::<bool>()).prop_map(
-        |((elapsed_ms, step, iterations), (kind, label, detail), is_step_end, is_terminal)| {
-            Stimulus {
-                elapsed_ms,
-                step,
-                kind,
-                label,
-                detail,
-                iterations,
-                is_step_end,
-                is_terminal,
-            }
+        |((elapsed_ms, step, iterations), (kind, label, detail), is_step_end, is_terminal)| Stimulus {
+            elapsed_ms,
+            step,
+            kind,
+            label,
+            detail,
+            iterations,
+            is_step_end,
+            is_terminal,
         },
     )
 }
@@ -43,21 +39,10 @@ fn message() -> impl Strategy<Value = Message> {
         stimulus().prop_map(Message::Stimulus),
         bytes().prop_map(Message::Result),
         any::<i32>().prop_map(Message::ExitCode),
-        (text(), option::of(text()), text()).prop_map(|(message, location, backtrace)| {
-            Message::Panic {
-                message,
-                location,
-                backtrace,
-            }
-        }),
-        (any::<i32>(), any::<u64>(), any::<u64>(), text()).prop_map(
-            |(signo, address, ip, thread)| Message::FatalSignal {
-                signo,
-                address,
-                ip,
-                thread
-            }
-        ),
+        (text(), option::of(text()), text())
+            .prop_map(|(message, location, backtrace)| { Message::Panic { message, location, backtrace } }),
+        (any::<i32>(), any::<u64>(), any::<u64>(), text())
+            .prop_map(|(signo, address, ip, thread)| Message::FatalSignal { signo, address, ip, thread }),
         bytes().prop_map(Message::Kmsg),
         bytes().prop_map(Message::Stdout),
         bytes().prop_map(Message::Stderr),
@@ -81,9 +66,7 @@ fn frames(messages: &[Message]) -> Vec<Vec<u8>> {
     let mut encoder = Encoder::new();
     let frame = |message| {
         let mut out = Vec::new();
-        encoder
-            .encode(message, &mut out)
-            .expect("the messages are short");
+        encoder.encode(message, &mut out).expect("the messages are short");
         out
     };
     messages.iter().map(frame).collect()

@@ -10,9 +10,7 @@ fn stream(messages: &[Message]) -> Vec<u8> {
     let mut encoder = Encoder::new();
     let mut out = Vec::new();
     for message in messages {
-        encoder
-            .encode(message, &mut out)
-            .expect("test messages are short");
+        encoder.encode(message, &mut out).expect("test messages are short");
     }
     out
 }
@@ -25,13 +23,7 @@ fn greeting() -> Vec<u8> {
 fn greeting_and(kind: u16, flags: u16, seq: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = greeting();
     let len = u32::try_from(payload.len()).expect("test payloads are short");
-    Header {
-        kind,
-        flags,
-        seq,
-        len,
-    }
-    .write(payload, &mut out);
+    Header { kind, flags, seq, len }.write(payload, &mut out);
     out
 }
 
@@ -47,16 +39,8 @@ fn decode(bytes: &[u8]) -> (Vec<Message>, Option<WireError>) {
             Err(error) => {
                 assert_eq!(decoder.next(), Err(error.clone()), "an error stays");
                 decoder.push(&greeting());
-                assert_eq!(
-                    decoder.next(),
-                    Err(error.clone()),
-                    "an error stays after more bytes"
-                );
-                assert_eq!(
-                    decoder.finish(),
-                    Err(error.clone()),
-                    "an error stays at the end"
-                );
+                assert_eq!(decoder.next(), Err(error.clone()), "an error stays after more bytes");
+                assert_eq!(decoder.finish(), Err(error.clone()), "an error stays at the end");
                 return (messages, Some(error));
             }
         }
@@ -81,10 +65,7 @@ fn messages_come_back_in_order() {
     let messages = [
         Message::hello("ab"),
         Message::Stage(Stage::Init),
-        Message::Log {
-            level: LogLevel::Info,
-            text: "up".to_owned(),
-        },
+        Message::Log { level: LogLevel::Info, text: "up".to_owned() },
         Message::Goodbye,
     ];
     assert_eq!(decode(&stream(&messages)), (messages.to_vec(), None));
@@ -95,13 +76,7 @@ fn bad_magic() {
     let mut bytes = greeting();
     bytes.extend_from_slice(b"Oops");
     let error = error_after_greeting(&bytes);
-    assert_eq!(
-        error,
-        WireError::BadMagic {
-            offset: SECOND,
-            seen: u32::from_le_bytes(*b"Oops")
-        }
-    );
+    assert_eq!(error, WireError::BadMagic { offset: SECOND, seen: u32::from_le_bytes(*b"Oops") });
 }
 
 #[test]
@@ -110,14 +85,7 @@ fn bad_crc() {
     let intact = bytes.clone();
     *bytes.last_mut().expect("not empty") ^= 1;
     let error = error_after_greeting(&bytes);
-    let WireError::BadCrc {
-        offset,
-        stored,
-        computed,
-    } = error
-    else {
-        panic!("{error:?}")
-    };
+    let WireError::BadCrc { offset, stored, computed } = error else { panic!("{error:?}") };
     assert_eq!(offset, SECOND);
     assert_eq!(stored.to_le_bytes(), intact[HELLO_LEN + 16..HELLO_LEN + 20]);
     assert_ne!(stored, computed);
@@ -128,24 +96,14 @@ fn oversized_is_refused_on_the_header_alone() {
     let len = u32::try_from(MAX_PAYLOAD + 1).expect("fits");
     let mut bytes = greeting_and(Kind::Stdout.number(), 0, 1, &[]);
     bytes[HELLO_LEN + 12..HELLO_LEN + 16].copy_from_slice(&len.to_le_bytes());
-    assert_eq!(
-        error_after_greeting(&bytes),
-        WireError::Oversized {
-            offset: SECOND,
-            len
-        }
-    );
+    assert_eq!(error_after_greeting(&bytes), WireError::Oversized { offset: SECOND, len });
 }
 
 #[test]
 fn out_of_order() {
     for seen in [0, 2, u32::MAX] {
         let bytes = greeting_and(Kind::Goodbye.number(), 0, seen, &[]);
-        let expected = WireError::OutOfOrder {
-            offset: SECOND,
-            expected: 1,
-            seen,
-        };
+        let expected = WireError::OutOfOrder { offset: SECOND, expected: 1, seen };
         assert_eq!(error_after_greeting(&bytes), expected);
     }
 }
@@ -153,26 +111,14 @@ fn out_of_order() {
 #[test]
 fn flags() {
     let bytes = greeting_and(Kind::Goodbye.number(), 0x8001, 1, &[]);
-    assert_eq!(
-        error_after_greeting(&bytes),
-        WireError::BadFlags {
-            offset: SECOND,
-            flags: 0x8001
-        }
-    );
+    assert_eq!(error_after_greeting(&bytes), WireError::BadFlags { offset: SECOND, flags: 0x8001 });
 }
 
 #[test]
 fn unknown_kind() {
     for kind in [0, 9999, u16::MAX] {
         let bytes = greeting_and(kind, 0, 1, &[]);
-        assert_eq!(
-            error_after_greeting(&bytes),
-            WireError::UnknownKind {
-                offset: SECOND,
-                kind
-            }
-        );
+        assert_eq!(error_after_greeting(&bytes), WireError::UnknownKind { offset: SECOND, kind });
     }
 }
 
@@ -180,28 +126,20 @@ fn unknown_kind() {
 fn malformed() {
     let bytes = greeting_and(Kind::Stage.number(), 0, 1, &[99]);
     let error = error_after_greeting(&bytes);
-    let WireError::Malformed { offset, kind, .. } = error else {
-        panic!("{error:?}")
-    };
+    let WireError::Malformed { offset, kind, .. } = error else { panic!("{error:?}") };
     assert_eq!((offset, kind), (SECOND, Kind::Stage));
 }
 
 #[test]
 fn another_version_names_both() {
     let theirs = PROTOCOL_VERSION + 1;
-    let hello = Message::Hello {
-        version: theirs,
-        build_id: "ab".to_owned(),
-    };
+    let hello = Message::Hello { version: theirs, build_id: "ab".to_owned() };
     let (messages, error) = decode(&stream(&[hello]));
     assert_eq!(messages, []);
     let error = error.expect("the version is refused");
     assert_eq!(error, WireError::Version { offset: 0, theirs });
     let text = error.to_string();
-    assert!(
-        text.contains("version 2") && text.contains("version 1"),
-        "{text}"
-    );
+    assert!(text.contains("version 2") && text.contains("version 1"), "{text}");
 }
 
 #[test]
@@ -215,10 +153,7 @@ fn a_message_before_hello() {
 #[test]
 fn a_second_hello() {
     let bytes = stream(&[Message::hello("ab"), Message::hello("ab")]);
-    assert_eq!(
-        error_after_greeting(&bytes),
-        WireError::SecondHello { offset: SECOND }
-    );
+    assert_eq!(error_after_greeting(&bytes), WireError::SecondHello { offset: SECOND });
 }
 
 #[test]
@@ -226,16 +161,8 @@ fn truncated_anywhere() {
     let bytes = stream(&[Message::hello("ab"), Message::Stdout(b"text".to_vec())]);
     for cut in HELLO_LEN + 1..bytes.len() {
         let seen = cut - HELLO_LEN;
-        let whole = if seen < HEADER_LEN {
-            HEADER_LEN
-        } else {
-            HEADER_LEN + 4
-        };
-        let expected = WireError::Truncated {
-            offset: SECOND,
-            seen,
-            missing: whole - seen,
-        };
+        let whole = if seen < HEADER_LEN { HEADER_LEN } else { HEADER_LEN + 4 };
+        let expected = WireError::Truncated { offset: SECOND, seen, missing: whole - seen };
         assert_eq!(error_after_greeting(&bytes[..cut]), expected);
     }
 }
@@ -257,18 +184,8 @@ fn a_backlog_is_bounded() {
     assert_eq!(decoder.failed, None);
     decoder.push(&[0]);
     let buffered = MAX_BUFFERED + 1;
-    assert_eq!(
-        decoder.next(),
-        Err(WireError::Backlog {
-            offset: 0,
-            buffered
-        })
-    );
-    assert_eq!(
-        decoder.buffer.capacity(),
-        0,
-        "a failed decoder holds nothing"
-    );
+    assert_eq!(decoder.next(), Err(WireError::Backlog { offset: 0, buffered }));
+    assert_eq!(decoder.buffer.capacity(), 0, "a failed decoder holds nothing");
 }
 
 #[test]

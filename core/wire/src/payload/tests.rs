@@ -5,11 +5,7 @@ use crate::{LogLevel, Stage, Stimulus};
 
 fn check(message: &Message, bytes: &[u8]) {
     assert_eq!(encode(message).as_deref(), Ok(bytes), "{message:?}");
-    assert_eq!(
-        decode(message.kind(), bytes).as_ref(),
-        Ok(message),
-        "{bytes:?}"
-    );
+    assert_eq!(decode(message.kind(), bytes).as_ref(), Ok(message), "{bytes:?}");
 }
 
 #[test]
@@ -39,21 +35,10 @@ fn payloads_have_the_documented_bytes() {
         &[1, b'm', 1, 3, b'a', b':', b'1', 0],
     );
     check(
-        &Message::FatalSignal {
-            signo: 11,
-            address: 0x10,
-            ip: 0x80,
-            thread: "t".to_owned(),
-        },
+        &Message::FatalSignal { signo: 11, address: 0x10, ip: 0x80, thread: "t".to_owned() },
         &[22, 0x10, 0x80, 1, 1, b't'],
     );
-    check(
-        &Message::TimedOut {
-            after_ms: 3,
-            detail: "d".to_owned(),
-        },
-        &[3, 1, b'd'],
-    );
+    check(&Message::TimedOut { after_ms: 3, detail: "d".to_owned() }, &[3, 1, b'd']);
     check(&Message::Goodbye, &[]);
 }
 
@@ -70,39 +55,20 @@ fn byte_messages_are_their_bytes() {
 #[test]
 fn stages_and_levels_keep_their_numbers() {
     use Stage::{Init, Mounts, PowerOff, Scheduler, TestEnd, TestStart, Topology, Transport};
-    let stages = [
-        Init, Mounts, Transport, Topology, Scheduler, TestStart, TestEnd, PowerOff,
-    ];
+    let stages = [Init, Mounts, Transport, Topology, Scheduler, TestStart, TestEnd, PowerOff];
     for (number, stage) in (0..).zip(stages) {
         check(&Message::Stage(stage), &[number]);
     }
-    assert!(matches!(
-        decode(Kind::Stage, &[8]),
-        Err(PayloadError::Malformed(_))
-    ));
-    let levels = [
-        LogLevel::Error,
-        LogLevel::Warn,
-        LogLevel::Info,
-        LogLevel::Debug,
-    ];
+    assert!(matches!(decode(Kind::Stage, &[8]), Err(PayloadError::Malformed(_))));
+    let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug];
     for (number, level) in (0..).zip(levels) {
-        check(
-            &Message::Log {
-                level,
-                text: "x".to_owned(),
-            },
-            &[number, 1, b'x'],
-        );
+        check(&Message::Log { level, text: "x".to_owned() }, &[number, 1, b'x']);
     }
 }
 
 #[test]
 fn another_version_is_named_whatever_follows_it() {
-    assert_eq!(
-        decode(Kind::Hello, &[2, 0xff, 0xff]),
-        Err(PayloadError::Version(2))
-    );
+    assert_eq!(decode(Kind::Hello, &[2, 0xff, 0xff]), Err(PayloadError::Version(2)));
     assert_eq!(decode(Kind::Hello, &[0]), Err(PayloadError::Version(0)));
 }
 
@@ -120,30 +86,17 @@ fn too_few_and_too_many_bytes_are_malformed() {
         assert!(decode(kind, bytes).is_ok(), "{kind:?}");
         for cut in 0..bytes.len() {
             let decoded = decode(kind, &bytes[..cut]);
-            assert!(
-                matches!(decoded, Err(PayloadError::Malformed(_))),
-                "{kind:?} cut at {cut}"
-            );
+            assert!(matches!(decoded, Err(PayloadError::Malformed(_))), "{kind:?} cut at {cut}");
         }
         let longer = [bytes, &[0]].concat();
         let reason = "1 bytes are left after the last field".to_owned();
-        assert_eq!(
-            decode(kind, &longer),
-            Err(PayloadError::Malformed(reason)),
-            "{kind:?}"
-        );
+        assert_eq!(decode(kind, &longer), Err(PayloadError::Malformed(reason)), "{kind:?}");
     }
-    assert!(matches!(
-        decode(Kind::Goodbye, &[0]),
-        Err(PayloadError::Malformed(_))
-    ));
+    assert!(matches!(decode(Kind::Goodbye, &[0]), Err(PayloadError::Malformed(_))));
 }
 
 #[test]
 fn text_that_is_not_utf8_is_malformed() {
     let decoded = decode(Kind::Log, &[0, 1, 0xff]);
-    assert!(
-        matches!(decoded, Err(PayloadError::Malformed(_))),
-        "{decoded:?}"
-    );
+    assert!(matches!(decoded, Err(PayloadError::Malformed(_))), "{decoded:?}");
 }

@@ -1,0 +1,157 @@
+//! `doctor`: what works here, what doesn't, and the command that mends it.
+
+use crate::run::kernel::find_kernel;
+use crate::settings::Settings;
+use anyhow::Result;
+use ktstr_kernel::Arch;
+use ktstr_kernel::ports::{KernelBuilder, KernelStore};
+use ktstr_kernel_build::MakeBuilder;
+use ktstr_kernel_cache::KernelCache;
+use ktstr_machine::Hypervisor;
+use ktstr_qemu::Qemu;
+use std::fmt::Write;
+use std::process::{Command, ExitCode};
+
+/// One thing looked at.
+struct Finding {
+    what: &'static str,
+    ok: bool,
+    seen: String,
+    remedy: Option<String>,
+}
+
+pub(super) fn run() -> Result<ExitCode> {
+    let findings = [accel_kvm(), accel_qemu(), kernel(), cache(), nextest(), build_tools()];
+    print!("{}", render(&findings));
+    // Emulation and a kernel are all that a test needs.
+    let usable = findings.iter().all(|f| f.ok || !matches!(f.what, "tcg, deterministic" | "kernel"));
+    Ok(if usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn render(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for f in findings {
+        let mark = if f.ok { "ok " } else { "no " };
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "{mark} {:<20} {}", f.what, f.seen);
+        if let Some(remedy) = &f.remedy {
+            let _ = writeln!(text, "    {:<20} → {remedy}", "");
+        }
+    }
+    text
+}
+
+fn accel_kvm() -> Finding {
+    let open = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    let device = match open {
+        Ok(_) => "/dev/kvm opens".to_string(),
+        Err(e) => format!("/dev/kvm: {e}"),
+    };
+    Finding {
+        what: "kvm",
+        ok: false,
+        seen: format!("{device}, but this version has no VMM of its own yet"),
+        remedy: Some("nothing to do: `auto` uses tcg".to_string()),
+    }
+}
+
+fn accel_qemu() -> Finding {
+    let what = "tcg, deterministic";
+    let chosen = Settings::from_env().ok().and_then(|s| s.qemu);
+    let path = std::env::var("PATH").ok();
+    let found = Qemu::find(chosen.as_deref(), path.as_deref());
+    match found.and_then(|q| q.describe().map(|version| (version, q.program().display().to_string()))) {
+        Ok((version, program)) => {
+            Finding { what, ok: true, seen: format!("{version} ({program})"), remedy: None }
+        }
+        Err(e) => Finding {
+            what,
+            ok: false,
+            seen: e.to_string(),
+            remedy: Some("sudo apt-get install --no-install-recommends qemu-system-x86".to_string()),
+        },
+    }
+}
+
+fn kernel() -> Finding {
+    let what = "kernel";
+    match find_kernel() {
+        Ok(Some(image)) => Finding { what, ok: true, seen: image.display().to_string(), remedy: None },
+        Ok(None) => Finding {
+            what,
+            ok: false,
+            seen: "none found".to_string(),
+            remedy: Some(ktstr_kernel::KTSTR_KERNEL_HINT.to_string()),
+        },
+        Err(e) => Finding { what, ok: false, seen: format!("{e:#}"), remedy: None },
+    }
+}
+
+fn cache() -> Finding {
+    let what = "kernel cache";
+    let listed = KernelCache::from_env().map_err(anyhow::Error::from).and_then(|c| Ok((c.list()?.len(), c)));
+    match listed {
+        Ok((count, cache)) => Finding {
+            what,
+            ok: true,
+            seen: format!("{} ({count} kernels)", cache.root().display()),
+            remedy: None,
+        },
+        Err(e) => Finding {
+            what,
+            ok: false,
+            seen: format!("{e:#}"),
+            remedy: Some("set KTSTR_CACHE_DIR".to_string()),
+        },
+    }
+}
+
+fn nextest() -> Finding {
+    let what = "cargo-nextest";
+    let output = Command::new("cargo").args(["nextest", "--version"]).output();
+    match output {
+        Ok(o) if o.status.success() => {
+            let text = String::from_utf8_lossy(&o.stdout);
+            Finding {
+                what,
+                ok: true,
+                seen: text.lines().next().unwrap_or_default().to_string(),
+                remedy: None,
+            }
+        }
+        _ => Finding {
+            what,
+            ok: false,
+            seen: "not installed; `cargo ktstr test` needs it, `cargo test` doesn't".to_string(),
+            remedy: Some("cargo install --locked cargo-nextest".to_string()),
+        },
+    }
+}
+
+fn build_tools() -> Finding {
+    let what = "kernel build tools";
+    let builder = MakeBuilder::new(std::env::temp_dir());
+    match Arch::host().map_err(anyhow::Error::from).and_then(|arch| Ok(builder.preflight(arch)?)) {
+        Ok(()) => Finding { what, ok: true, seen: "complete".to_string(), remedy: None },
+        Err(e) => {
+            let seen = format!("{e:#} (only building kernels needs them)");
+            Finding { what, ok: false, seen, remedy: None }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remedy_follows_what_is_missing() {
+        let text = render(&[Finding {
+            what: "kernel",
+            ok: false,
+            seen: "none found".to_string(),
+            remedy: Some("build one".to_string()),
+        }]);
+        assert_eq!(text, "no  kernel               none found\n                         → build one\n");
+    }
+}

@@ -1,0 +1,108 @@
+//! What the programs `ktstr` and `cargo-ktstr` are made of.
+//!
+//! Arguments are declared here, each command has a module of its own, and the
+//! programs themselves only call [`cargo_ktstr`] or [`ktstr`].
+
+mod doctor;
+mod kernel;
+mod progress;
+mod run_tests;
+mod topo;
+
+use clap::{Parser, Subcommand};
+use kernel::KernelCommand;
+use run_tests::TestArgs;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Exit code of a command that could not do its work (a usage error is 2, by clap).
+const FAILED: u8 = 1;
+
+#[derive(Parser)]
+#[command(name = "cargo ktstr", bin_name = "cargo ktstr", version, about = "Test Linux schedulers like code")]
+struct CargoKtstr {
+    #[command(subcommand)]
+    command: CargoCommand,
+}
+
+#[derive(Subcommand)]
+enum CargoCommand {
+    /// Resolve the kernel, then run the tests with cargo-nextest
+    #[command(visible_alias = "nextest")]
+    Test(TestArgs),
+    /// Build, list and remove guest kernels
+    #[command(subcommand)]
+    Kernel(KernelCommand),
+    /// Which modes, kernels and tools work here, and what to do about the others
+    Doctor,
+}
+
+#[derive(Parser)]
+#[command(name = "ktstr", version, about = "Test Linux schedulers like code: what needs no cargo")]
+struct Ktstr {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// This machine's CPUs, LLCs and NUMA nodes
+    Topo,
+    /// Build, list and remove guest kernels
+    #[command(subcommand)]
+    Kernel(KernelCommand),
+    /// Which modes, kernels and tools work here, and what to do about the others
+    Doctor,
+}
+
+/// `cargo ktstr …`: cargo passes its own subcommand's name as the first argument.
+pub fn cargo_ktstr() -> ExitCode {
+    let args = without_subcommand(std::env::args_os());
+    done(match CargoKtstr::parse_from(args).command {
+        CargoCommand::Test(args) => run_tests::run(&args),
+        CargoCommand::Kernel(command) => kernel::run(&command),
+        CargoCommand::Doctor => doctor::run(),
+    })
+}
+
+/// `ktstr …`
+pub fn ktstr() -> ExitCode {
+    done(match Ktstr::parse().command {
+        Command::Topo => topo::run(),
+        Command::Kernel(command) => kernel::run(&command),
+        Command::Doctor => doctor::run(),
+    })
+}
+
+fn without_subcommand(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.collect();
+    if args.get(1).is_some_and(|a| a == "ktstr") {
+        args.remove(1);
+    }
+    args
+}
+
+fn done(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|e| {
+        eprintln!("ktstr: {e:#}");
+        ExitCode::from(FAILED)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_declared_arguments_are_consistent() {
+        CargoKtstr::command().debug_assert();
+        Ktstr::command().debug_assert();
+    }
+
+    #[test]
+    fn cargo_passes_the_subcommand_first() {
+        let args = |list: &[&str]| without_subcommand(list.iter().map(OsString::from));
+        assert_eq!(args(&["cargo-ktstr", "ktstr", "test"]), args(&["cargo-ktstr", "test"]));
+    }
+}

@@ -1,0 +1,90 @@
+//! `cargo ktstr test`: resolve the kernel once, then let nextest run the tests.
+
+use super::kernel;
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use ktstr_machine::AccelChoice;
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+
+/// Arguments of `cargo ktstr test`.
+#[derive(Args)]
+pub(super) struct TestArgs {
+    /// The kernel: `apt:6.12`, `image:6.12`, a source tree (`../linux`), a version or a cache key;
+    /// without it, what KTSTR_KERNEL says or what is found
+    #[arg(long, value_name = "ID")]
+    kernel: Vec<String>,
+    /// How guest code is executed: auto, kvm, tcg or deterministic
+    #[arg(long, value_name = "MODE")]
+    accel: Option<AccelChoice>,
+    /// What everything random in a test is derived from
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Count skipped tests as failures
+    #[arg(long)]
+    no_skip_mode: bool,
+    /// Build the tests in release mode: stricter default checks
+    #[arg(long)]
+    release: bool,
+    /// Profile of nextest's own configuration
+    #[arg(long, value_name = "NAME")]
+    nextest_profile: Option<String>,
+    /// Passed on to `cargo nextest run`
+    #[arg(last = true, value_name = "NEXTEST ARGS")]
+    nextest: Vec<OsString>,
+}
+
+pub(super) fn run(args: &TestArgs) -> Result<ExitCode> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    require_nextest(&cargo)?;
+    let mut command = Command::new(&cargo);
+    command.args(["nextest", "run"]);
+    if args.release {
+        command.arg("--release");
+    }
+    if let Some(profile) = &args.nextest_profile {
+        command.args(["--profile", profile]);
+    }
+    command.args(&args.nextest);
+    command.env("KTSTR_ORCHESTRATED", "1");
+    if args.no_skip_mode {
+        command.env("KTSTR_NO_SKIP_MODE", "1");
+    }
+    if let Some(seed) = args.seed {
+        command.env("KTSTR_SEED", seed.to_string());
+    }
+    if let Some(accel) = args.accel {
+        command.env("KTSTR_ACCEL", accel.name());
+    }
+    choose_kernel(args, &mut command)?;
+    let status = command.status().context("running cargo nextest")?;
+    let code = status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1);
+    Ok(ExitCode::from(code))
+}
+
+fn choose_kernel(args: &TestArgs, command: &mut Command) -> Result<()> {
+    match args.kernel.as_slice() {
+        [] => Ok(()),
+        [spec] => {
+            let resolved = kernel::get(&kernel::request(spec)?)?;
+            let (name, value) = kernel::environment(&resolved);
+            for other in ["KTSTR_TEST_KERNEL", "KTSTR_KERNEL"] {
+                command.env_remove(other);
+            }
+            command.env(name, value);
+            Ok(())
+        }
+        several => bail!("{} kernels given with --kernel: this version runs one at a time", several.len()),
+    }
+}
+
+fn require_nextest(cargo: &OsString) -> Result<()> {
+    let output = Command::new(cargo).args(["nextest", "--version"]).output().context("running cargo")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    bail!(
+        "cargo-nextest is not installed; install it with `cargo install --locked cargo-nextest`, \
+         or run `cargo test`, which needs no nextest"
+    )
+}
