@@ -1,2 +1,71 @@
-//! The project's own commands.
-fn main() {}
+//! The project's own commands, run as `cargo xtask COMMAND`.
+//!
+//! Each command drives what a user drives (cargo, nextest, `cargo ktstr`), says
+//! what it does and for how long, and keeps the children's output in log files.
+
+mod args;
+mod child;
+mod demo;
+mod lint;
+mod project;
+mod say;
+mod setup;
+mod suite;
+
+use anyhow::Result;
+use args::{Args, UsageError};
+use project::Project;
+use std::process::ExitCode;
+
+const HELP: &str = "\
+The project's own commands.
+
+  cargo xtask demo [--quick]    a scheduler scenario in a real VM, from nothing; start here
+  cargo xtask test [--quick]    every check there is; what CI runs
+  cargo xtask lint              format, clippy and the rules of the architecture
+  cargo xtask setup [--check]   install what the others need (they do it by themselves)
+
+`cargo xtask COMMAND --help` says more.";
+
+/// What a command comes to: `true` if all is well.
+type Command = fn(&Project, Args) -> Result<bool>;
+
+const COMMANDS: [(&str, &str, Command); 4] = [
+    ("demo", demo::HELP, demo::command),
+    ("test", suite::HELP, suite::command),
+    ("lint", lint::HELP, lint::command),
+    ("setup", setup::HELP, setup::command),
+];
+
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1).collect()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(words: Vec<String>) -> Result<bool> {
+    let Some((name, rest)) = words.split_first() else {
+        println!("{HELP}");
+        return Err(UsageError("no command given".into()).into());
+    };
+    if matches!(name.as_str(), "-h" | "--help" | "help") {
+        println!("{HELP}");
+        return Ok(true);
+    }
+    let Some((_, help, command)) = COMMANDS.iter().find(|(known, ..)| known == name) else {
+        let known: Vec<_> = COMMANDS.iter().map(|(known, ..)| *known).collect();
+        return Err(
+            UsageError(format!("there is no command {name:?}; there are: {}", known.join(", "))).into()
+        );
+    };
+    if rest.iter().any(|word| word == "-h" || word == "--help") {
+        println!("{help}");
+        return Ok(true);
+    }
+    command(&Project::find()?, Args::new(rest.to_vec()))
+}

@@ -1,0 +1,168 @@
+//! `cargo xtask demo`: from a fresh clone to the verdict of a real scenario.
+
+use crate::args::Args;
+use crate::child::Child;
+use crate::project::Project;
+use crate::say;
+use crate::setup::{self, Part};
+use crate::suite::is_cargo_progress;
+use anyhow::Result;
+use std::time::{Duration, Instant};
+
+pub(crate) const HELP: &str = "\
+cargo xtask demo [--quick]
+
+Runs a scheduler scenario in a virtual machine: first on the distribution's own
+kernel, which takes minutes from nothing; then on a kernel with sched_ext, which
+is built once and takes some minutes more. Nothing has to be there but Rust, and
+the second time it takes seconds.
+
+  --quick   stop after the first kernel";
+
+/// A kernel that the scenario is shown on.
+struct Half {
+    spec: &'static str,
+    getting: &'static str,
+    showing: &'static str,
+}
+
+const STOCK: Half = Half {
+    spec: "image:6.12",
+    getting: "A ready-made kernel from the distribution (unpacked, not installed)",
+    showing: "The scenario, under the kernel's own scheduler (EEVDF)",
+};
+
+const SCHED_EXT: Half = Half {
+    spec: "apt:6.12",
+    getting: "A kernel with sched_ext (built once, about 8 minutes on two cores)",
+    showing: "The same scenario, on the kernel with sched_ext",
+};
+
+/// What the demo has come to.
+#[derive(Default)]
+struct Demo {
+    /// Time spent in runs of the scenario: starting a machine, running, judging.
+    machines: Duration,
+    shown: usize,
+    failed: bool,
+}
+
+/// The command itself.
+pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
+    let quick = args.flag("--quick");
+    args.finish()?;
+    let started = Instant::now();
+    println!("ktstr demo: a scheduler test, in a real kernel, in a small virtual machine.");
+
+    say::heading("What this machine needs");
+    let parts: &[Part] = if quick { &[Part::Machine] } else { &[Part::Machine, Part::KernelBuild] };
+    setup::ensure(project, parts)?;
+
+    say::heading("Compiling ktstr and the scenario");
+    build(project)?;
+
+    let mut demo = Demo::default();
+    demo.half(project, &STOCK)?;
+    if !quick {
+        demo.half(project, &SCHED_EXT)?;
+    }
+    say::heading("Done");
+    demo.finish(started.elapsed(), quick);
+    Ok(demo.shown > 0 && !demo.failed)
+}
+
+fn build(project: &Project) -> Result<()> {
+    // Both commands, so that neither is compiled behind a quiet `cargo run`.
+    let bins = Child::new(&project.logs, "building ktstr", project.cargo(["build", "-p", "ktstr", "--bins"]))
+        .check()?;
+    let words = ["test", "-p", "ktstr", "--test", "demo", "--no-run"];
+    let test = Child::new(&project.logs, "building the scenario", project.cargo(words)).check()?;
+    println!("  took {}", say::duration(bins.elapsed + test.elapsed));
+    Ok(())
+}
+
+impl Demo {
+    /// Gets a kernel and shows the scenario on it. Without the kernel it says so
+    /// and leaves the rest to the other half.
+    fn half(&mut self, project: &Project, half: &Half) -> Result<()> {
+        say::heading(half.getting);
+        let command = project.ktstr(&["kernel", "build", half.spec]);
+        let label = format!("demo: kernel {}", half.spec);
+        let got = Child::new(&project.logs, &label, command)
+            .keep_stdout()
+            .show(|line| !line.trim().is_empty() && !is_cargo_progress(line))
+            .run()?;
+        let Some(key) = got.last_line().filter(|_| got.success) else {
+            println!("  This kernel can't be had here, so the scenario isn't shown on it.");
+            println!("  {}", got.failure());
+            self.failed |= half.spec == SCHED_EXT.spec;
+            return Ok(());
+        };
+        println!("  took {}", say::duration(got.elapsed));
+
+        say::heading(half.showing);
+        let mut command = project.cargo([
+            "test",
+            "--quiet",
+            "-p",
+            "ktstr",
+            "--test",
+            "demo",
+            "--",
+            "--ignored",
+            "--nocapture",
+        ]);
+        command.env("KTSTR_KERNEL", key).env("KTSTR_LOG_PASSES", "1").env_remove("KTSTR_TEST_KERNEL");
+        let label = format!("demo: scenario on {}", half.spec);
+        let ran = Child::new(&project.logs, &label, command).show(is_report).run()?;
+        self.machines += ran.elapsed;
+        if ran.success {
+            self.shown += 1;
+        } else {
+            self.failed = true;
+        }
+        let verdict = if ran.success { "passed" } else { "FAILED" };
+        println!("  {verdict}, took {}", say::duration(ran.elapsed));
+        Ok(())
+    }
+
+    fn finish(&self, total: Duration, quick: bool) {
+        let (total, machines) = (say::duration(total), say::duration(self.machines));
+        println!("  {total} in all, of which {machines} in virtual machines.");
+        if self.failed || self.shown == 0 {
+            println!("  Something failed: see above; all output is in target/xtask/.");
+            println!("  Next: cargo run -q -p ktstr --bin ktstr -- doctor   says what works on this machine");
+        } else if quick {
+            println!("  Next: cargo xtask demo   the same on a kernel with sched_ext");
+            println!("        cli/tests/demo.rs  is the scenario: change it and run again");
+        } else {
+            println!("  Next: cargo xtask test   every test of the project");
+            println!("        cli/tests/demo.rs  is the scenario: change it and run again");
+        }
+    }
+}
+
+/// The scenario's report, without the words of the program around it.
+fn is_report(line: &str) -> bool {
+    let words: Vec<_> = line.split_whitespace().collect();
+    let of_runner = matches!(words.as_slice(), ["running", _, "test" | "tests"])
+        || line.starts_with("test result: ")
+        || line.starts_with("error: test failed, to rerun");
+    !of_runner && !is_cargo_progress(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_is_shown_and_the_runners_words_are_not() {
+        for line in ["running 1 test", "test result: ok. 1 passed; 0 failed", "    Finished `test` profile"] {
+            assert!(!is_report(line), "{line}");
+        }
+        for line in ["PASS demo_two_cgroups", "", "  running 2 workers each", "test demo_two_cgroups ... ok"]
+        {
+            assert!(is_report(line), "{line}");
+        }
+    }
+}
