@@ -150,11 +150,11 @@ fn run_worker(plan: &Plan, index: usize, is_process: bool) -> i32 {
         block.state.store(State::Done as u32, Release);
         return 0;
     }
-    let meter = Meter::begin(plan.mapping.control(), block, plan.rate);
+    let meter = Meter::begin(plan.mapping.control(), block, &schedstat, plan.rate);
     if let WorkType::Custom { .. } = plan.work {
         hook_panics();
     }
-    let outcome = catch_unwind(AssertUnwindSafe(|| work::run(plan, index, &meter, &schedstat)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| work::run(plan, index, &meter)));
     meter.end();
     schedstat.store(&block.schedstat_after);
     match outcome {

@@ -27,7 +27,7 @@ pub(crate) fn stop_and_collect(mut group: Group) -> Vec<WorkerReport> {
     let killed_ns = sys::now_ns();
     // Read before the kill: the threads of a dead process are gone from /proc.
     let accounts: Vec<Option<SchedstatValues>> = unfinished_accounts(&group);
-    kill_all(&mut group.processes);
+    kill(&mut group);
     let mut reports = Vec::with_capacity(group.mapping.workers());
     for (process, &by_deadline) in group.processes.iter().zip(&late) {
         for index in process.workers.clone() {
@@ -99,9 +99,14 @@ fn read_account(pid: Pid, tid: Pid) -> Option<SchedstatValues> {
     parse_schedstat(&text)
 }
 
-/// Kills and reaps all processes, waiting at most [`KILL_DEADLINE`].
-pub(crate) fn kill_all(processes: &mut [Process]) {
-    processes.iter().for_each(Process::kill);
+/// Kills and reaps all workers, waiting at most [`KILL_DEADLINE`].
+pub(crate) fn kill(group: &mut Group) {
+    let Group { mapping, processes, .. } = group;
+    for process in processes.iter() {
+        process.kill();
+        process.hasten(process.pid());
+        process.workers.clone().for_each(|index| process.hasten(mapping.worker(index).tid.load(Relaxed)));
+    }
     let deadline = Instant::now() + KILL_DEADLINE;
     loop {
         processes.iter_mut().for_each(Process::reap);

@@ -60,7 +60,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        collect::kill_all(&mut self.processes);
+        collect::kill(self);
     }
 }
 
