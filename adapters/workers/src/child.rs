@@ -42,6 +42,10 @@ pub(crate) fn run_process(plan: &Plan, index: usize) -> ! {
 /// Runs all workers as threads of this process. The calling thread only waits.
 pub(crate) fn run_leader(plan: &Plan, slots: &[ThreadSlot], handles: &mut [libc::pthread_t]) -> ! {
     shed_inheritance(plan);
+    if let Some(comm) = &plan.comm {
+        // Its threads set the name again, and report a failure.
+        let _ = sys::prctl(libc::PR_SET_NAME, comm.as_ptr() as libc::c_ulong);
+    }
     let mut started = 0;
     for (slot, handle) in slots.iter().zip(handles.iter_mut()) {
         match start_thread(slot, handle) {

@@ -4,7 +4,7 @@ use crate::handle::Group;
 use crate::meter::{SchedstatValues, parse_schedstat};
 use crate::process::{Process, wait_any};
 use crate::report::{self, Ending};
-use crate::shm::{Control, START_ABANDON, START_WAIT, State};
+use crate::shm::{Control, START_ABANDON, START_WAIT, WorkerBlock};
 use crate::sys::{self, Pid};
 use ktstr_workload::WorkerReport;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -69,12 +69,8 @@ fn wait_for_ends(group: &mut Group, deadline: Instant) {
 /// Signals each worker that still runs: a blocking call ends, and it sees the flag.
 fn nudge_blocked(group: &Group) {
     for process in &group.processes {
-        for index in process.workers.clone() {
-            let block = group.mapping.worker(index);
-            if State::from_number(block.state.load(Acquire)) == State::Running {
-                process.nudge(block.tid.load(Relaxed));
-            }
-        }
+        let blocks = process.workers.clone().map(|index| group.mapping.worker(index));
+        blocks.filter_map(WorkerBlock::live_tid).for_each(|tid| process.nudge(tid));
     }
 }
 
@@ -105,7 +101,8 @@ pub(crate) fn kill(group: &mut Group) {
     for process in processes.iter() {
         process.kill();
         process.hasten(process.pid());
-        process.workers.clone().for_each(|index| process.hasten(mapping.worker(index).tid.load(Relaxed)));
+        let blocks = process.workers.clone().map(|index| mapping.worker(index));
+        blocks.filter_map(WorkerBlock::live_tid).for_each(|tid| process.hasten(tid));
     }
     let deadline = Instant::now() + KILL_DEADLINE;
     loop {
