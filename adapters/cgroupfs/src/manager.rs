@@ -112,6 +112,7 @@ impl CgroupManager {
             if !has_word(&offered, controller) {
                 return Err(missing_controller(&above, controller, &offered));
             }
+            refuse_if_it_holds_processes(&above, controller)?;
             file::write(&above.join("cgroup.subtree_control"), &format!("+{controller}"))?;
         }
         Ok(())
@@ -338,6 +339,18 @@ impl CgroupOps for CgroupManager {
 /// Whether a space-separated list has a word.
 fn has_word(list: &str, word: &str) -> bool {
     list.split_ascii_whitespace().any(|w| w == word)
+}
+
+/// The kernel refuses to enable some controllers for the children of a cgroup that
+/// holds processes. For the others (cpu, cpuset, pids) it silently makes the cgroup a
+/// thread root, whose children then take no processes at all.
+fn refuse_if_it_holds_processes(dir: &Path, controller: &str) -> Result<(), CgroupError> {
+    // Only a hierarchy's root has no type, and the rule does not bind it.
+    if !dir.join("cgroup.type").exists() || tasks::list(dir)?.is_empty() {
+        return Ok(());
+    }
+    let busy = file::WriteFailure::Io(io::Error::from_raw_os_error(Errno::EBUSY as i32));
+    Err(busy.into_error(&dir.join("cgroup.subtree_control"), &format!("+{controller}")))
 }
 
 fn missing_controller(dir: &Path, controller: &str, offered: &str) -> CgroupError {

@@ -12,9 +12,10 @@ pub fn render_topology(topology: &TestTopology) -> String {
         topology.num_llcs(),
         topology.num_numa_nodes()
     );
-    for llc in topology.llcs() {
+    // By index, as tests name them, not by the kernel's cache number.
+    for (index, llc) in topology.llcs().iter().enumerate() {
         // Writing to a String can't fail.
-        let _ = writeln!(text, "LLC {} (node {}): CPUs {}", llc.id, llc.node, llc.cpus);
+        let _ = writeln!(text, "LLC {index} (node {}): CPUs {}", llc.node, llc.cpus);
     }
     for node in topology.nodes().iter().filter(|n| n.cpus.is_empty()) {
         let size = node.memory.map_or_else(String::new, |m| format!(", {} MiB", m.total_kib / 1024));

@@ -42,6 +42,10 @@ pub(crate) fn run_process(plan: &Plan, index: usize) -> ! {
 /// Runs all workers as threads of this process. The calling thread only waits.
 pub(crate) fn run_leader(plan: &Plan, slots: &[ThreadSlot], handles: &mut [libc::pthread_t]) -> ! {
     shed_inheritance(plan);
+    if let Some(comm) = &plan.comm {
+        // Its threads set the name again, and report a failure.
+        let _ = sys::prctl(libc::PR_SET_NAME, comm.as_ptr() as libc::c_ulong);
+    }
     let mut started = 0;
     for (slot, handle) in slots.iter().zip(handles.iter_mut()) {
         match start_thread(slot, handle) {
@@ -150,11 +154,11 @@ fn run_worker(plan: &Plan, index: usize, is_process: bool) -> i32 {
         block.state.store(State::Done as u32, Release);
         return 0;
     }
-    let meter = Meter::begin(plan.mapping.control(), block, plan.rate);
+    let meter = Meter::begin(plan.mapping.control(), block, &schedstat, plan.rate);
     if let WorkType::Custom { .. } = plan.work {
         hook_panics();
     }
-    let outcome = catch_unwind(AssertUnwindSafe(|| work::run(plan, index, &meter, &schedstat)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| work::run(plan, index, &meter)));
     meter.end();
     schedstat.store(&block.schedstat_after);
     match outcome {

@@ -4,7 +4,7 @@ use crate::handle::Group;
 use crate::meter::{SchedstatValues, parse_schedstat};
 use crate::process::{Process, wait_any};
 use crate::report::{self, Ending};
-use crate::shm::{Control, START_ABANDON, START_WAIT, State};
+use crate::shm::{Control, START_ABANDON, START_WAIT, WorkerBlock};
 use crate::sys::{self, Pid};
 use ktstr_workload::WorkerReport;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -27,7 +27,7 @@ pub(crate) fn stop_and_collect(mut group: Group) -> Vec<WorkerReport> {
     let killed_ns = sys::now_ns();
     // Read before the kill: the threads of a dead process are gone from /proc.
     let accounts: Vec<Option<SchedstatValues>> = unfinished_accounts(&group);
-    kill_all(&mut group.processes);
+    kill(&mut group);
     let mut reports = Vec::with_capacity(group.mapping.workers());
     for (process, &by_deadline) in group.processes.iter().zip(&late) {
         for index in process.workers.clone() {
@@ -69,12 +69,8 @@ fn wait_for_ends(group: &mut Group, deadline: Instant) {
 /// Signals each worker that still runs: a blocking call ends, and it sees the flag.
 fn nudge_blocked(group: &Group) {
     for process in &group.processes {
-        for index in process.workers.clone() {
-            let block = group.mapping.worker(index);
-            if State::from_number(block.state.load(Acquire)) == State::Running {
-                process.nudge(block.tid.load(Relaxed));
-            }
-        }
+        let blocks = process.workers.clone().map(|index| group.mapping.worker(index));
+        blocks.filter_map(WorkerBlock::live_tid).for_each(|tid| process.nudge(tid));
     }
 }
 
@@ -99,9 +95,15 @@ fn read_account(pid: Pid, tid: Pid) -> Option<SchedstatValues> {
     parse_schedstat(&text)
 }
 
-/// Kills and reaps all processes, waiting at most [`KILL_DEADLINE`].
-pub(crate) fn kill_all(processes: &mut [Process]) {
-    processes.iter().for_each(Process::kill);
+/// Kills and reaps all workers, waiting at most [`KILL_DEADLINE`].
+pub(crate) fn kill(group: &mut Group) {
+    let Group { mapping, processes, .. } = group;
+    for process in processes.iter() {
+        process.kill();
+        process.hasten(process.pid());
+        let blocks = process.workers.clone().map(|index| mapping.worker(index));
+        blocks.filter_map(WorkerBlock::live_tid).for_each(|tid| process.hasten(tid));
+    }
     let deadline = Instant::now() + KILL_DEADLINE;
     loop {
         processes.iter_mut().for_each(Process::reap);

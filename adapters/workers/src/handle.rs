@@ -60,7 +60,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        collect::kill_all(&mut self.processes);
+        collect::kill(self);
     }
 }
 
@@ -139,8 +139,10 @@ impl WorkloadHandle {
     /// # Errors
     /// [`WorkerError::Os`] when the kernel refuses, such as for CPUs outside the cpuset.
     pub fn set_affinity(&mut self, cpus: &CpuSet) -> Result<(), WorkerError> {
+        let Some(group) = &self.group else { return Ok(()) };
         let mask = cpu_mask(cpus);
-        for (index, tid) in self.worker_pids().into_iter().enumerate() {
+        for (index, block) in group.mapping.blocks().enumerate() {
+            let Some(tid) = block.live_tid() else { continue };
             match sys::set_affinity(tid, &mask) {
                 Ok(()) | Err(libc::ESRCH) => {}
                 Err(errno) => {

@@ -1,10 +1,17 @@
 //! How a worker measures itself while it runs.
 //!
-//! A worker that wants to run looks at the clock after every chunk of work. Time
-//! between two looks that is longer than [`GAP_FLOOR_NS`] is time it wanted to run
-//! and did not: a gap. After a sleep or a wait the overshoot past the due time, or
-//! the time since the waker's stamp, is a wake-up latency and a gap too. Everything
-//! goes to shared memory as it happens; nothing here allocates.
+//! A worker that wants to run looks at the clock after every chunk of work. When far
+//! more time than a chunk takes has passed between two looks, the part of it that the
+//! worker was not on a CPU is a gap: it wanted to run and did not. After a sleep or a
+//! wait the overshoot past the due time, or the time since the waker's stamp, is a
+//! wake-up latency, and the part of it that the worker was runnable is a gap too.
+//!
+//! Only that part counts because the whole machine may stand still: a virtual CPU
+//! that its host does not run makes the wall clock jump, which is no doing of the
+//! guest's scheduler. Its accounts of the worker (CPU time, run delay) tell the two
+//! apart, and are asked only when a pause is long enough to matter.
+//!
+//! Everything goes to shared memory as it happens; nothing here allocates.
 
 use crate::shm::{Control, DUE_NEVER, DUE_NOW, SchedstatSlot, WorkerBlock, bump};
 use crate::spin::{SpinRate, spin_rounds};
@@ -17,8 +24,9 @@ use std::time::Duration;
 /// Shorter pauses are not counted as gaps: interrupts and the clock itself cause them.
 const GAP_FLOOR_NS: u64 = 1_000_000;
 
-/// How often the CPU time is written down, for the report of a worker that is killed.
-const CPU_TIME_EVERY_NS: u64 = 10_000_000;
+/// How often the scheduler's accounts are read anyway: the CPU time for the report of
+/// a worker that is killed, both so that what they are compared with is not too old.
+const ACCOUNT_EVERY_NS: u64 = 10_000_000;
 
 /// No CPU seen yet.
 const NO_CPU: u32 = u32::MAX;
@@ -27,25 +35,51 @@ const NO_CPU: u32 = u32::MAX;
 pub(crate) struct Meter<'a> {
     control: &'a Control,
     block: &'a WorkerBlock,
+    schedstat: &'a Schedstat,
     rate: SpinRate,
     started_at: u64,
     last: Cell<u64>,
     cpu: Cell<u32>,
-    cpu_time_due: Cell<u64>,
+    base: Cell<Base>,
+}
+
+/// The accounts when they were last read.
+#[derive(Debug, Clone, Copy)]
+struct Base {
+    /// When that was.
+    at: u64,
+    /// CPU time then.
+    cpu_ns: u64,
+    /// Time blocked by choice since.
+    blocked_ns: u64,
+    /// Run delay then, where the kernel has it.
+    run_delay_ns: u64,
 }
 
 impl<'a> Meter<'a> {
     /// Begins measuring: whatever passed since the release counts as a gap.
-    pub(crate) fn begin(control: &'a Control, block: &'a WorkerBlock, rate: SpinRate) -> Self {
+    pub(crate) fn begin(
+        control: &'a Control,
+        block: &'a WorkerBlock,
+        schedstat: &'a Schedstat,
+        rate: SpinRate,
+    ) -> Self {
         let started_at = control.started_at_ns.load(Relaxed);
+        let base = Base {
+            at: started_at,
+            cpu_ns: block.cpu_before_ns.load(Relaxed),
+            blocked_ns: 0,
+            run_delay_ns: block.schedstat_before.run_delay_ns.load(Relaxed),
+        };
         let meter = Self {
             control,
             block,
+            schedstat,
             rate,
             started_at,
             last: Cell::new(started_at),
             cpu: Cell::new(NO_CPU),
-            cpu_time_due: Cell::new(started_at.saturating_add(CPU_TIME_EVERY_NS)),
+            base: Cell::new(base),
         };
         meter.tick();
         meter
@@ -71,7 +105,10 @@ impl<'a> Meter<'a> {
     pub(crate) fn tick(&self) -> u64 {
         let now = sys::now_ns();
         self.note_cpu(now);
-        self.note_gap(now.saturating_sub(self.last.get()), now);
+        let pause = now.saturating_sub(self.last.get());
+        if pause > GAP_FLOOR_NS {
+            self.note_gap(pause.min(self.off_cpu_since_base(now)), now);
+        }
         self.see(now);
         now
     }
@@ -79,6 +116,9 @@ impl<'a> Meter<'a> {
     /// Looks at the clock after a time that the worker spent blocked by choice.
     pub(crate) fn resume(&self) -> u64 {
         let now = sys::now_ns();
+        let mut base = self.base.get();
+        base.blocked_ns += now.saturating_sub(self.last.get());
+        self.base.set(base);
         self.block.due_ns.store(DUE_NOW, Relaxed);
         self.note_cpu(now);
         self.see(now);
@@ -104,7 +144,48 @@ impl<'a> Meter<'a> {
     /// Records a wake-up latency that ended at `now`.
     pub(crate) fn record_wake(&self, latency: u64, now: u64) {
         self.record_latency(latency);
-        self.note_gap(latency, now);
+        self.note_late(latency, now);
+    }
+
+    /// Writes down the gap in a time of `late` that ended at `now`: as much of it as
+    /// the worker was runnable without running. Without schedstats all of it counts.
+    pub(crate) fn note_late(&self, late: u64, now: u64) {
+        if late > GAP_FLOOR_NS {
+            self.note_gap(late.min(self.run_delay_since_base().unwrap_or(late)), now);
+        }
+    }
+
+    /// As [`note_late`](Self::note_late) for a time of which it isn't known whether the
+    /// worker wanted to run; without schedstats nothing of it counts.
+    pub(crate) fn note_runnable(&self, time: u64, now: u64) {
+        if time > GAP_FLOOR_NS {
+            self.note_gap(time.min(self.run_delay_since_base().unwrap_or(0)), now);
+        }
+    }
+
+    /// [`resume`](Self::resume) after a time that was neither clearly work nor clearly
+    /// a wait: what comes next is measured afresh.
+    pub(crate) fn resume_afresh(&self) {
+        let now = self.resume();
+        self.off_cpu_since_base(now);
+    }
+
+    /// Time off the CPU since the accounts were last read, without that spent blocked
+    /// by choice. Time in which the whole machine stood still is not in it: the
+    /// kernel's CPU time goes on as the wall clock does.
+    fn off_cpu_since_base(&self, now: u64) -> u64 {
+        let base = self.base.get();
+        let cpu_ns = sys::thread_cpu_ns();
+        let blocked = base.blocked_ns + cpu_ns.saturating_sub(base.cpu_ns);
+        self.base.set(Base { at: now, cpu_ns, blocked_ns: 0, ..base });
+        now.saturating_sub(base.at).saturating_sub(blocked)
+    }
+
+    fn run_delay_since_base(&self) -> Option<u64> {
+        let run_delay_ns = self.schedstat.read()?.run_delay_ns;
+        let base = self.base.get();
+        self.base.set(Base { run_delay_ns, ..base });
+        Some(run_delay_ns.saturating_sub(base.run_delay_ns))
     }
 
     /// Adds a value to the wake-up latencies.
@@ -123,7 +204,7 @@ impl<'a> Meter<'a> {
     }
 
     /// Writes down a gap that ended at `now`, if it is one and the longest.
-    pub(crate) fn note_gap(&self, gap: u64, now: u64) {
+    fn note_gap(&self, gap: u64, now: u64) {
         if gap <= GAP_FLOOR_NS || gap <= self.block.max_gap_ns.load(Relaxed) {
             return;
         }
@@ -179,6 +260,8 @@ impl<'a> Meter<'a> {
     /// Sleeps for `time` and records how late it woke. A stop ends the sleep early
     /// and is no latency.
     pub(crate) fn sleep(&self, time: Duration) {
+        // What the overshoot is compared with must not be older than the sleep.
+        self.run_delay_since_base();
         let now = self.tick();
         let due = now.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         self.block.due_ns.store(due, Relaxed);
@@ -200,10 +283,11 @@ impl<'a> Meter<'a> {
     fn see(&self, now: u64) {
         self.last.set(now);
         self.block.last_seen_ns.store(now, Relaxed);
-        if now >= self.cpu_time_due.get() {
-            self.cpu_time_due.set(now.saturating_add(CPU_TIME_EVERY_NS));
-            self.block.cpu_after_ns.store(sys::thread_cpu_ns(), Relaxed);
+        if now.saturating_sub(self.base.get().at) >= ACCOUNT_EVERY_NS {
+            self.off_cpu_since_base(now);
+            self.run_delay_since_base();
         }
+        self.block.cpu_after_ns.store(self.base.get().cpu_ns, Relaxed);
     }
 
     fn note_cpu(&self, now: u64) {

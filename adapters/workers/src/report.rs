@@ -32,9 +32,11 @@ pub(crate) fn build(group: &Group, index: usize, pid: Pid, ending: &Ending<'_>) 
     let block = group.mapping.worker(index);
     let state = State::from_number(block.state.load(Acquire));
     let started_ns = group.mapping.control().started_at_ns.load(Relaxed);
-    let wall_time_ns = wall_time(block, state, started_ns, ending);
-    let account = account(block, ending);
+    // Workers that were never released have measured nothing.
+    let account = if started_ns > 0 { account(block, ending) } else { None };
     let cpu_time_ns = cpu_time(block, account);
+    // The last look at the clock of a worker that was killed may lie before its end.
+    let wall_time_ns = wall_time(block, state, started_ns, ending).max(cpu_time_ns);
     let gap = longest_gap(block, state, started_ns, ending);
     WorkerReport {
         tid: block.tid.load(Relaxed),

@@ -38,6 +38,28 @@ pub(crate) enum StepKind {
     AffinityChurn = 13,
 }
 
+impl StepKind {
+    const ALL: [Self; 13] = [
+        Self::Comm,
+        Self::Nice,
+        Self::Policy,
+        Self::Affinity,
+        Self::MemPolicy,
+        Self::Gid,
+        Self::Uid,
+        Self::NiceSweep,
+        Self::Thread,
+        Self::WorkingSet,
+        Self::FileWrite,
+        Self::Pipe,
+        Self::AffinityChurn,
+    ];
+
+    fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u32 == number)
+    }
+}
+
 /// A step and the kernel's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StepError {
@@ -93,10 +115,16 @@ fn change_identity(plan: &Plan) -> Result<(), StepError> {
     Ok(())
 }
 
-/// What a failed step says to the user.
-pub(crate) fn describe(plan: &StepContext, kind: u32, errno: i32) -> String {
-    let (what, hint) = plan.words(kind, errno);
-    format!("{what}: {}{hint}", io::Error::from_raw_os_error(errno))
+/// What a failed step, by its number, says to the user.
+pub(crate) fn describe(context: &StepContext, step: u32, errno: i32) -> String {
+    let error = io::Error::from_raw_os_error(errno);
+    match StepKind::from_number(step) {
+        Some(kind) => {
+            let (what, hint) = (context.words(kind), StepContext::hint(kind, errno));
+            format!("{what}: {error}{hint}")
+        }
+        None => format!("at an unknown step {step}: {error}"),
+    }
 }
 
 /// What of the plan an error message shows; kept after the plan itself is gone.
@@ -117,66 +145,66 @@ pub(crate) struct StepContext {
 }
 
 impl StepContext {
-    fn words(&self, kind: u32, errno: i32) -> (String, &'static str) {
-        let or_same = |value: Option<u32>| value.map_or_else(|| "as it is".into(), |v| v.to_string());
-        let denied = matches!(errno, libc::EPERM | libc::EACCES);
-        let privileged = if denied { "; it takes CAP_SYS_NICE (root)" } else { "" };
+    fn words(&self, kind: StepKind) -> String {
+        let id = |value: Option<u32>| value.map_or_else(|| "as it is".into(), |v| v.to_string());
         match kind {
-            1 => ("setting the thread name".into(), ""),
-            2 => (format!("setting nice value {}", self.nice.unwrap_or(0)), privileged),
-            3 => (format!("setting scheduling policy {}", self.policy), self.policy_hint(errno)),
-            4 => {
-                let cpus = self.cpus.clone().unwrap_or_default();
-                (format!("setting CPU affinity to {cpus}"), affinity_hint(errno))
+            StepKind::Comm => "setting the thread name".into(),
+            StepKind::Nice => format!("setting nice value {}", self.nice.unwrap_or(0)),
+            StepKind::Policy => format!("setting scheduling policy {}", self.policy),
+            StepKind::Affinity => {
+                format!("setting CPU affinity to {}", self.cpus.as_deref().unwrap_or("none"))
             }
-            5 => (format!("setting memory policy {}", self.mem_policy), mem_policy_hint(errno)),
-            6 => (
-                format!("setting group id {}", or_same(self.gid)),
-                if denied { "; it takes root" } else { "" },
-            ),
-            7 => (
-                format!("setting user id {}", or_same(self.uid)),
-                if denied { "; it takes root" } else { "" },
-            ),
-            8 => ("lowering the nice value to -20 for NiceSweep".into(), privileged),
-            9 => ("starting its thread".into(), "; pids.max or RLIMIT_NPROC may be too low"),
-            10 => ("mapping its working set".into(), "; memory is short"),
-            11 => ("writing its temporary file".into(), ""),
-            12 => ("passing a byte through its pipe".into(), ""),
-            13 => ("changing its CPU affinity".into(), ""),
-            _ => (format!("doing step {kind}"), ""),
+            StepKind::MemPolicy => format!("setting memory policy {}", self.mem_policy),
+            StepKind::Gid => format!("setting group id {}", id(self.gid)),
+            StepKind::Uid => format!("setting user id {}", id(self.uid)),
+            StepKind::NiceSweep => "lowering the nice value to -20 for NiceSweep".into(),
+            StepKind::Thread => "starting its thread".into(),
+            StepKind::WorkingSet => "mapping its working set".into(),
+            StepKind::FileWrite => "writing its temporary file".into(),
+            StepKind::Pipe => "passing a byte through its pipe".into(),
+            StepKind::AffinityChurn => "changing its CPU affinity".into(),
         }
     }
 
-    fn policy_hint(&self, errno: i32) -> &'static str {
-        match errno {
-            libc::EPERM => "; it takes CAP_SYS_NICE (root), and a deadline task must be allowed on all CPUs",
-            libc::EBUSY => "; the kernel has no deadline bandwidth left",
-            libc::EINVAL => "; this kernel may lack the policy (SCHED_EXT takes CONFIG_SCHED_CLASS_EXT)",
+    fn hint(kind: StepKind, errno: i32) -> &'static str {
+        match (kind, errno) {
+            (StepKind::Nice | StepKind::NiceSweep, libc::EPERM | libc::EACCES) => {
+                "; it takes CAP_SYS_NICE (root)"
+            }
+            (StepKind::Policy, libc::EPERM) => {
+                "; it takes CAP_SYS_NICE (root), and a deadline task must be allowed on all CPUs"
+            }
+            (StepKind::Policy, libc::EBUSY) => "; the kernel has no deadline bandwidth left",
+            (StepKind::Policy, libc::EINVAL) => {
+                "; this kernel may lack the policy (SCHED_EXT takes CONFIG_SCHED_CLASS_EXT)"
+            }
+            (StepKind::Affinity, libc::EINVAL) => "; none of these CPUs is online and allowed to it",
+            (StepKind::Affinity, libc::EBUSY) => {
+                "; a deadline task must stay allowed on all CPUs of its cpuset"
+            }
+            (StepKind::MemPolicy, libc::EINVAL) => {
+                "; the nodes must exist, hold memory and be allowed by cpuset.mems"
+            }
+            (StepKind::MemPolicy, libc::ENOSYS) => "; this kernel has no NUMA support (CONFIG_NUMA)",
+            (StepKind::Gid | StepKind::Uid, libc::EPERM) => "; it takes root",
+            (StepKind::Thread, _) => "; pids.max or RLIMIT_NPROC may be too low",
+            (StepKind::WorkingSet, _) => "; memory is short",
             _ => "",
         }
-    }
-}
-
-fn affinity_hint(errno: i32) -> &'static str {
-    match errno {
-        libc::EINVAL => "; none of these CPUs is online and allowed to it",
-        libc::EBUSY => "; a deadline task must stay allowed on all CPUs of its cpuset",
-        _ => "",
-    }
-}
-
-fn mem_policy_hint(errno: i32) -> &'static str {
-    match errno {
-        libc::EINVAL => "; the nodes must exist, hold memory and be allowed by cpuset.mems",
-        libc::ENOSYS => "; this kernel has no NUMA support (CONFIG_NUMA)",
-        _ => "",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_step_survives_as_a_number() {
+        for kind in StepKind::ALL {
+            assert_eq!(StepKind::from_number(kind as u32), Some(kind));
+        }
+        assert!(describe(&StepContext::default(), 0, libc::EIO).contains("unknown step 0"));
+    }
 
     #[test]
     fn a_failed_step_says_what_with_what_and_why() {

@@ -7,7 +7,10 @@
 
 use ktstr_workload::{BUCKETS, MAX_MIGRATIONS};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicI32, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed},
+};
 
 use crate::sys::{self, MAX_CPUS};
 
@@ -115,6 +118,16 @@ pub(crate) struct WorkerBlock {
     pub(crate) schedstat_before: SchedstatSlot,
     pub(crate) schedstat_after: SchedstatSlot,
     pub(crate) node_pages: [AtomicU64; MAX_NODES],
+}
+
+impl WorkerBlock {
+    /// The worker's thread id while it is ready or running. The number of one that
+    /// has ended may be another task's by now.
+    pub(crate) fn live_tid(&self) -> Option<sys::Pid> {
+        let state = State::from_number(self.state.load(Acquire));
+        let tid = self.tid.load(Relaxed);
+        (matches!(state, State::Ready | State::Running) && tid > 0).then_some(tid)
+    }
 }
 
 /// What workers that talk to each other share.

@@ -109,6 +109,15 @@ pub(crate) fn sched_setattr(attr: &SchedAttr) -> Result<(), i32> {
     checked(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, ptr::from_ref(attr), 0) }).map(drop)
 }
 
+/// Gives a thread the highest `SCHED_FIFO` priority, if the caller may.
+pub(crate) fn make_urgent(tid: Pid) {
+    let size = size_of::<SchedAttr>() as u32;
+    let policy = libc::SCHED_FIFO.cast_unsigned();
+    let attr = SchedAttr { size, policy, priority: 99, ..SchedAttr::default() };
+    // SAFETY: `attr` is a valid structure of the size that it says.
+    unsafe { libc::syscall(libc::SYS_sched_setattr, tid, ptr::from_ref(&attr), 0) };
+}
+
 /// Nice value of the calling thread.
 pub(crate) fn nice() -> i32 {
     // SAFETY: takes numbers only; for the caller itself it can't fail.

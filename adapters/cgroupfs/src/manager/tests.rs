@@ -135,6 +135,20 @@ fn a_nested_cgroup_gets_its_controller_when_needed() {
 }
 
 #[test]
+fn a_controller_is_not_enabled_below_a_cgroup_with_processes() {
+    let fake = Fake::new("cpuset");
+    fake.create("outer");
+    fake.create("outer/inner");
+    fs::write(fake.path("outer/cgroup.type"), "domain\n").unwrap();
+    fs::write(fake.path("outer/cgroup.procs"), "7\n").unwrap();
+    fs::write(fake.dir.path().join("cgroup.subtree_control"), "cpuset").unwrap();
+    fs::write(fake.path("cgroup.subtree_control"), "cpuset").unwrap();
+    let text = fake.manager.set_cpuset("outer/inner", &"0".parse().unwrap()).unwrap_err().to_string();
+    assert!(text.contains("outer/cgroup.subtree_control") && text.contains("no-internal-process"), "{text}");
+    assert_eq!(fake.read("outer/cgroup.subtree_control"), "");
+}
+
+#[test]
 fn effective_cpus_come_from_the_nearest_cgroup_that_has_them() {
     let fake = Fake::new("cpuset");
     fake.create("outer");

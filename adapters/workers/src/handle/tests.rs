@@ -179,6 +179,39 @@ fn a_killed_worker_leaves_a_report_of_what_it_did() {
 }
 
 #[test]
+fn all_threads_of_a_killed_process_leave_reports() {
+    let mut threads = config(WorkType::futex_ping_pong(16), 4);
+    threads.clone_mode = CloneMode::Thread;
+    let mut handle = spawn(&threads);
+    handle.start();
+    eventually("all iterate", || handle.snapshot_iterations().iter().all(|&n| n > 3));
+    let leader = handle.worker_pids_for_cgroup_procs().unwrap()[0];
+    // SAFETY: our own child, not reaped yet.
+    unsafe { libc::kill(leader, libc::SIGKILL) };
+    eventually("it is dead", || handle.worker_pids_for_cgroup_procs().is_err());
+    let reports = handle.stop_and_collect();
+    assert_eq!(reports.len(), 4);
+    for r in reports {
+        assert_eq!(r.exit_info, Some(ExitInfo::Signaled { signal: libc::SIGKILL, by_deadline: false }));
+        assert!(r.iterations > 3 && r.off_cpu_ns <= r.wall_time_ns, "{r:?}");
+    }
+}
+
+#[test]
+fn a_lost_partner_does_not_keep_the_other_from_stopping() {
+    for work in [WorkType::futex_ping_pong(16), WorkType::pipe_io(16), WorkType::futex_fan_out(1, 16)] {
+        let mut handle = spawn(&config(work, 2));
+        handle.start();
+        eventually("both iterate", || handle.snapshot_iterations().iter().all(|&n| n > 3));
+        // SAFETY: our own child, not reaped yet.
+        unsafe { libc::kill(handle.worker_pids()[0], libc::SIGKILL) };
+        eventually("it is dead", || handle.worker_pids_for_cgroup_procs().is_err());
+        let reports = handle.stop_and_collect();
+        assert!(!reports[0].completed && reports[1].completed, "{reports:?}");
+    }
+}
+
+#[test]
 fn a_worker_that_will_not_stop_is_killed_and_says_so() {
     fn deaf(ctx: &dyn WorkerCtx) {
         loop {

@@ -8,17 +8,41 @@ const RATE: SpinRate = SpinRate { chunk_rounds: 1000 };
 
 fn with_meter(check: impl FnOnce(&Meter<'_>, &Mapping)) {
     let mapping = Mapping::new(1, 0).unwrap();
+    let schedstat = Schedstat::open_own();
     mapping.control().started_at_ns.store(sys::now_ns(), Relaxed);
-    let meter = Meter::begin(mapping.control(), mapping.worker(0), RATE);
+    mapping.worker(0).cpu_before_ns.store(sys::thread_cpu_ns(), Relaxed);
+    schedstat.store(&mapping.worker(0).schedstat_before);
+    let meter = Meter::begin(mapping.control(), mapping.worker(0), &schedstat, RATE);
     check(&meter, &mapping);
 }
 
 #[test]
 fn the_time_before_the_first_run_is_a_gap() {
     let mapping = Mapping::new(1, 0).unwrap();
+    let schedstat = Schedstat::open_own();
+    mapping.worker(0).cpu_before_ns.store(sys::thread_cpu_ns(), Relaxed);
     mapping.control().started_at_ns.store(sys::now_ns() - 50_000_000, Relaxed);
-    Meter::begin(mapping.control(), mapping.worker(0), RATE);
-    assert!(mapping.worker(0).max_gap_ns.load(Relaxed) >= 50_000_000);
+    Meter::begin(mapping.control(), mapping.worker(0), &schedstat, RATE);
+    assert!(mapping.worker(0).max_gap_ns.load(Relaxed) >= 49_000_000);
+}
+
+#[test]
+fn a_pause_counts_as_far_as_it_was_off_the_cpu() {
+    with_meter(|meter, mapping| {
+        let gap = || mapping.worker(0).max_gap_ns.load(Relaxed);
+        let gap_before = gap();
+        // Read in this order, a preemption in between counts for the true time.
+        let (wall, cpu) = (sys::now_ns(), sys::thread_cpu_ns());
+        meter.resume_afresh();
+        while sys::thread_cpu_ns() < cpu + 20_000_000 {}
+        meter.tick();
+        let cpu_used = sys::thread_cpu_ns() - cpu;
+        let off_cpu = sys::now_ns() - wall - cpu_used;
+        assert!(gap() <= gap_before.max(off_cpu), "gap {} of {off_cpu} ns off the CPU", gap());
+        std::thread::sleep(Duration::from_millis(30));
+        meter.tick();
+        assert!(gap() >= 25_000_000, "off the CPU without having said why: {}", gap());
+    });
 }
 
 #[test]

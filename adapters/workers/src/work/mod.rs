@@ -23,19 +23,14 @@ mod spin;
 
 pub(crate) use exchange::Channel;
 
-use crate::meter::{Meter, Schedstat};
+use crate::meter::Meter;
 use crate::plan::Plan;
 use crate::setup::StepError;
 use ktstr_workload::WorkType;
 use std::os::fd::AsRawFd;
 
 /// Runs worker `index` until it should stop.
-pub(crate) fn run(
-    plan: &Plan,
-    index: usize,
-    meter: &Meter<'_>,
-    schedstat: &Schedstat,
-) -> Result<(), StepError> {
+pub(crate) fn run(plan: &Plan, index: usize, meter: &Meter<'_>) -> Result<(), StepError> {
     let size = plan.work.worker_group_size();
     let (group, member) = (index / size, index % size);
     match &plan.work {
@@ -75,7 +70,7 @@ pub(crate) fn run(
         WorkType::Sequence { first, rest } => {
             sequence::run(meter, *first, rest, plan.files.get(index).map(AsRawFd::as_raw_fd))?;
         }
-        WorkType::Custom { run, .. } => custom::run(meter, schedstat, index, *run),
+        WorkType::Custom { run, .. } => custom::run(meter, index, *run),
     }
     Ok(())
 }
