@@ -31,4 +31,4 @@ pub use render::{render_failure, render_stats};
 pub use result::{AssertResult, Detail, DetailKind};
 pub use stats::{CgroupStats, ScenarioStats};
 pub use thresholds::{AbsoluteThresholds, assert_scx_events_clean, assert_thresholds};
-pub use verdict::Verdict;
+pub use verdict::{Verdict, set_log_passes};

@@ -1,6 +1,15 @@
 //! Collecting claims into a result.
 
 use crate::{AssertResult, Claim, Detail, DetailKind, Number, Outcome};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static LOG_PASSES: AtomicBool = AtomicBool::new(false);
+
+/// Sets, for the whole process, whether new verdicts record claims that pass. The
+/// composition root calls it once, from what the user asked for.
+pub fn set_log_passes(yes: bool) {
+    LOG_PASSES.store(yes, Ordering::Relaxed);
+}
 
 /// Collects claims and turns them into an [`AssertResult`].
 ///
@@ -31,9 +40,9 @@ impl Default for Verdict {
 }
 
 impl Verdict {
-    /// No claims yet; passes are counted but not recorded.
+    /// No claims yet; passes are counted, and recorded where [`set_log_passes`] said so.
     pub fn new() -> Self {
-        Self { outcome: None, found: AssertResult::pass(), log_passes: false }
+        Self { outcome: None, found: AssertResult::pass(), log_passes: LOG_PASSES.load(Ordering::Relaxed) }
     }
 
     /// Sets whether each claim that passes is recorded in [`AssertResult::passes`].
@@ -122,7 +131,21 @@ impl Verdict {
 /// Opens a claim on a value: `claim!(v, expr).at_least(5)`.
 ///
 /// The value is cloned; the label is the source text of the expression. A claim that is
-/// opened and never compared makes the verdict inconclusive, and the compiler warns of it.
+/// opened and never compared makes the verdict inconclusive, and the compiler warns of it:
+///
+/// ```
+/// #![deny(unused_must_use)]
+/// let mut v = ktstr_assert::Verdict::new();
+/// ktstr_assert::claim!(v, 1 + 1).eq(2);
+/// assert!(v.into_result().is_pass());
+/// ```
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// let mut v = ktstr_assert::Verdict::new();
+/// ktstr_assert::claim!(v, 1 + 1);
+/// assert!(v.into_result().is_inconclusive());
+/// ```
 #[macro_export]
 macro_rules! claim {
     ($verdict:expr, $value:expr $(,)?) => {
