@@ -131,7 +131,21 @@ impl Verdict {
 /// Opens a claim on a value: `claim!(v, expr).at_least(5)`.
 ///
 /// The value is cloned; the label is the source text of the expression. A claim that is
-/// opened and never compared makes the verdict inconclusive, and the compiler warns of it.
+/// opened and never compared makes the verdict inconclusive, and the compiler warns of it:
+///
+/// ```
+/// #![deny(unused_must_use)]
+/// let mut v = ktstr_assert::Verdict::new();
+/// ktstr_assert::claim!(v, 1 + 1).eq(2);
+/// assert!(v.into_result().is_pass());
+/// ```
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// let mut v = ktstr_assert::Verdict::new();
+/// ktstr_assert::claim!(v, 1 + 1);
+/// assert!(v.into_result().is_inconclusive());
+/// ```
 #[macro_export]
 macro_rules! claim {
     ($verdict:expr, $value:expr $(,)?) => {

@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub(crate) places: BTreeMap<Pid, String>,
     pub(crate) groups: Vec<GroupState>,
     pub(crate) now: Duration,
+    /// What a call that may fail takes.
+    pub(crate) cost: Duration,
     /// When sleeping past this, the clock panics.
     pub(crate) panic_at: Option<Duration>,
     /// When the scheduler dies.
@@ -60,6 +62,7 @@ impl State {
     fn call(&mut self, what: String) -> bool {
         let fails = self.fail_at == Some(self.fallible);
         self.fallible += 1;
+        self.now += self.cost;
         self.log.push(if fails { format!("{what} FAILS") } else { what });
         fails
     }

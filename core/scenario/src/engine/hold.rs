@@ -31,7 +31,8 @@ pub(crate) fn hold(ctx: &Ctx<'_>, stage: &mut Stage<'_>, scene: &Scene) -> Resul
     let over = stage.timeline.begin().saturating_add(ctx.settle).saturating_add(ctx.duration);
     let end = over.max(next.saturating_add(interval));
     loop {
-        next = next.saturating_add(interval).min(end);
+        // Ops that take longer than an interval put off the next round; none is made up for.
+        next = next.saturating_add(interval).max(ctx.ports.clock.now()).min(end);
         if let Ended::SchedulerFailed(reason) = wait_until(ctx, next) {
             return Ok(Ended::SchedulerFailed(reason));
         }

@@ -146,6 +146,10 @@ pub(crate) fn deepest_first(names: &mut [String]) {
     names.sort_by_key(|n| std::cmp::Reverse(n.matches('/').count()));
 }
 
+/// How the kernel's files in a cgroup begin, so that a directory may not.
+const RESERVED: [&str; 10] =
+    ["cgroup.", "cpu.", "cpuset.", "memory.", "io.", "pids.", "hugetlb.", "rdma.", "misc.", "irq."];
+
 fn check_name(place: Place, name: &str) -> Result<(), ScenarioError> {
     let bad = |why| Err(ScenarioError::Name { place, name: name.to_owned(), why });
     if name.is_empty() {
@@ -156,10 +160,8 @@ fn check_name(place: Place, name: &str) -> Result<(), ScenarioError> {
             "" => return bad("it has an empty part"),
             "." | ".." => return bad("it leaves the test's own cgroups"),
             p if p.len() > 255 => return bad("a part is longer than 255 bytes"),
-            p if p.contains(['\0', '\n']) => return bad("it has a control character"),
-            p if p.starts_with("cgroup.")
-                || ["cpu.", "cpuset.", "memory.", "io.", "pids."].iter().any(|c| p.starts_with(c)) =>
-            {
+            p if p.chars().any(char::is_control) => return bad("a part has a control character"),
+            p if RESERVED.iter().any(|r| p.starts_with(r)) => {
                 return bad("a part begins like a control file of the kernel");
             }
             _ => {}

@@ -173,6 +173,17 @@ fn a_loop_after_other_steps_fills_what_is_left() {
 }
 
 #[test]
+fn rounds_that_take_too_long_are_not_made_up_for() {
+    let w = World::new(1, 2);
+    let backdrop = Backdrop::from_cgroups(vec![CgroupDef::named("a")]);
+    w.state.get().cost = ms(250);
+    // Three calls make the backdrop; the first round and four more fit after that.
+    let looped = Step::new(vec![Op::clear_cpuset("a")], HoldSpec::loop_at(ms(100)));
+    assert!(execute_scenario(&w.ctx(), backdrop, vec![looped]).unwrap().is_pass());
+    assert_eq!(w.log().iter().filter(|l| *l == "clear a").count(), 5);
+}
+
+#[test]
 fn things_settle_before_a_hold_counts() {
     let w = World::new(1, 2);
     let mut ctx = w.ctx();
