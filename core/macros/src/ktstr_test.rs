@@ -22,6 +22,8 @@ enum Kind {
     Flag,
     /// List of string literals.
     Strings,
+    /// A constant by its path.
+    Constant,
 }
 
 /// How an attribute enters the declaration.
@@ -40,6 +42,7 @@ enum Into {
 }
 
 const ATTRIBUTES: &[(&str, Kind, Into)] = &[
+    ("topology", Kind::Constant, Into::Shape),
     ("numa_nodes", Kind::Count(1), Into::Shape),
     ("llcs", Kind::Count(1), Into::Shape),
     ("cores", Kind::Count(1), Into::Shape),
@@ -211,6 +214,10 @@ fn parse_one(meta: &Meta) -> Result<Given> {
 }
 
 fn set_value(one: &mut Given, kind: Kind, value: &Expr) -> Result<()> {
+    // A literal that comes out of a user's own macro is wrapped in an invisible group.
+    if let Expr::Group(group) = value {
+        return set_value(one, kind, &group.expr);
+    }
     let bad = |what: &str| Err(Error::new(value.span(), format!("`{}` takes {what}", one.name)));
     if quote!(#value).to_string().starts_with('-') {
         return bad("no negative number");
@@ -245,6 +252,8 @@ fn set_value(one: &mut Given, kind: Kind, value: &Expr) -> Result<()> {
         (Kind::Number, _) => return bad(&format!("a number, such as `{} = 10.0`", one.name)),
         (Kind::Flag, Some(Lit::Bool(flag))) => one.flag = flag.value,
         (Kind::Flag, _) => return bad("`true` or `false`; the bare name means `true`"),
+        (Kind::Constant, _) if matches!(value, Expr::Path(_)) => {}
+        (Kind::Constant, _) => return bad("the path of a constant, such as `UNEVEN_MACHINE`"),
         (Kind::Strings, _) => match value {
             Expr::Array(array) if array.elems.iter().all(is_string) => one.value = quote!(&#array),
             _ => {
@@ -294,6 +303,15 @@ fn find<'a>(given: &'a [Given], name: &str) -> Option<&'a Given> {
 }
 
 fn shape(given: &[Given]) -> Result<TokenStream> {
+    if let Some(topology) = find(given, "topology") {
+        return match given.iter().find(|g| g.into == Into::Shape && g.name != "topology") {
+            Some(other) => {
+                let text = format!("`{}` speaks of the machine that `topology` already declares whole", other.name);
+                Err(Error::new(other.span, text))
+            }
+            None => Ok(topology.value.clone()),
+        };
+    }
     let get = |name, default| number(given, name, default);
     let (nodes, llcs, cores, threads) =
         (get("numa_nodes", 1), get("llcs", 1), get("cores", 2), get("threads", 1));
@@ -413,6 +431,8 @@ mod tests {
         assert!(error(quote!(min_cpus = 8, max_cpus = 4)).contains("is above"));
         assert!(error(quote!(host_only, llcs = 2)).contains("host_only"));
         assert!(error(quote!(kargs = "x")).contains("list of string literals"));
+        assert!(error(quote!(topology = 3)).contains("path of a constant"));
+        assert!(error(quote!(topology = M, llcs = 2)).contains("already declares whole"));
     }
 
     #[test]

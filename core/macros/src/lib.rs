@@ -42,7 +42,8 @@ pub fn json(input: TokenStream) -> TokenStream {
 /// optional:
 ///
 /// - the machine: `numa_nodes` = 1, `llcs` (of the whole machine) = 1, `cores` (per
-///   LLC) = 2, `threads` (per core) = 1, `memory_mib` = 256, `kargs = ["…"]`;
+///   LLC) = 2, `threads` (per core) = 1, or `topology = CONST` for nodes one by one;
+///   `memory_mib` = 256, `kargs = ["…"]`;
 /// - time: `duration_s` = 2, `timeout_s` (beyond the duration, guest time) = 30;
 /// - load: `workers_per_cgroup` = 2;
 /// - kind of test: `host_only`, `expect_err`, `performance_mode`, `ignore`,

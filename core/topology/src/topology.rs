@@ -100,6 +100,21 @@ impl Topology {
         Self::of_nodes(cores, threads, Cow::Borrowed(nodes))
     }
 
+    /// [`from_static_nodes`](Self::from_static_nodes) with distances, row after row, unchecked.
+    #[must_use]
+    pub const fn from_static_nodes_with_distances(
+        cores: u32,
+        threads: u32,
+        nodes: &'static [NumaNode],
+        distances: &'static [u8],
+    ) -> Self {
+        let mut machine = Self::of_nodes(cores, threads, Cow::Borrowed(nodes));
+        // A static's value can't be dropped, so the empty slot is forgotten, not replaced.
+        let table = NumaDistance::from_static(machine.numa_nodes, distances);
+        std::mem::forget(machine.distances.replace(table));
+        machine
+    }
+
     /// The same machine with other distances between its nodes.
     ///
     /// # Errors

@@ -1,0 +1,76 @@
+//! Runs a case of the calling test binary as its runner would, in a process of its
+//! own, so that a test can look at how another one fails.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+/// How a case ended.
+#[derive(Debug)]
+pub(crate) struct CaseOutput {
+    /// Exit code; `None` if a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// What it printed on standard error.
+    pub(crate) text: String,
+}
+
+impl From<Output> for CaseOutput {
+    fn from(output: Output) -> Self {
+        Self { code: output.status.code(), text: String::from_utf8_lossy(&output.stderr).into_owned() }
+    }
+}
+
+/// The command that runs `ktstr/<test>` of this binary, with results in a directory
+/// of its own.
+pub(crate) fn case(test: &str) -> (Command, tempfile::TempDir) {
+    let results = tempfile::tempdir().expect("a temporary directory");
+    let mut command = Command::new(std::env::current_exe().expect("our own path"));
+    command
+        .args(["--exact", &format!("ktstr/{test}"), "--nocapture"])
+        .env("NEXTEST", "1")
+        .env("KTSTR_SIDECAR_DIR", results.path())
+        .env_remove("KTSTR_LOG_PASSES")
+        .env_remove("RUST_BACKTRACE")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    (command, results)
+}
+
+/// Runs a case to its end.
+#[allow(dead_code, reason = "each test binary uses a part of this module")]
+pub(crate) fn run(test: &str, env: &[(&str, &str)]) -> CaseOutput {
+    let (mut command, _results) = case(test);
+    command.envs(env.iter().copied()).output().expect("running the case").into()
+}
+
+/// Runs a case, expects it to fail and returns what it said.
+#[allow(dead_code, reason = "each test binary uses a part of this module")]
+pub(crate) fn fails(test: &str, env: &[(&str, &str)]) -> String {
+    let output = run(test, env);
+    assert_eq!(output.code, Some(1), "{}", output.text);
+    output.text
+}
+
+/// The sidecars that a case left.
+#[allow(dead_code, reason = "each test binary uses a part of this module")]
+pub(crate) fn sidecars(dir: &tempfile::TempDir) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir.path())
+        .expect("the results directory")
+        .map(|e| e.expect("an entry").path())
+        .filter(|p| p.to_string_lossy().ends_with(".ktstr.json"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// The hypervisor that a running case has started, once it has.
+#[allow(dead_code, reason = "each test binary uses a part of this module")]
+pub(crate) fn hypervisor_of(child: &Child) -> Option<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).ok()?;
+    let children = tasks
+        .filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("children")).ok())
+        .flat_map(|c| c.split_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<i32>>());
+    children.into_iter().find(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("qemu"))
+    })
+}

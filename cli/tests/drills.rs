@@ -1,0 +1,274 @@
+//! Failure drills: everything that can go wrong around a test ends soon, with a
+//! message that a newcomer understands.
+
+mod common;
+
+use common::{case, fails, hypervisor_of, run, sidecars};
+use ktstr::prelude::*;
+use std::io::Read;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::time::{Duration, Instant};
+
+// The tests that the drills run; they wait to be asked.
+
+#[ktstr_test(ignore, duration_s = 1)]
+fn drill_healthy(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, kargs = ["rdinit=/nowhere"])]
+fn drill_kernel_panic(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore)]
+fn drill_panic(_ctx: &Ctx) -> Result<AssertResult> {
+    println!("about to panic");
+    panic!("the answer was {}", 41);
+}
+
+#[ktstr_test(ignore)]
+fn drill_error(_ctx: &Ctx) -> Result<AssertResult> {
+    Err(anyhow!("the inner cause")).context("the outer context")
+}
+
+#[ktstr_test(ignore)]
+fn drill_segfault(_ctx: &Ctx) -> Result<AssertResult> {
+    // SAFETY: none; the fault is what the drill is about.
+    unsafe { std::ptr::write_volatile(std::ptr::without_provenance_mut::<u32>(0x1230), 1) };
+    Ok(AssertResult::pass())
+}
+
+#[ktstr_test(ignore, duration_s = 1, timeout_s = 1)]
+fn drill_loops_forever(_ctx: &Ctx) -> Result<AssertResult> {
+    loop {
+        std::hint::black_box(0);
+    }
+}
+
+#[ktstr_test(ignore, duration_s = 1)]
+fn drill_kills_its_workers(ctx: &Ctx) -> Result<AssertResult> {
+    let mut group = CgroupGroup::new(ctx.cgroups);
+    group.add_cgroup_no_cpuset("victims")?;
+    let mut handle = WorkloadHandle::spawn(&WorkloadConfig { num_workers: 2, ..Default::default() })?;
+    let pids = handle.worker_pids_for_cgroup_procs()?;
+    ctx.cgroups.move_tasks("victims", &pids)?;
+    handle.start();
+    std::thread::sleep(ctx.duration / 2);
+    // SAFETY: kill(2) takes no pointers; the pid is our own child's.
+    unsafe { libc::kill(pids[1], libc::SIGKILL) };
+    Ok(Assert::default_checks().assert_cgroup(&handle.stop_and_collect(), None))
+}
+
+fn hog_memory(worker: &dyn WorkerCtx) {
+    let mut hoard: Vec<Vec<u8>> = Vec::new();
+    while !worker.stop_requested() {
+        hoard.push(vec![1; 16 << 20]);
+        worker.add_work(1);
+        worker.iteration();
+    }
+}
+
+#[ktstr_test(ignore, duration_s = 20)]
+fn drill_out_of_memory(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("hogs").workers(1).work_type(WorkType::custom("hog", hog_memory))])
+}
+
+#[ktstr_test(ignore, duration_s = 60)]
+fn drill_long(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore)]
+fn drill_nothing_to_judge(_ctx: &Ctx) -> Result<AssertResult> {
+    Ok(Assert::default_checks().assert_cgroup(&[], None))
+}
+
+#[ktstr_test(ignore)]
+fn drill_skips(_ctx: &Ctx) -> Result<AssertResult> {
+    Ok(AssertResult::skip("this machine has one LLC"))
+}
+
+fn assert_says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "expected {part:?} in:\n{text}");
+    }
+}
+
+#[test]
+fn a_missing_kernel_image() {
+    let text = fails("drill_healthy", &[("KTSTR_TEST_KERNEL", "/no/such/image")]);
+    assert_says(&text, &["ktstr_test 'drill_healthy' [topo=1n1l2c1t] failed:", "/no/such/image", "KTSTR_TEST_KERNEL"]);
+}
+
+#[test]
+fn a_file_that_is_no_kernel() {
+    let text = fails("drill_healthy", &[("KTSTR_TEST_KERNEL", "/proc/self/exe")]);
+    // The test binary is an ELF file, but none that QEMU can boot as a kernel.
+    assert_says(&text, &["failed:", "the hypervisor ended with exit code 1", "kernel"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "no kernel").unwrap();
+    let text = fails("drill_healthy", &[("KTSTR_TEST_KERNEL", file.path().to_str().unwrap())]);
+    assert_says(&text, &["opening kernel image", "HdrS"]);
+}
+
+#[test]
+fn a_kernel_that_panics_early() {
+    let text = fails("drill_kernel_panic", &[]);
+    assert_says(&text, &["the guest kernel panicked while booting: Kernel panic - not syncing", "--- diagnostics ---"]);
+}
+
+#[test]
+fn a_test_function_that_panics() {
+    let text = fails("drill_panic", &[]);
+    assert_says(&text, &["the test function panicked at ", "drills.rs:", "the answer was 41", "about to panic"]);
+}
+
+#[test]
+fn a_test_function_that_returns_an_error() {
+    assert_says(&fails("drill_error", &[]), &["returned an error: the outer context: the inner cause"]);
+}
+
+#[test]
+fn a_test_function_that_faults() {
+    let text = fails("drill_segfault", &[]);
+    assert_says(&text, &["signal 11 (SIGSEGV)", "address 0x1230", "while running the test"]);
+}
+
+#[test]
+fn a_test_function_that_loops_forever() {
+    let text = fails("drill_loops_forever", &[]);
+    assert_says(&text, &["did not return within 2 s of guest time", "running"]);
+}
+
+#[test]
+fn a_test_that_kills_its_workers() {
+    let text = fails("drill_kills_its_workers", &[]);
+    assert_says(&text, &["worker 1", "killed by signal 9"]);
+}
+
+#[test]
+fn a_guest_out_of_memory() {
+    let text = fails("drill_out_of_memory", &[]);
+    assert_says(&text, &["ran out of memory", "memory_mib"]);
+}
+
+#[test]
+fn a_missing_hypervisor() {
+    let text = fails("drill_healthy", &[("KTSTR_QEMU", "/no/such/qemu")]);
+    assert_says(&text, &["/no/such/qemu", "KTSTR_QEMU", "apt-get install"]);
+    let text = fails("drill_healthy", &[("PATH", "/no/such/dir"), ("KTSTR_QEMU", "")]);
+    assert_says(&text, &["qemu-system-x86_64", "apt-get install"]);
+}
+
+#[test]
+fn bad_settings() {
+    assert_says(&fails("drill_healthy", &[("KTSTR_ACCEL", "warp")]), &["KTSTR_ACCEL", "warp", "deterministic"]);
+    assert_says(&fails("drill_healthy", &[("KTSTR_ACCEL", "kvm")]), &["kvm", "--accel tcg"]);
+}
+
+#[test]
+fn no_data_is_inconclusive_and_a_skip_says_why() {
+    let output = run("drill_nothing_to_judge", &[]);
+    assert_eq!(output.code, Some(2), "{}", output.text);
+    assert_says(&output.text, &["inconclusive:"]);
+    let output = run("drill_skips", &[]);
+    assert_eq!(output.code, Some(0), "{}", output.text);
+    assert_says(&output.text, &["ktstr: SKIP: this machine has one LLC"]);
+    let output = run("drill_skips", &[("KTSTR_NO_SKIP_MODE", "1")]);
+    assert_eq!(output.code, Some(1), "{}", output.text);
+}
+
+/// Waits for `what` for at most a minute.
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited a minute for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}
+
+fn kill(pid: i32) {
+    // SAFETY: kill(2) takes no pointers.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0, "killing {pid}");
+}
+
+#[test]
+fn a_hypervisor_killed_mid_run() {
+    let (mut command, _results) = case("drill_long");
+    let mut child = command.spawn().unwrap();
+    kill(wait_for("QEMU to start", || hypervisor_of(&child)));
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{text}");
+    assert_says(&text, &["the hypervisor was killed by signal 9 (SIGKILL)"]);
+}
+
+#[test]
+fn no_machine_outlives_its_test() {
+    let (mut command, results) = case("drill_long");
+    let mut child = command.spawn().unwrap();
+    let qemu = wait_for("QEMU to start", || hypervisor_of(&child));
+    kill(child.id() as i32);
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    wait_for("QEMU to die with its parent", || (!alive(qemu)).then_some(()));
+    assert!(sidecars(&results).is_empty());
+}
+
+#[test]
+fn a_full_disk_costs_the_sidecar_but_not_the_verdict() {
+    let (mut command, results) = case("drill_healthy");
+    let target = std::ffi::CString::new(results.path().to_str().unwrap()).unwrap();
+    // SAFETY: between fork and exec only async-signal-safe system calls are made.
+    unsafe { command.pre_exec(move || full_disk_at(&target)) };
+    let output: common::CaseOutput = command.output().unwrap().into();
+    assert_eq!(output.code, Some(0), "{}", output.text);
+    assert_says(&output.text, &["No space left on device", "the verdict stands", "KTSTR_SIDECAR_DIR"]);
+}
+
+/// A tmpfs of one page, in a mount namespace of the calling process.
+fn full_disk_at(target: &std::ffi::CStr) -> std::io::Result<()> {
+    let check = |result: i32| if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
+    // SAFETY: system calls on constant strings.
+    unsafe {
+        let user = if libc::geteuid() == 0 { 0 } else { libc::CLONE_NEWUSER };
+        check(libc::unshare(user | libc::CLONE_NEWNS))?;
+        let none = std::ptr::null();
+        check(libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()))?;
+        check(libc::mount(
+            c"tmpfs".as_ptr(),
+            target.as_ptr(),
+            c"tmpfs".as_ptr(),
+            0,
+            c"size=4096".as_ptr().cast(),
+        ))
+    }
+}
+
+#[test]
+fn two_runs_at_once_do_not_disturb_each_other() {
+    let (mut first, results) = case("drill_healthy");
+    let (mut second, _unused) = case("drill_healthy");
+    second.env("KTSTR_SIDECAR_DIR", results.path());
+    let (first, second) = (first.spawn().unwrap(), second.spawn().unwrap());
+    for child in [first, second] {
+        let output: common::CaseOutput = child.wait_with_output().unwrap().into();
+        assert_eq!(output.code, Some(0), "{}", output.text);
+    }
+    let files = sidecars(&results);
+    assert_eq!(files.len(), 1, "{files:?}");
+    let sidecar: serde_json::Value = serde_json::from_slice(&std::fs::read(&files[0]).unwrap()).unwrap();
+    assert_eq!(sidecar["outcome"], "pass");
+    assert_eq!(sidecar["topology"], "1n1l2c1t");
+    let left: Vec<_> = std::fs::read_dir(results.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "a temporary file was left: {left:?}");
+}
