@@ -127,6 +127,11 @@ fn scenes(ctx: &Ctx<'_>, steps: &[Step]) -> Result<Vec<Scene>, ScenarioError> {
     Ok(scenes)
 }
 
+/// How often a loop's ops are repeated in the rehearsal. Which names are live after the
+/// first repetition is what it is after all others, so that what follows the loop does not
+/// depend on their number. Only cpusets can go round for longer, by exchanges.
+const REHEARSED_REPEATS: u64 = 64;
+
 /// Goes through the whole scenario on the model alone.
 fn rehearse(
     ctx: &Ctx<'_>,
@@ -149,9 +154,7 @@ fn rehearse(
         for def in &scene.defs {
             planner.define(scene.place, def)?;
         }
-        if matches!(scene.hold, HoldSpec::Loop { .. }) {
-            // Which names are live after a round does not depend on the round, so a
-            // second one that is fine shows that all further ones are.
+        for _ in 0..hold::most_repeats(ctx, scene.hold).min(REHEARSED_REPEATS) {
             for op in &scene.ops {
                 planner.op(scene.place, op)?;
             }

@@ -23,7 +23,7 @@ pub enum HoldSpec {
     Frac(f64),
     /// This long.
     Fixed(Duration),
-    /// Until the test's duration is over, at least one interval: the setup is done
+    /// Until the test's duration is over, two intervals at least: the setup is done
     /// once, the ops are applied again every `interval`.
     Loop {
         /// Time between rounds.
@@ -59,7 +59,8 @@ impl HoldSpec {
         }
     }
 
-    /// The length, given the test's duration; that of a loop is what it lasts at most.
+    /// The length, given the test's duration. That of a loop is what one as the first step
+    /// lasts; a later one fills what is left.
     pub fn length(&self, duration: Duration) -> Duration {
         match *self {
             Self::Frac(f) => fraction_of(duration, f),

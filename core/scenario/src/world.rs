@@ -325,7 +325,9 @@ fn group(state: &Shared, id: usize) -> MockWorkerGroup {
         let home = s.groups[id].pids.first().and_then(|p| s.places.get(p)).cloned();
         let frozen =
             home.is_some_and(|at| s.frozen.iter().any(|f| at == *f || at.starts_with(&format!("{f}/"))));
-        assert!(!frozen, "group {id} is frozen and can't stop");
+        // Where thawing failed, the kernel still lets frozen workers be killed.
+        let tried = s.log.iter().any(|l| l.starts_with("thaw") && l.ends_with("FAILS"));
+        assert!(!frozen || tried, "group {id} is frozen and can't stop");
         if std::mem::replace(&mut s.groups[id].stopped, true) {
             return Vec::new();
         }

@@ -27,22 +27,32 @@ pub(crate) fn hold(ctx: &Ctx<'_>, stage: &mut Stage<'_>, scene: &Scene) -> Resul
     let HoldSpec::Loop { interval } = scene.hold else {
         return Ok(wait_until(ctx, next.saturating_add(scene.hold.length(ctx.duration))));
     };
-    // To the end of the test's duration, but one interval at least.
+    // To the end of the test's duration, but two intervals at least: the rehearsal counts
+    // on one repetition.
     let over = stage.timeline.begin().saturating_add(ctx.settle).saturating_add(ctx.duration);
-    let end = over.max(next.saturating_add(interval));
+    let end = over.max(next.saturating_add(interval).saturating_add(interval));
+    let mut repeated = false;
     loop {
         // Ops that take longer than an interval put off the next round; none is made up for.
         next = next.saturating_add(interval).max(ctx.ports.clock.now()).min(end);
         if let Ended::SchedulerFailed(reason) = wait_until(ctx, next) {
             return Ok(Ended::SchedulerFailed(reason));
         }
-        if next >= end {
+        if repeated && next >= end {
             return Ok(Ended::InTime);
         }
         for op in &scene.ops {
             stage.apply(scene.place, op)?;
         }
+        repeated = true;
     }
+}
+
+/// How often a step's ops are repeated at most; 0 unless it loops.
+pub(crate) fn most_repeats(ctx: &Ctx<'_>, hold: HoldSpec) -> u64 {
+    let HoldSpec::Loop { interval } = hold else { return 0 };
+    let rounds = ctx.duration.saturating_add(ctx.settle).as_nanos() / interval.as_nanos().max(1);
+    u64::try_from(rounds).unwrap_or(u64::MAX).max(1)
 }
 
 fn wait_until(ctx: &Ctx<'_>, deadline: Duration) -> Ended {

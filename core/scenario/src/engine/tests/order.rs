@@ -169,7 +169,8 @@ fn a_loop_after_other_steps_fills_what_is_left() {
         Step::new(vec![Op::clear_cpuset("a")], HoldSpec::loop_at(ms(300))),
     ];
     assert!(execute_steps(&w.ctx(), steps).unwrap().is_pass());
-    assert_eq!(w.state.get().now, ms(2300), "one interval at least");
+    assert_eq!(w.state.get().now, ms(2600), "two intervals at least");
+    assert_eq!(w.log().iter().filter(|l| *l == "clear a").count(), 2, "a loop repeats once at least");
 }
 
 #[test]

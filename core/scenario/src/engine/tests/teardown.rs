@@ -52,6 +52,10 @@ fn an_error_at_any_call_leaves_nothing_behind() {
         // within a step it is.
         let stays = result.as_ref().is_ok_and(|r| r.details.iter().any(|d| d.kind == DetailKind::Teardown));
         assert!(s.is_clean() || stays, "call {fail_at} ({failed}): {:?}", s.cgroups);
+        assert!(
+            s.groups.iter().all(|g| g.stopped),
+            "call {fail_at} ({failed}): workers were left to their drop"
+        );
         match result {
             Err(error) => assert!(error.to_string().contains("step"), "{error}"),
             Ok(r) => assert!(r.is_fail() && stays, "call {fail_at} ({failed}): {:?}", r.details),

@@ -99,10 +99,28 @@ fn a_steps_ops_come_before_its_own_cgroups() {
     assert!(text.contains("before it makes its own cgroups") && text.contains("(none)"), "{text}");
 }
 
+fn looped(ops: Vec<Op>) -> Step {
+    Step::new(ops, HoldSpec::loop_at(Duration::from_millis(100)))
+}
+
 #[test]
 fn a_loop_whose_second_round_can_not_be_played() {
-    let looped = Step::new(vec![Op::add_cgroup("again")], HoldSpec::loop_at(Duration::from_millis(100)));
-    assert!(refused(vec![looped]).to_string().contains("\"again\": it exists already"));
+    let again = looped(vec![Op::add_cgroup("again")]);
+    assert!(refused(vec![again]).to_string().contains("\"again\": it exists already"));
+}
+
+#[test]
+fn a_loop_whose_third_round_can_not_be_played() {
+    // Its own setup makes the outer cgroup that the second round removes.
+    let made = Step::with_defs(vec![CgroupDef::named("a")], HoldSpec::frac(0.5));
+    let mut step = looped(vec![Op::clear_cpuset("a"), Op::remove_cgroup("a")]);
+    step.setup = vec![CgroupDef::named("a/x")].into();
+    assert!(matches!(refused(vec![made, step]), ScenarioError::NoCgroup { .. }));
+    // The only cpuset goes to and fro until it is cleared.
+    let made = vec![CgroupDef::named("a").cpuset(CpusetSpec::llc(0)), CgroupDef::named("b")];
+    let step = looped(vec![Op::swap_cpusets("a", "b"), Op::clear_cpuset("a")]);
+    let error = refused(vec![Step::with_defs(made, HoldSpec::frac(0.5)), step]);
+    assert!(matches!(error, ScenarioError::Pointless { .. }), "{error}");
 }
 
 #[test]
