@@ -258,13 +258,19 @@ impl CgroupOps for CgroupManager {
     }
 
     fn clear_cpuset(&self, name: &str) -> Result<(), CgroupError> {
-        // A lone newline, as `echo` writes it: a write of no bytes would not reach the file.
-        self.write_controlled("clearing the cpuset of", name, "cpuset", "cpuset.cpus", "\n")
+        let dir = self.own_dir("clearing the cpuset of", name)?;
+        self.enable_above(&dir, "cpuset")?;
+        clear_list(&dir, "cpuset.cpus")
     }
 
     fn set_cpuset_mems(&self, name: &str, nodes: &CpuSet) -> Result<(), CgroupError> {
-        let text = if nodes.is_empty() { "\n".to_string() } else { nodes.to_string() };
-        self.write_controlled("setting the memory nodes of", name, "cpuset", "cpuset.mems", &text)
+        let doing = "setting the memory nodes of";
+        if !nodes.is_empty() {
+            return self.write_controlled(doing, name, "cpuset", "cpuset.mems", &nodes.to_string());
+        }
+        let dir = self.own_dir(doing, name)?;
+        self.enable_above(&dir, "cpuset")?;
+        clear_list(&dir, "cpuset.mems")
     }
 
     fn effective_cpus(&self, name: &str) -> Result<CpuSet, CgroupError> {
@@ -339,6 +345,22 @@ impl CgroupOps for CgroupManager {
 /// Whether a space-separated list has a word.
 fn has_word(list: &str, word: &str) -> bool {
     list.split_ascii_whitespace().any(|w| w == word)
+}
+
+/// Gives a cgroup its parent's CPUs or nodes again.
+///
+/// A cgroup that holds processes keeps a list once it has one (`validate_change()` in
+/// `kernel/cgroup/cpuset.c`); it gets what its parent has now.
+fn clear_list(dir: &Path, list: &str) -> Result<(), CgroupError> {
+    let path = dir.join(list);
+    // A lone newline, as `echo` writes it: a write of no bytes would not reach the file.
+    match file::try_write(&path, "\n") {
+        Err(e) if e.errno() == Some(Errno::ENOSPC as i32) => {
+            let above = dir.parent().unwrap_or(dir).join(format!("{list}.effective"));
+            file::write(&path, file::read(&above)?.trim())
+        }
+        other => other.map_err(|e| e.into_error(&path, "\n")),
+    }
 }
 
 /// The kernel refuses to enable some controllers for the children of a cgroup that

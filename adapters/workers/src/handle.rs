@@ -141,8 +141,9 @@ impl WorkloadHandle {
     pub fn set_affinity(&mut self, cpus: &CpuSet) -> Result<(), WorkerError> {
         let Some(group) = &self.group else { return Ok(()) };
         let mask = cpu_mask(cpus);
-        for (index, block) in group.mapping.blocks().enumerate() {
-            let Some(tid) = block.live_tid() else { continue };
+        let running = group.processes.iter().filter(|process| !process.has_ended());
+        for index in running.flat_map(|process| process.workers.clone()) {
+            let Some(tid) = group.mapping.worker(index).live_tid() else { continue };
             match sys::set_affinity(tid, &mask) {
                 Ok(()) | Err(libc::ESRCH) => {}
                 Err(errno) => {

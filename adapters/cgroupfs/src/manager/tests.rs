@@ -176,3 +176,15 @@ fn moved_processes_are_written_one_by_one() {
     assert_eq!(fake.read("a/cgroup.procs"), "12", "a plain file keeps the last write");
     assert_eq!(fake.manager.procs("a").unwrap(), [12]);
 }
+
+#[test]
+fn a_populated_cgroup_that_can_not_be_cleared_gets_its_parents_cpus() {
+    let fake = Fake::new("cpuset");
+    fake.create("a");
+    // As the kernel does for a cgroup with processes, this file answers ENOSPC, to
+    // the second write too, whose error shows what was tried.
+    fs::remove_file(fake.path("a/cpuset.cpus")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", fake.path("a/cpuset.cpus")).unwrap();
+    let text = fake.manager.clear_cpuset("a").unwrap_err().to_string();
+    assert!(text.starts_with("writing \"0-3\" to"), "{text}");
+}

@@ -179,6 +179,25 @@ fn a_killed_worker_leaves_a_report_of_what_it_did() {
 }
 
 #[test]
+fn a_worker_that_something_else_reaped_is_lost_and_its_figures_are_not() {
+    let mut handle = spawn(&config(WorkType::SpinWait, 1));
+    handle.start();
+    eventually("it iterates", || handle.snapshot_iterations()[0] > 0);
+    let pid = handle.worker_pids()[0];
+    let mut status = 0;
+    // SAFETY: our own child; `status` is a place for the result.
+    unsafe {
+        libc::kill(pid, libc::SIGKILL);
+        assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid);
+    }
+    handle.set_affinity(&one_cpu()).unwrap();
+    let reports = handle.stop_and_collect();
+    let Some(ExitInfo::Lost(why)) = &reports[0].exit_info else { panic!("{reports:?}") };
+    assert!(why.contains("something else reaped it"), "{why}");
+    assert!(reports[0].iterations > 0);
+}
+
+#[test]
 fn all_threads_of_a_killed_process_leave_reports() {
     let mut threads = config(WorkType::futex_ping_pong(16), 4);
     threads.clone_mode = CloneMode::Thread;
