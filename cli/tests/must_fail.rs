@@ -38,14 +38,26 @@ fn breaks_isolation(ctx: &Ctx) -> Result<AssertResult> {
     Ok(checks.assert_cgroup(&reports, Some(&CpuSet::from_iter([0]))))
 }
 
-/// Two workers on one CPU, one with 300 times the other's weight.
+/// Makes the second worker of its group as nice as can be, then spins.
+fn spin_and_step_back(worker: &dyn WorkerCtx) {
+    if worker.index() == 1 {
+        // SAFETY: setpriority(2) takes no pointers; raising one's own nice value is always allowed.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
+    }
+    while !worker.stop_requested() {
+        worker.spin(1000);
+        worker.add_work(1);
+        worker.iteration();
+    }
+}
+
+/// Two workers on one CPU, one with 68 times the other's weight.
 #[ktstr_test(ignore, cores = 2, max_spread_pct = 30.0)]
 fn is_unfair(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![
         CgroupDef::named("unfair")
-            .workers(1)
-            .nice(-10)
-            .work(WorkSpec::default().workers(1).nice(15))
+            .workers(2)
+            .work_type(WorkType::custom("spin_and_step_back", spin_and_step_back))
             .cpuset(CpusetSpec::exact([1])),
     ])
 }

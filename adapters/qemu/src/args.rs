@@ -149,7 +149,9 @@ fn command_line(spec: &MachineSpec) -> Result<String, MachineError> {
     if spec.verbose {
         line.extend(["loglevel=7", "earlyprintk=serial"])?;
     } else {
-        line.push("loglevel=0")?;
+        // Only emergencies; with 0 the kernel would keep even a panic to itself
+        // (include/linux/printk.h, `console_verbose`).
+        line.push("loglevel=1")?;
     }
     let ours = line.render()?;
     let theirs = spec.cmdline.render()?;

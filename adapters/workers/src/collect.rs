@@ -21,7 +21,7 @@ const NUDGE_EVERY: Duration = Duration::from_millis(20);
 
 /// Stops all workers and reports each, also those that died.
 pub(crate) fn stop_and_collect(mut group: Group) -> Vec<WorkerReport> {
-    let stop_asked_ns = ask_to_stop(group.mapping.control());
+    let stop_asked_ns = request_stop(&mut group);
     wait_for_ends(&mut group, Instant::now() + STOP_DEADLINE);
     let late: Vec<bool> = group.processes.iter().map(|p| !p.has_ended()).collect();
     let killed_ns = sys::now_ns();
@@ -43,6 +43,16 @@ pub(crate) fn stop_and_collect(mut group: Group) -> Vec<WorkerReport> {
         }
     }
     reports
+}
+
+/// Tells the workers to stop and returns when they were first told.
+pub(crate) fn request_stop(group: &mut Group) -> u64 {
+    if let Some(asked) = group.stop_asked_ns {
+        return asked;
+    }
+    let asked = ask_to_stop(group.mapping.control());
+    group.stop_asked_ns = Some(asked);
+    asked
 }
 
 /// Sets the stop flag; workers that were never released end without running.

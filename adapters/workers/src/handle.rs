@@ -46,11 +46,13 @@ pub(crate) struct Group {
     pub(crate) messengers: Vec<bool>,
     /// For each worker, what a message about a failed step shows.
     pub(crate) contexts: Vec<StepContext>,
+    /// When they were told to stop, once they were (`CLOCK_MONOTONIC`, ns).
+    pub(crate) stop_asked_ns: Option<u64>,
 }
 
 impl Group {
     pub(crate) fn new(mapping: Arc<Mapping>, messengers: Vec<bool>, contexts: Vec<StepContext>) -> Self {
-        Self { mapping, processes: Vec::new(), messengers, contexts }
+        Self { mapping, processes: Vec::new(), messengers, contexts, stop_asked_ns: None }
     }
 
     fn tids(&self) -> Vec<Pid> {
@@ -195,6 +197,12 @@ impl WorkerGroup for WorkloadHandle {
 
     fn iterations(&self) -> Vec<u64> {
         self.snapshot_iterations()
+    }
+
+    fn request_stop(&mut self) {
+        if let Some(group) = &mut self.group {
+            collect::request_stop(group);
+        }
     }
 
     fn stop_and_collect(&mut self) -> Vec<WorkerReport> {

@@ -38,7 +38,7 @@ pub struct Sidecar {
     pub scheduler: String,
     /// Commit of the project under test, 7 hex digits, `-dirty` if modified.
     pub project_commit: String,
-    /// The verdict: `pass`, `fail`, `inconclusive` or `skip`.
+    /// The verdict: `passed`, `failed`, `inconclusive` or `skipped`.
     pub outcome: String,
     /// Shorthands of the verdict.
     pub passed: bool,

@@ -109,8 +109,9 @@ pub fn spawn_diverse(ctx: &Ctx<'_>, names: &[&str]) -> Result<Handles, ScenarioE
 }
 
 /// Stops all workers and judges them, one handle a cgroup.
-pub fn collect_all(handles: Handles, assert: &Assert) -> AssertResult {
+pub fn collect_all(mut handles: Handles, assert: &Assert) -> AssertResult {
     // All are stopped before any is judged, so that none runs longer for it.
+    handles.iter_mut().for_each(|handle| handle.request_stop());
     let reports: Vec<_> = handles.into_iter().map(|mut handle| handle.stop_and_collect()).collect();
     AssertResult::all_of(reports.iter().enumerate().map(|(i, reports)| {
         let name = format!("cg_{i}");

@@ -228,6 +228,10 @@ pub trait WorkerGroup: Send {
     fn set_affinity(&mut self, cpus: &CpuSet) -> Result<(), WorkerError>;
     /// Iterations of each worker so far.
     fn iterations(&self) -> Vec<u64>;
+    /// Tells the workers to stop, without waiting: what they do from here on does not
+    /// count. So several groups end at the same moment, and one that was starved by
+    /// another is not fed by that one's end.
+    fn request_stop(&mut self);
     /// Tells the workers to stop, waits (5 s, then `SIGKILL`) and returns one
     /// report a worker, also for one that died. A second call returns nothing.
     fn stop_and_collect(&mut self) -> Vec<WorkerReport>;

@@ -317,6 +317,7 @@ fn group(state: &Shared, id: usize) -> MockWorkerGroup {
         let s = s.get();
         (0..s.groups[id].pids.len()).map(|i| s.report(id, i).iterations).collect()
     });
+    mock.expect_request_stop().return_const(());
     let (s, guard) = (state.clone(), OnDrop(state.clone(), id));
     mock.expect_stop_and_collect().returning(move || {
         let _held = &guard;

@@ -32,6 +32,7 @@ impl Judge {
 
     /// Stops these groups and judges them, cgroup by cgroup in the order given.
     pub(crate) fn take(&mut self, mut groups: Vec<Group>) {
+        groups.iter_mut().for_each(|group| group.handle.request_stop());
         while let Some(first) = groups.first() {
             let cgroup = first.cgroup.clone();
             let (together, rest) = groups.into_iter().partition(|g| g.cgroup == cgroup);
