@@ -92,7 +92,6 @@ impl KernelCache {
         if !tag.exists() {
             fs::write(&tag, CACHEDIR_TAG).map_err(CacheError::io("writing", tag))?;
         }
-        scratch::sweep(&self.root);
         Ok(())
     }
 
@@ -275,6 +274,9 @@ impl KernelStore for KernelCache {
 
     fn scratch(&self, label: &CacheKey) -> Result<Box<dyn Scratch>, StoreError> {
         self.prepare_root()?;
+        // Here and not each time: a dead build's tree takes seconds to delete,
+        // and who asks for room needs it.
+        scratch::sweep(&self.root);
         Ok(Box::new(ScratchDir::create(&self.root, label.as_str())?))
     }
 
