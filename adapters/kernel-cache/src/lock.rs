@@ -39,12 +39,7 @@ pub(crate) fn acquire(
     what: &str,
     on_wait: &mut dyn FnMut(&str),
 ) -> Result<Lock, StoreError> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(CacheError::io("opening the lock", path))?;
+    let file = open(path, mode).map_err(CacheError::io("opening the lock", path))?;
     let start = Instant::now();
     let mut told = false;
     loop {
@@ -68,6 +63,21 @@ pub(crate) fn acquire(
         }
         std::thread::sleep(POLL);
     }
+}
+
+/// A reader's lock needs no right to write, so that one user's cache can be
+/// read by others.
+fn open(path: &Path, mode: Mode) -> io::Result<File> {
+    if mode == Mode::Shared
+        && let Ok(file) = File::open(path)
+    {
+        return Ok(file);
+    }
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
 }
 
 fn try_lock(file: &File, mode: Mode) -> Result<(), TryLockError> {

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-use ktstr_kernel::ports::{AdapterError, HostFiles, Probe};
+use ktstr_kernel::ports::{HostFiles, Probe, ReadError};
 
 /// The longest file that [`OsFiles`] reads: a `.config` has 300 KB at most.
 const MAX_READ: u64 = 1 << 20;
@@ -29,21 +29,23 @@ impl HostFiles for OsFiles {
         }
     }
 
-    fn read(&self, path: &Path) -> Result<Option<String>, AdapterError> {
+    fn read(&self, path: &Path) -> Result<Option<String>, ReadError> {
+        let fail = |reason: String| ReadError {
+            path: path.to_owned(),
+            reason,
+        };
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if absent(&error) => return Ok(None),
-            Err(error) => return Err(format!("reading {}: {error}", path.display()).into()),
+            Err(error) => return Err(fail(error.to_string())),
         };
         let mut text = String::new();
         let read = file.take(MAX_READ + 1).read_to_string(&mut text);
         match read {
-            Err(error) => Err(format!("reading {}: {error}", path.display()).into()),
-            Ok(length) if length as u64 > MAX_READ => Err(format!(
-                "reading {}: expected a text of at most {MAX_READ} bytes, found more",
-                path.display()
-            )
-            .into()),
+            Err(error) => Err(fail(error.to_string())),
+            Ok(length) if length as u64 > MAX_READ => Err(fail(format!(
+                "expected a text of at most {MAX_READ} bytes, found more"
+            ))),
             Ok(_) => Ok(Some(text)),
         }
     }

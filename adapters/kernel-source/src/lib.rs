@@ -78,14 +78,11 @@ impl KernelSource for Sources {
                 apt.find_image(prefix.as_ref(), arch).map(SourceId::Remote)
             }
             KernelSpec::Version(_) | KernelSpec::Series(..) | KernelSpec::Major(_) => {
-                Err(unsupported(
-                    spec,
-                    "it is not in the cache and downloads from kernel.org are not part of this version",
-                ))
+                Err(unsupported(spec, NO_KERNEL_ORG))
             }
             KernelSpec::Git { .. } => Err(unsupported(
                 spec,
-                "git sources are not part of this version",
+                "fetching from git repositories is not supported",
             )),
             KernelSpec::Range(..) | KernelSpec::Key(_) => {
                 Err(unsupported(spec, "it does not name one kernel to fetch"))
@@ -110,12 +107,15 @@ impl KernelSource for Sources {
             }
             RemoteId::Tarball { version } => Err(SourceError::Unsupported {
                 spec: version.clone(),
-                why: "downloads from kernel.org are not part of this version".to_owned(),
+                why: NO_KERNEL_ORG.to_owned(),
                 remedy: INSTEAD.to_owned(),
             }),
         }
     }
 }
+
+/// Why a bare version can only come out of the cache.
+const NO_KERNEL_ORG: &str = "downloading from kernel.org is not supported";
 
 /// What works in the place of a source that we don't have.
 const INSTEAD: &str = "use apt:6.12 (the distribution's source, built here), image:6.12 (its prebuilt kernel) or the path of a kernel tree";
@@ -145,4 +145,38 @@ fn file_error(
 ) -> impl FnOnce(io::Error) -> SourceError {
     let path = path.into();
     move |error| SourceError::Other(Box::new(FileError { doing, path, error }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_fetched_says_what_can() {
+        let sources = Sources::new(None);
+        for text in ["6.14.2", "6.14", "6", "git+https://example.org/l#x"] {
+            let spec: KernelSpec = text.parse().expect("a spec");
+            let error = sources.identify(&spec, Arch::X86_64).expect_err(text);
+            assert!(error.to_string().contains("apt:6.12"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_tilde_needs_a_home() {
+        let spec: KernelSpec = "~/linux".parse().expect("a spec");
+        let error = Sources::new(None)
+            .identify(&spec, Arch::X86_64)
+            .expect_err("no home");
+        assert!(error.to_string().contains("HOME is not set"), "{error}");
+        let dir = tempfile::tempdir().expect("a directory");
+        let tree = dir.path().join("linux");
+        std::fs::create_dir(&tree).expect("made");
+        for name in ["Makefile", "Kconfig"] {
+            std::fs::write(tree.join(name), "").expect("written");
+        }
+        let id = Sources::new(Some(dir.path().to_owned()))
+            .identify(&spec, Arch::X86_64)
+            .expect("a tree");
+        assert!(matches!(id, SourceId::Tree(_)));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::ports::{AdapterError, HostFiles};
+use crate::ports::{HostFiles, ReadError};
 
 /// Something that tests may need and a distribution's kernel may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,7 +107,7 @@ pub fn lacking_features(dot_config: &str) -> Vec<Feature> {
 pub fn lacking_features_in(
     config: Option<&Path>,
     files: &dyn HostFiles,
-) -> Result<Option<Vec<Feature>>, AdapterError> {
+) -> Result<Option<Vec<Feature>>, ReadError> {
     let text = match config {
         Some(path) => files.read(path)?,
         None => None,

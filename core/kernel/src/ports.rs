@@ -447,7 +447,17 @@ pub trait HostFiles {
     ///
     /// # Errors
     /// If it is there but can't be read or is bigger than 1 MiB.
-    fn read(&self, path: &Path) -> Result<Option<String>, AdapterError>;
+    fn read(&self, path: &Path) -> Result<Option<String>, ReadError>;
+}
+
+/// A file of the host that is there but can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("reading {path}: {reason}", path = path.display())]
+pub struct ReadError {
+    /// The file.
+    pub path: PathBuf,
+    /// What went wrong.
+    pub reason: String,
 }
 
 /// What is at a path.

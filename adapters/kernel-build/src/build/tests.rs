@@ -229,11 +229,9 @@ fn other_options_that_did_not_stick_are_a_warning() {
         .build(&f.job(Some("build")), &mut events)
         .expect("built");
     let expected = "CONFIG_TASKSTATS (wanted y, got n)";
-    assert!(
-        events.warnings()[0].contains(expected),
-        "{events:?}",
-        events = events.0
-    );
+    let warnings = events.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains(expected), "{warnings:?}");
 }
 
 #[test]
