@@ -71,7 +71,6 @@ fn machine(spec: &MachineSpec, add: &mut impl FnMut(&str, String)) {
             // One instruction is one nanosecond of guest time; idle time is skipped.
             add("-icount", "shift=0,sleep=off,align=off".to_string());
             add("-rtc", "base=2026-01-01T00:00:00,clock=vm".to_string());
-            add("-seed", spec.seed.to_string());
             // The host's entropy would differ from run to run.
             add("-cpu", "max,-rdrand,-rdseed".to_string());
         }
@@ -152,6 +151,11 @@ fn command_line(spec: &MachineSpec) -> Result<String, MachineError> {
         // Only emergencies; with 0 the kernel would keep even a panic to itself
         // (include/linux/printk.h, `console_verbose`).
         line.push("loglevel=1")?;
+    }
+    if spec.accel == Accel::Deterministic {
+        // The kernel stirs its command line into the entropy pool (`random_init_early`,
+        // drivers/char/random.c), and here it has no other source: the seed decides.
+        line.push(&format!("ktstr.seed={}", spec.seed))?;
     }
     let ours = line.render()?;
     let theirs = spec.cmdline.render()?;

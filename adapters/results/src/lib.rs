@@ -114,6 +114,9 @@ mod tests {
             expected_failure: false,
             result: AssertResult::pass(),
             stimulus_events: vec![(0, "step 1".into())],
+            console_hash: String::new(),
+            output_hash: String::new(),
+            kernel_log_hash: String::new(),
             vcpus: 2,
             host: ktstr_run::SidecarTimes::default(),
         }

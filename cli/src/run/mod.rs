@@ -10,7 +10,7 @@ use crate::test_support::KtstrTestEntry;
 use anyhow::{Context, Result};
 use kernel::Kernel;
 use ktstr_assert::{AssertResult, Outcome};
-use ktstr_machine::{CommandLine, Hypervisor, MachineSpec, memory_floor_mib};
+use ktstr_machine::{CommandLine, Digest, Hypervisor, MachineSpec, memory_floor_mib};
 use ktstr_results::{ResultsDir, project_commit};
 use ktstr_run::ports::{HostClock, SidecarStore};
 use ktstr_run::{
@@ -142,6 +142,9 @@ fn sidecar(
 ) -> Sidecar {
     let ms = |d: Duration| d.as_millis() as u64;
     let result = &case.result;
+    let hash = |value: u64| format!("{value:016x}");
+    let mut kernel_log = Digest::default();
+    kernel_log.push(&seen.kernel_log);
     let finished = SystemTime::now().duration_since(UNIX_EPOCH).map(ms).unwrap_or_default();
     let text = |s: &ktstr_wire::Stimulus| [s.kind.as_str(), &s.label, &s.detail].join(" ").trim().to_string();
     Sidecar {
@@ -165,6 +168,9 @@ fn sidecar(
         expected_failure: entry.spec.expect_err,
         result: result.clone(),
         stimulus_events: seen.timeline.iter().map(|s| (s.elapsed_ms, text(s))).collect(),
+        console_hash: hash(seen.console.digest()),
+        output_hash: hash(seen.output.digest()),
+        kernel_log_hash: hash(kernel_log.value()),
         vcpus: spec.topology.total_cpus(),
         host: SidecarTimes {
             finished_unix_ms: finished,

@@ -12,17 +12,50 @@ pub struct ConsoleTail {
     lines: VecDeque<String>,
     partial: Vec<u8>,
     total: u64,
+    digest: Digest,
+}
+
+/// A running FNV-1a hash, 64 bit (Fowler, Noll, Vo): tells two texts apart where no
+/// adversary is at work, the same on every machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest(u64);
+
+impl Default for Digest {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Digest {
+    /// Takes in bytes.
+    pub fn push(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    /// The hash of what was taken in.
+    pub fn value(self) -> u64 {
+        self.0
+    }
 }
 
 impl ConsoleTail {
     /// A tail of at most `keep` lines.
     pub fn new(keep: usize) -> Self {
-        Self { keep: keep.max(1), lines: VecDeque::new(), partial: Vec::new(), total: 0 }
+        Self {
+            keep: keep.max(1),
+            lines: VecDeque::new(),
+            partial: Vec::new(),
+            total: 0,
+            digest: Digest::default(),
+        }
     }
 
     /// Takes in bytes as they come.
     pub fn push(&mut self, bytes: &[u8]) {
         self.total += bytes.len() as u64;
+        self.digest.push(bytes);
         for &byte in bytes {
             match byte {
                 b'\n' => self.end_line(),
@@ -45,6 +78,11 @@ impl ConsoleTail {
     /// Bytes seen in all.
     pub fn total_bytes(&self) -> u64 {
         self.total
+    }
+
+    /// Hash over all bytes seen, those that fell off included.
+    pub fn digest(&self) -> u64 {
+        self.digest.value()
     }
 
     /// The last `n` lines, an unfinished one included.

@@ -14,7 +14,7 @@ mod spec;
 
 pub use accel::{Accel, AccelChoice, UnknownAccel};
 pub use cmdline::{CommandLine, CommandLineError};
-pub use console::ConsoleTail;
+pub use console::{ConsoleTail, Digest};
 pub use error::MachineError;
 pub use ports::{Hypervisor, PhysicalMemory, Template, VcpuRegisters, Vm, VmEvent, VmExit};
 pub use spec::{Blob, MachineSpec, memory_floor_mib};

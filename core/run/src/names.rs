@@ -1,5 +1,7 @@
 //! Names of test cases and of what they leave behind.
 
+use ktstr_machine::Digest;
+
 /// Cases of a test on its own machine are called `ktstr/<test>`.
 pub const CASE_PREFIX: &str = "ktstr/";
 
@@ -16,13 +18,12 @@ pub fn test_of_case(case: &str) -> Option<&str> {
 /// The file name, without extension, of a variant's sidecar: the test and a hash
 /// (16 hex digits) over what tells its variants apart.
 pub fn file_stem(test: &str, variant: &[&str]) -> String {
-    // FNV-1a, 64 bit (Fowler, Noll, Vo): short, stable, and no secret is at stake.
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut hash = Digest::default();
     for part in variant {
-        for byte in part.bytes().chain([0]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        hash.push(part.as_bytes());
+        hash.push(&[0]);
     }
+    let hash = hash.value();
     let safe: String = test.chars().map(|c| if c.is_alphanumeric() || c == '_' { c } else { '-' }).collect();
     format!("{safe}-{hash:016x}")
 }

@@ -52,6 +52,14 @@ pub struct Sidecar {
     pub result: AssertResult,
     /// What the scenario did: ms of guest time, text.
     pub stimulus_events: Vec<(u64, String)>,
+    /// Hashes (FNV-1a, 16 hex digits) over all bytes of the console, of the test's output
+    /// and of the kernel log where the guest sent it: two runs of the deterministic mode
+    /// have the same.
+    pub console_hash: String,
+    /// As above.
+    pub output_hash: String,
+    /// As above.
+    pub kernel_log_hash: String,
     /// vCPUs.
     pub vcpus: u32,
     /// What differs from run to run by nature.

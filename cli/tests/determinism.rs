@@ -1,0 +1,98 @@
+//! Deterministic mode, proven: ten runs of one test are the same, byte for byte.
+
+mod common;
+
+use common::{case, sidecars};
+use ktstr::prelude::*;
+use std::process::Child;
+
+/// As much of the guest as can be told: every figure of every worker, interrupts and
+/// scheduler statistics of every CPU, random numbers, and the kernel log with its
+/// time stamps.
+#[ktstr_test(ignore, llcs = 2, cores = 1, duration_s = 1)]
+fn tells_everything(ctx: &Ctx) -> Result<AssertResult> {
+    let result = execute_defs(ctx, vec![
+        CgroupDef::named("spin").workers(2),
+        CgroupDef::named("wake").workers(2).work_type(WorkType::futex_ping_pong(1024)),
+        CgroupDef::named("burst")
+            .workers(1)
+            .work_type(WorkType::bursty(std::time::Duration::from_millis(5), std::time::Duration::from_millis(3))),
+    ])?;
+    let mut handle = WorkloadHandle::spawn(&WorkloadConfig { num_workers: 3, ..Default::default() })?;
+    handle.start();
+    std::thread::sleep(ctx.duration / 4);
+    println!("{:#?}", handle.stop_and_collect());
+    for file in ["interrupts", "schedstat", "uptime", "sys/kernel/random/uuid"] {
+        let path = format!("/proc/{file}");
+        println!("{}", std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?);
+    }
+    println!("{result:#?}");
+    ktstr::send_kmsg(dmesg()?.as_bytes())?;
+    Ok(result)
+}
+
+/// The kernel log with time stamps: `/dev/kmsg`, a record a read, until it would block.
+fn dmesg() -> Result<String> {
+    use std::io::{ErrorKind, Read};
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file =
+        std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg")?;
+    let mut all = String::new();
+    let mut record = [0; 8192];
+    loop {
+        match file.read(&mut record) {
+            Ok(n) => all.push_str(&String::from_utf8_lossy(&record[..n])),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(all),
+            Err(e) => return Err(e).context("reading /dev/kmsg"),
+        }
+    }
+}
+
+/// A run's sidecar without the one field that speaks of host time.
+fn recorded(child: Child, results: &tempfile::TempDir) -> String {
+    let output: common::CaseOutput = child.wait_with_output().expect("waiting for the case").into();
+    assert_eq!(output.code, Some(0), "{}", output.text);
+    let files = sidecars(results);
+    assert_eq!(files.len(), 1);
+    let text = std::fs::read_to_string(&files[0]).expect("the sidecar");
+    let mut sidecar: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let times = sidecar.as_object_mut().and_then(|o| o.remove("host")).expect("host times");
+    assert!(times["total_ms"].as_u64().is_some_and(|ms| ms > 0));
+    sidecar.to_string()
+}
+
+/// Two machines at a time, ten in all.
+#[test]
+fn ten_runs_of_one_test_are_the_same() {
+    let mut runs = Vec::new();
+    for _ in 0..5 {
+        let started: Vec<_> = (0..2)
+            .map(|_| {
+                let (mut command, results) = case("tells_everything");
+                (command.env("KTSTR_ACCEL", "deterministic").spawn().expect("starting the case"), results)
+            })
+            .collect();
+        runs.extend(started.into_iter().map(|(child, results)| recorded(child, &results)));
+    }
+    let first = &runs[0];
+    assert!(first.contains("\"accel\":\"deterministic\"") && first.contains("\"outcome\":\"passed\""), "{first}");
+    for (number, run) in runs.iter().enumerate() {
+        assert_eq!(run, first, "run {number} differs from run 0");
+    }
+}
+
+/// Another seed is another run: the hashes do tell runs apart.
+#[test]
+fn another_seed_is_another_run() {
+    let runs: Vec<String> = ["1", "2"]
+        .iter()
+        .map(|seed| {
+            let (mut command, results) = case("tells_everything");
+            command.env("KTSTR_ACCEL", "deterministic").env("KTSTR_SEED", seed);
+            let sidecar: serde_json::Value =
+                serde_json::from_str(&recorded(command.spawn().expect("starting the case"), &results)).expect("JSON");
+            sidecar["output_hash"].to_string()
+        })
+        .collect();
+    assert_ne!(runs[0], runs[1]);
+}
