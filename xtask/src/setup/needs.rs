@@ -130,7 +130,7 @@ pub(super) fn plan(missing: &[&'static Need], distribution: Distribution, rights
     }
     if distribution == Distribution::Debian {
         return Plan::Stop(format!(
-            "packages are missing, and installing them takes root's rights (sudo asks a password here). \
+            "packages are missing, and installing them takes root's rights (sudo is not here or asks a password). \
              Nothing was done yet. Run this, then the same command again:\n\n  \
              sudo apt-get update && sudo apt-get {} {}\n",
             INSTALL_WORDS.join(" "),
