@@ -47,10 +47,12 @@ const STOCK_KERNEL: &str = "image:6.12";
 /// Ours, from the distribution's source: with sched_ext.
 const KERNEL: &str = "apt:6.12";
 
-/// Cases that boot a machine; everything else is a unit test.
-const IN_MACHINES: &str = r"test(/^ktstr\//)";
-/// Those of them that need nothing but the kernel's own scheduler, by name.
-const ON_STOCK_KERNEL: &str = r"test(/^ktstr\/eevdf_/)";
+/// Tests that boot machines: the facade's integration tests. All others are unit
+/// tests.
+const IN_MACHINES: &str = "(package(ktstr) & kind(test))";
+/// Those of them that every kernel serves: the examples that the project started
+/// from, under the kernel's own scheduler.
+const ON_STOCK_KERNEL: &str = "(package(ktstr) & binary(seeds))";
 
 fn set_up(run: &mut Run<'_>) -> Result<bool> {
     setup::ensure(run.project, if run.quick { &[Part::Tests] } else { &Part::ALL })?;
@@ -94,7 +96,7 @@ fn e2e(run: &mut Run<'_>) -> Result<bool> {
     let mut good = true;
     for (kernel, filter) in [(KERNEL, IN_MACHINES), (STOCK_KERNEL, ON_STOCK_KERNEL)] {
         println!("  on {kernel}");
-        let words = ["test", "--kernel", kernel, "-p", "ktstr", "--", "--no-fail-fast", "-E", filter];
+        let words = ["test", "--kernel", kernel, "--", "-p", "ktstr", "--no-fail-fast", "-E", filter];
         let ended = Child::new(&run.project.logs, &format!("e2e on {kernel}"), run.project.ktstr(&words))
             .show(worth_showing)
             .run()?;
