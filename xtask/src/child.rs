@@ -119,6 +119,11 @@ impl Ended {
         self.stdout.lines().map(str::trim).rfind(|line| !line.is_empty())
     }
 
+    /// How it ended and where its output is.
+    pub(crate) fn ending(&self) -> String {
+        format!("{} ended with {}; its output is in {}", self.label, self.status, self.log.display())
+    }
+
     /// What happened, the log's last lines and where the rest is.
     pub(crate) fn failure(&self) -> String {
         const LINES: usize = 40;

@@ -11,7 +11,7 @@ use anyhow::Result;
 use std::time::{Duration, Instant};
 use steps::STEPS;
 pub(crate) use steps::is_cargo_progress;
-use tally::Tally;
+pub(crate) use tally::Tally;
 
 pub(crate) const HELP: &str = "\
 cargo xtask test [--quick] [--only STEP]… [--skip STEP]…

@@ -50,9 +50,9 @@ const fn header(name: &'static str, what: &'static str, package: &'static str) -
 }
 
 /// Found by building the guest kernel of kconfig/ in an otherwise empty Debian
-/// 12: it needs each of these and nothing else. No OpenSSL (nothing is signed),
-/// kmod (no modules), cpio or rsync.
-pub(super) const NEEDS: [Need; 13] = [
+/// 12: it needs these and nothing else, not even kmod, cpio or rsync. OpenSSL is
+/// for trees that sign modules; adapters/kernel-build asks for it in any case.
+pub(super) const NEEDS: [Need; 14] = [
     Need {
         name: "qemu-system-x86_64",
         part: Part::Machine,
@@ -70,7 +70,8 @@ pub(super) const NEEDS: [Need; 13] = [
     program("xz", Part::KernelBuild, "unpacks the kernel's source", "xz-utils"),
     program("python3", Part::KernelBuild, "kernel build: generates BPF headers", "python3-minimal"),
     header("stdio.h", "kernel build: its own tools", "libc6-dev"),
-    header("libelf.h", "kernel build: objtool and BTF", "libelf-dev"),
+    header("gelf.h", "kernel build: objtool and BTF", "libelf-dev"),
+    header("openssl/opensslv.h", "kernel build: signatures of modules", "libssl-dev"),
     Need {
         name: "cargo-nextest",
         part: Part::Tests,
@@ -130,7 +131,7 @@ pub(super) fn plan(missing: &[&'static Need], distribution: Distribution, rights
     }
     if distribution == Distribution::Debian {
         return Plan::Stop(format!(
-            "packages are missing, and installing them takes root's rights (sudo asks a password here). \
+            "packages are missing, and installing them takes root's rights (sudo is not here or asks a password). \
              Nothing was done yet. Run this, then the same command again:\n\n  \
              sudo apt-get update && sudo apt-get {} {}\n",
             INSTALL_WORDS.join(" "),
@@ -163,7 +164,7 @@ mod tests {
     fn with_rights_packages_and_runner_are_installed() {
         let wanted = Plan::Install { packages: vec!["dwarves", "libelf-dev"], nextest: true };
         for rights in [Rights::Root, Rights::Sudo] {
-            let missing = missing(&["pahole", "libelf.h", "cargo-nextest"]);
+            let missing = missing(&["pahole", "gelf.h", "cargo-nextest"]);
             assert_eq!(plan(&missing, Distribution::Debian, rights), wanted);
         }
     }
@@ -182,11 +183,11 @@ mod tests {
 
     #[test]
     fn elsewhere_it_stops_and_names_what_is_to_be_provided() {
-        let Plan::Stop(text) = plan(&missing(&["pahole", "libelf.h"]), Distribution::Other, Rights::Root)
+        let Plan::Stop(text) = plan(&missing(&["pahole", "gelf.h"]), Distribution::Other, Rights::Root)
         else {
             panic!("it must not go on");
         };
-        assert!(text.contains("pahole") && text.contains("libelf.h"), "{text}");
+        assert!(text.contains("pahole") && text.contains("gelf.h"), "{text}");
         assert!(!text.contains("apt-get"), "{text}");
     }
 

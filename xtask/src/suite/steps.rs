@@ -29,7 +29,7 @@ pub(super) const STEPS: [Step; 5] = [
         about: "format, clippy, rules",
         quick: true,
         needs: &[],
-        run: |run| lint::run(run.project),
+        run: |run| lint::run(run.project, false),
     },
     Step { name: "unit", about: "tests that need no kernel", quick: true, needs: &[], run: unit },
     Step { name: "kernel", about: "the kernels to test on", quick: false, needs: &["setup"], run: kernel },
