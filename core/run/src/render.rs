@@ -91,7 +91,11 @@ fn diagnostics(seen: &Observation) -> String {
 /// The scenario's events, a line each; a long list keeps its beginning and end.
 pub fn render_timeline(events: &[Stimulus]) -> String {
     let line = |e: &Stimulus| {
-        let what = if e.kind.is_empty() { e.label.clone() } else { e.kind.clone() };
+        let what = match (e.kind.is_empty(), e.is_step_end) {
+            (false, _) => format!("  {}", e.kind),
+            (true, true) => format!("{} ends", e.label),
+            (true, false) => e.label.clone(),
+        };
         let detail = if e.detail.is_empty() { String::new() } else { format!(" {}", e.detail) };
         let iterations = e.iterations.map(|n| format!(" ({n} iterations)")).unwrap_or_default();
         format!("{:>8}ms  {what}{detail}{iterations}", e.elapsed_ms)

@@ -1,0 +1,30 @@
+//! The scenario of `cargo xtask demo`: two groups of workers compete on a machine of
+//! two LLCs, then one is squeezed into the other's LLC.
+
+use ktstr::prelude::*;
+use std::time::Duration;
+
+#[ktstr_test(llcs = 2, cores = 2, threads = 1, max_gap_ms = 3000)]
+fn demo_two_groups(ctx: &Ctx) -> Result<AssertResult> {
+    let steps = vec![
+        // Both may run anywhere: spinners beside workers that sleep and wake.
+        Step::with_defs(
+            vec![
+                CgroupDef::named("batch").workers(4),
+                CgroupDef::named("latency")
+                    .workers(2)
+                    .work_type(WorkType::bursty(Duration::from_millis(5), Duration::from_millis(10))),
+            ],
+            HoldSpec::frac(0.5),
+        ),
+        // The spinners are confined to the first LLC.
+        Step::new(vec![Op::set_cpuset("batch", CpusetSpec::llc(0))], HoldSpec::frac(0.5)),
+    ];
+    let mut result = execute_steps(ctx, steps)?;
+    let mut v = ctx.assert.verdict();
+    for cgroup in &result.stats.cgroups {
+        cgroup.claim_total_iterations(&mut v).at_least(1);
+    }
+    result.merge(v.into_result());
+    Ok(result)
+}
