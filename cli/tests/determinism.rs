@@ -11,13 +11,17 @@ use std::process::Child;
 /// time stamps.
 #[ktstr_test(ignore, llcs = 2, cores = 1, duration_s = 1)]
 fn tells_everything(ctx: &Ctx) -> Result<AssertResult> {
-    let result = execute_defs(ctx, vec![
-        CgroupDef::named("spin").workers(2),
-        CgroupDef::named("wake").workers(2).work_type(WorkType::futex_ping_pong(1024)),
-        CgroupDef::named("burst")
-            .workers(1)
-            .work_type(WorkType::bursty(std::time::Duration::from_millis(5), std::time::Duration::from_millis(3))),
-    ])?;
+    let result = execute_defs(
+        ctx,
+        vec![
+            CgroupDef::named("spin").workers(2),
+            CgroupDef::named("wake").workers(2).work_type(WorkType::futex_ping_pong(1024)),
+            CgroupDef::named("burst").workers(1).work_type(WorkType::bursty(
+                std::time::Duration::from_millis(5),
+                std::time::Duration::from_millis(3),
+            )),
+        ],
+    )?;
     let mut handle = WorkloadHandle::spawn(&WorkloadConfig { num_workers: 3, ..Default::default() })?;
     handle.start();
     std::thread::sleep(ctx.duration / 4);
@@ -35,8 +39,7 @@ fn tells_everything(ctx: &Ctx) -> Result<AssertResult> {
 fn dmesg() -> Result<String> {
     use std::io::{ErrorKind, Read};
     use std::os::unix::fs::OpenOptionsExt;
-    let mut file =
-        std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg")?;
+    let mut file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg")?;
     let mut all = String::new();
     let mut record = [0; 8192];
     loop {
@@ -75,7 +78,10 @@ fn ten_runs_of_one_test_are_the_same() {
         runs.extend(started.into_iter().map(|(child, results)| recorded(child, &results)));
     }
     let first = &runs[0];
-    assert!(first.contains("\"accel\":\"deterministic\"") && first.contains("\"outcome\":\"passed\""), "{first}");
+    assert!(
+        first.contains("\"accel\":\"deterministic\"") && first.contains("\"outcome\":\"passed\""),
+        "{first}"
+    );
     for (number, run) in runs.iter().enumerate() {
         assert_eq!(run, first, "run {number} differs from run 0");
     }
@@ -90,7 +96,8 @@ fn another_seed_is_another_run() {
             let (mut command, results) = case("tells_everything");
             command.env("KTSTR_ACCEL", "deterministic").env("KTSTR_SEED", seed);
             let sidecar: serde_json::Value =
-                serde_json::from_str(&recorded(command.spawn().expect("starting the case"), &results)).expect("JSON");
+                serde_json::from_str(&recorded(command.spawn().expect("starting the case"), &results))
+                    .expect("JSON");
             sidecar["output_hash"].to_string()
         })
         .collect();

@@ -71,7 +71,10 @@ fn hog_memory(worker: &dyn WorkerCtx) {
 
 #[ktstr_test(ignore, duration_s = 5)]
 fn drill_out_of_memory(ctx: &Ctx) -> Result<AssertResult> {
-    execute_defs(ctx, vec![CgroupDef::named("hogs").workers(1).work_type(WorkType::custom("hog", hog_memory))])
+    execute_defs(
+        ctx,
+        vec![CgroupDef::named("hogs").workers(1).work_type(WorkType::custom("hog", hog_memory))],
+    )
 }
 
 #[ktstr_test(ignore, duration_s = 60)]
@@ -98,7 +101,10 @@ fn assert_says(text: &str, parts: &[&str]) {
 #[test]
 fn a_missing_kernel_image() {
     let text = fails("drill_healthy", &[("KTSTR_TEST_KERNEL", "/no/such/image")]);
-    assert_says(&text, &["ktstr_test 'drill_healthy' [topo=1n1l2c1t] failed:", "/no/such/image", "KTSTR_TEST_KERNEL"]);
+    assert_says(
+        &text,
+        &["ktstr_test 'drill_healthy' [topo=1n1l2c1t] failed:", "/no/such/image", "KTSTR_TEST_KERNEL"],
+    );
 }
 
 #[test]
@@ -115,13 +121,19 @@ fn a_file_that_is_no_kernel() {
 #[test]
 fn a_kernel_that_panics_early() {
     let text = fails("drill_kernel_panic", &[]);
-    assert_says(&text, &["the guest kernel panicked while booting: Kernel panic - not syncing", "--- diagnostics ---"]);
+    assert_says(
+        &text,
+        &["the guest kernel panicked while booting: Kernel panic - not syncing", "--- diagnostics ---"],
+    );
 }
 
 #[test]
 fn a_test_function_that_panics() {
     let text = fails("drill_panic", &[]);
-    assert_says(&text, &["the test function panicked at ", "drills.rs:", "the answer was 41", "about to panic"]);
+    assert_says(
+        &text,
+        &["the test function panicked at ", "drills.rs:", "the answer was 41", "about to panic"],
+    );
 }
 
 #[test]
@@ -163,7 +175,10 @@ fn a_missing_hypervisor() {
 
 #[test]
 fn bad_settings() {
-    assert_says(&fails("drill_healthy", &[("KTSTR_ACCEL", "warp")]), &["KTSTR_ACCEL", "warp", "deterministic"]);
+    assert_says(
+        &fails("drill_healthy", &[("KTSTR_ACCEL", "warp")]),
+        &["KTSTR_ACCEL", "warp", "deterministic"],
+    );
     assert_says(&fails("drill_healthy", &[("KTSTR_ACCEL", "kvm")]), &["kvm", "--accel tcg"]);
 }
 

@@ -9,18 +9,23 @@ use ktstr::prelude::*;
 /// the fair server would let the ordinary one through now and then: both are off.
 #[ktstr_test(ignore, cores = 2, max_gap_ms = 500)]
 fn starves_a_worker(ctx: &Ctx) -> Result<AssertResult> {
-    std::fs::write("/proc/sys/kernel/sched_rt_runtime_us", "-1").context("turning real-time throttling off")?;
+    std::fs::write("/proc/sys/kernel/sched_rt_runtime_us", "-1")
+        .context("turning real-time throttling off")?;
     for cpu in ctx.topo.all_cpus() {
         let runtime = format!("/sys/kernel/debug/sched/fair_server/cpu{cpu}/runtime");
-        std::fs::write(&runtime, "0").with_context(|| format!("turning the fair server off with {runtime}"))?;
+        std::fs::write(&runtime, "0")
+            .with_context(|| format!("turning the fair server off with {runtime}"))?;
     }
-    execute_defs(ctx, vec![
-        CgroupDef::named("hog")
-            .workers(1)
-            .sched_policy(SchedPolicy::Fifo(50))
-            .cpuset(CpusetSpec::exact([1])),
-        CgroupDef::named("starved").workers(1).cpuset(CpusetSpec::exact([1])),
-    ])
+    execute_defs(
+        ctx,
+        vec![
+            CgroupDef::named("hog")
+                .workers(1)
+                .sched_policy(SchedPolicy::Fifo(50))
+                .cpuset(CpusetSpec::exact([1])),
+            CgroupDef::named("starved").workers(1).cpuset(CpusetSpec::exact([1])),
+        ],
+    )
 }
 
 /// Workers that may run everywhere, judged as if they had to stay on CPU 0.
@@ -54,12 +59,15 @@ fn spin_and_step_back(worker: &dyn WorkerCtx) {
 /// Two workers on one CPU, one with 68 times the other's weight.
 #[ktstr_test(ignore, cores = 2, max_spread_pct = 30.0)]
 fn is_unfair(ctx: &Ctx) -> Result<AssertResult> {
-    execute_defs(ctx, vec![
-        CgroupDef::named("unfair")
-            .workers(2)
-            .work_type(WorkType::custom("spin_and_step_back", spin_and_step_back))
-            .cpuset(CpusetSpec::exact([1])),
-    ])
+    execute_defs(
+        ctx,
+        vec![
+            CgroupDef::named("unfair")
+                .workers(2)
+                .work_type(WorkType::custom("spin_and_step_back", spin_and_step_back))
+                .cpuset(CpusetSpec::exact([1])),
+        ],
+    )
 }
 
 /// A claim that can't hold.
@@ -83,7 +91,8 @@ fn assert_says(text: &str, parts: &[&str]) {
 
 /// The number before `unit` in the first line that holds `needle`.
 fn number(text: &str, needle: &str, unit: &str) -> f64 {
-    let line = text.lines().find(|l| l.contains(needle)).unwrap_or_else(|| panic!("no {needle:?} in:\n{text}"));
+    let line =
+        text.lines().find(|l| l.contains(needle)).unwrap_or_else(|| panic!("no {needle:?} in:\n{text}"));
     let before = &line[..line.find(unit).unwrap_or_else(|| panic!("no {unit:?} in {line:?}"))];
     let digits = before.rsplit(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default();
     digits.parse().unwrap_or_else(|_| panic!("no number before {unit:?} in {line:?}"))

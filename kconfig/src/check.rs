@@ -70,11 +70,7 @@ pub fn missing_options(fragment: &str, dot_config: &str) -> Result<Vec<Missing>,
         .into_iter()
         .filter_map(|(option, wanted)| {
             let seen = config.get(option).map_or(Value::No, |v| (*v).clone());
-            (seen != *wanted).then(|| Missing {
-                option: option.to_owned(),
-                wanted: wanted.clone(),
-                seen,
-            })
+            (seen != *wanted).then(|| Missing { option: option.to_owned(), wanted: wanted.clone(), seen })
         })
         .collect())
 }
@@ -85,12 +81,8 @@ pub fn missing_options(fragment: &str, dot_config: &str) -> Result<Vec<Missing>,
 pub fn is_enabled(dot_config: &str, option: &str) -> bool {
     let mut enabled = false;
     for line in dot_config.lines() {
-        let set = line
-            .strip_prefix("CONFIG_")
-            .and_then(|rest| rest.split_once('='));
-        let unset = line
-            .strip_prefix("# CONFIG_")
-            .and_then(|rest| rest.strip_suffix(" is not set"));
+        let set = line.strip_prefix("CONFIG_").and_then(|rest| rest.split_once('='));
+        let unset = line.strip_prefix("# CONFIG_").and_then(|rest| rest.strip_suffix(" is not set"));
         match (set, unset) {
             (Some((name, value)), _) if name == option => enabled = value == "y",
             (_, Some(name)) if name == option => enabled = false,
@@ -118,11 +110,7 @@ pub fn unmet_requirements(dot_config: &str, arch: &str) -> Vec<&'static Required
 }
 
 const fn required(option: &'static str, remedy: &'static str) -> Required {
-    Required {
-        option,
-        only_on: None,
-        remedy,
-    }
+    Required { option, only_on: None, remedy }
 }
 
 const REQUIRED: &[Required] = &[
@@ -138,10 +126,7 @@ const REQUIRED: &[Required] = &[
         "BPF_SYSCALL",
         "remove the line that turns CONFIG_BPF_SYSCALL off: BPF schedulers load through it",
     ),
-    required(
-        "FTRACE",
-        "turn CONFIG_FTRACE on (it needs CONFIG_TRACING_SUPPORT): probes hang on it",
-    ),
+    required("FTRACE", "turn CONFIG_FTRACE on (it needs CONFIG_TRACING_SUPPORT): probes hang on it"),
     required(
         "KPROBE_EVENTS",
         "turn CONFIG_KPROBES and CONFIG_KPROBE_EVENTS on: failure traces attach to kernel functions",
@@ -158,10 +143,7 @@ const REQUIRED: &[Required] = &[
         "ACPI",
         "turn CONFIG_ACPI on: CPUs, caches and NUMA nodes of the guest are described in ACPI tables",
     ),
-    required(
-        "PCI",
-        "turn CONFIG_PCI on: the guest's devices sit on a PCI bus",
-    ),
+    required("PCI", "turn CONFIG_PCI on: the guest's devices sit on a PCI bus"),
     required(
         "VIRTIO_PCI",
         "turn CONFIG_VIRTIO_MENU and CONFIG_VIRTIO_PCI on, built in (=y): it drives the guest's devices",

@@ -21,8 +21,7 @@ mod parse;
 use std::borrow::Cow;
 
 pub use check::{
-    Missing, Override, Required, is_enabled, missing_options, overrides, required_options,
-    unmet_requirements,
+    Missing, Override, Required, is_enabled, missing_options, overrides, required_options, unmet_requirements,
 };
 pub use parse::{Assignment, BadLine, Fragment, ParseError, Value};
 

@@ -84,32 +84,19 @@ impl Fragment {
             let line = index + 1;
             match parse_line(raw) {
                 Ok(None) => {}
-                Ok(Some((option, value))) => assignments.push(Assignment {
-                    option: option.to_owned(),
-                    value,
-                    line,
-                }),
-                Err(reason) => bad.push(BadLine {
-                    line,
-                    text: raw.to_owned(),
-                    reason,
-                }),
+                Ok(Some((option, value))) => {
+                    assignments.push(Assignment { option: option.to_owned(), value, line })
+                }
+                Err(reason) => bad.push(BadLine { line, text: raw.to_owned(), reason }),
             }
         }
-        if bad.is_empty() {
-            Ok(Self { assignments })
-        } else {
-            Err(ParseError(bad))
-        }
+        if bad.is_empty() { Ok(Self { assignments }) } else { Err(ParseError(bad)) }
     }
 
     /// The value each option ends up with: the last line about it wins.
     #[must_use]
     pub fn effective(&self) -> BTreeMap<&str, &Value> {
-        self.assignments
-            .iter()
-            .map(|a| (a.option.as_str(), &a.value))
-            .collect()
+        self.assignments.iter().map(|a| (a.option.as_str(), &a.value)).collect()
     }
 
     /// Options that are set on more than one line, each named once.
@@ -119,10 +106,7 @@ impl Fragment {
         for assignment in &self.assignments {
             *lines.entry(&assignment.option).or_default() += 1;
         }
-        lines
-            .into_iter()
-            .filter_map(|(option, count)| (count > 1).then_some(option))
-            .collect()
+        lines.into_iter().filter_map(|(option, count)| (count > 1).then_some(option)).collect()
     }
 }
 
@@ -189,10 +173,7 @@ fn is_number(text: &str) -> bool {
 
 /// A string with both quotes and no bare quote inside; `\"` and `\\` escape.
 fn is_quoted(text: &str) -> bool {
-    let Some(inner) = text
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-    else {
+    let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
         return false;
     };
     let mut escaped = false;

@@ -65,18 +65,12 @@ fn hashes_are_eight_hex_digits_and_verbatim() {
 fn suffix_has_a_second_segment_for_an_extra_fragment() {
     assert_eq!(cache_key_suffix(), kconfig_hash());
     assert_eq!(cache_key_suffix_with_extra(None), kconfig_hash());
-    assert_eq!(
-        cache_key_suffix_with_extra(Some("123456789")),
-        format!("{}-xkccbf43926", kconfig_hash())
-    );
+    assert_eq!(cache_key_suffix_with_extra(Some("123456789")), format!("{}-xkccbf43926", kconfig_hash()));
 }
 
 #[test]
 fn merge_borrows_without_an_extra_fragment() {
-    assert!(matches!(
-        merge_kconfig_fragments("A", None),
-        Cow::Borrowed("A")
-    ));
+    assert!(matches!(merge_kconfig_fragments("A", None), Cow::Borrowed("A")));
     assert_eq!(merge_kconfig_fragments("A", Some("B")), "A\nB");
 }
 
@@ -85,14 +79,7 @@ fn overrides_name_only_real_changes() {
     let baked = "CONFIG_A=y\nCONFIG_B=y\nCONFIG_C=n\n";
     let extra = "CONFIG_A=y\n# CONFIG_B is not set\n# CONFIG_C is not set\nCONFIG_D=7\n";
     let found = overrides(baked, extra).expect("both parse");
-    assert_eq!(
-        found,
-        vec![Override {
-            option: "B".into(),
-            baked: Value::Yes,
-            extra: Value::No
-        }]
-    );
+    assert_eq!(found, vec![Override { option: "B".into(), baked: Value::Yes, extra: Value::No }]);
 }
 
 #[test]
@@ -106,15 +93,10 @@ fn every_spelling_of_off_is_equal() {
 
 #[test]
 fn missing_says_what_was_wanted_and_seen() {
-    let missing = missing_options(
-        "CONFIG_A=y\nCONFIG_B=512\nCONFIG_C=y",
-        "CONFIG_A=m\nCONFIG_B=64\n",
-    )
-    .expect("both parse");
-    let shown: Vec<String> = missing
-        .iter()
-        .map(|m| format!("{} {} {}", m.option, m.wanted, m.seen))
-        .collect();
+    let missing = missing_options("CONFIG_A=y\nCONFIG_B=512\nCONFIG_C=y", "CONFIG_A=m\nCONFIG_B=64\n")
+        .expect("both parse");
+    let shown: Vec<String> =
+        missing.iter().map(|m| format!("{} {} {}", m.option, m.wanted, m.seen)).collect();
     assert_eq!(shown, ["A y m", "B 512 64", "C y n"]);
 }
 
@@ -131,11 +113,7 @@ fn bad_lines_are_all_reported_with_their_numbers() {
 fn literals_are_kept_as_written() {
     let text = "CONFIG_A=-1\nCONFIG_B=0x1000\nCONFIG_C=\"a \\\"b\\\" # c\"\nCONFIG_D=\"\"";
     let fragment = Fragment::parse(text).expect("parses");
-    let values: Vec<String> = fragment
-        .assignments
-        .iter()
-        .map(|a| a.value.to_string())
-        .collect();
+    let values: Vec<String> = fragment.assignments.iter().map(|a| a.value.to_string()).collect();
     assert_eq!(values, ["-1", "0x1000", "\"a \\\"b\\\" # c\"", "\"\""]);
 }
 
@@ -163,10 +141,7 @@ fn lines() -> impl Strategy<Value = Vec<(String, Value)>> {
 }
 
 fn render(lines: &[(String, Value)]) -> String {
-    lines
-        .iter()
-        .map(|(option, value)| format!("CONFIG_{option}={value}\n"))
-        .collect()
+    lines.iter().map(|(option, value)| format!("CONFIG_{option}={value}\n")).collect()
 }
 
 proptest! {

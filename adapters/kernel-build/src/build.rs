@@ -48,13 +48,7 @@ impl<'a> Build<'a> {
             fs::create_dir_all(dir).map_err(MakeError::io("making the directory", dir))?;
         }
         let log = builder.log_dir.join(format!("{}.log", job.label));
-        Ok(Self {
-            builder,
-            job,
-            out,
-            path: builder.path(),
-            steps: Steps::new(&job.tree, log)?,
-        })
+        Ok(Self { builder, job, out, path: builder.path(), steps: Steps::new(&job.tree, log)? })
     }
 
     pub(crate) fn run(mut self, progress: &mut dyn Progress) -> Result<Built, BuildError> {
@@ -77,11 +71,7 @@ impl<'a> Build<'a> {
 
     /// Returns whether there was no configuration before, and so most likely no
     /// object file either.
-    fn configure(
-        &mut self,
-        wanted: &Wanted<'_>,
-        progress: &mut dyn Progress,
-    ) -> Result<bool, BuildError> {
+    fn configure(&mut self, wanted: &Wanted<'_>, progress: &mut dyn Progress) -> Result<bool, BuildError> {
         progress.started(Stage::Configure, self.subject(), None);
         let path = self.out.join(".config");
         let before = read_if_there(&path)?;
@@ -103,25 +93,16 @@ impl<'a> Build<'a> {
     }
 
     fn allnoconfig(&mut self, wanted: &Wanted<'_>) -> Result<(), BuildError> {
-        let fragment = self
-            .builder
-            .log_dir
-            .join(format!("{}.kconfig", self.job.label));
+        let fragment = self.builder.log_dir.join(format!("{}.kconfig", self.job.label));
         fs::write(&fragment, &wanted.fragment).map_err(MakeError::io("writing", &fragment))?;
         let fragment = fs::canonicalize(&fragment).map_err(MakeError::io("reading", &fragment))?;
         let mut command = self.command();
-        command
-            .arg("allnoconfig")
-            .env("KCONFIG_ALLCONFIG", fragment);
+        command.arg("allnoconfig").env("KCONFIG_ALLCONFIG", fragment);
         self.steps.run(command, &mut |_| {})?;
         Ok(())
     }
 
-    fn compile(
-        &mut self,
-        from_nothing: bool,
-        progress: &mut dyn Progress,
-    ) -> Result<(), BuildError> {
+    fn compile(&mut self, from_nothing: bool, progress: &mut dyn Progress) -> Result<(), BuildError> {
         let memory = self.builder.log_dir.join("expected-lines");
         // What is left to do in a tree that was built before is anyone's guess.
         let expected = from_nothing.then(|| recall(&memory));
@@ -164,10 +145,7 @@ impl<'a> Build<'a> {
     /// target of that name, which compiles every module first. Kernels before
     /// 5.4 and machines without Python go without.
     fn compile_commands(&mut self, progress: &mut dyn Progress) {
-        let script = self
-            .job
-            .tree
-            .join("scripts/clang-tools/gen_compile_commands.py");
+        let script = self.job.tree.join("scripts/clang-tools/gen_compile_commands.py");
         if !script.is_file() || tools::find(&self.path, "python3").is_none() {
             return;
         }
@@ -243,10 +221,7 @@ fn read_if_there(path: &Path) -> Result<Option<String>, MakeError> {
 
 /// The lines of the last build from nothing, or a typical number.
 fn recall(memory: &Path) -> u64 {
-    fs::read_to_string(memory)
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(TYPICAL_LINES)
+    fs::read_to_string(memory).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(TYPICAL_LINES)
 }
 
 #[cfg(test)]

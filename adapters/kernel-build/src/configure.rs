@@ -21,10 +21,7 @@ pub(crate) struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     /// Merges the user's fragment into the embedded one and warns of each
     /// option that it changes.
-    pub(crate) fn new(
-        extra: Option<&'a str>,
-        progress: &mut dyn Progress,
-    ) -> Result<Self, MakeError> {
+    pub(crate) fn new(extra: Option<&'a str>, progress: &mut dyn Progress) -> Result<Self, MakeError> {
         if let Some(extra) = extra {
             for change in overrides(EMBEDDED_KCONFIG, extra).map_err(MakeError::ExtraKconfig)? {
                 progress.warn(format!(
@@ -33,10 +30,7 @@ impl<'a> Wanted<'a> {
                 ));
             }
         }
-        Ok(Self {
-            fragment: merge_kconfig_fragments(EMBEDDED_KCONFIG, extra).into_owned(),
-            extra,
-        })
+        Ok(Self { fragment: merge_kconfig_fragments(EMBEDDED_KCONFIG, extra).into_owned(), extra })
     }
 
     /// Does the file `config` already say all of it? A file with lines that
@@ -68,10 +62,7 @@ impl<'a> Wanted<'a> {
         }
         Err(BuildError::RequiredOptions {
             tree: tree.to_owned(),
-            options: unmet
-                .iter()
-                .map(|r| format!("CONFIG_{}: {}", r.option, r.remedy))
-                .collect(),
+            options: unmet.iter().map(|r| format!("CONFIG_{}: {}", r.option, r.remedy)).collect(),
         })
     }
 
@@ -87,10 +78,7 @@ impl<'a> Wanted<'a> {
                 .iter()
                 .map(|m| format!("CONFIG_{} (wanted {}, got {})", m.option, m.wanted, m.seen))
                 .collect();
-            progress.warn(format!(
-                "options that this kernel did not take: {}",
-                list.join(", ")
-            ));
+            progress.warn(format!("options that this kernel did not take: {}", list.join(", ")));
         }
     }
 

@@ -56,10 +56,7 @@ impl MakeBuilder {
     }
 
     fn path(&self) -> OsString {
-        self.search_path
-            .clone()
-            .or_else(|| std::env::var_os("PATH"))
-            .unwrap_or_default()
+        self.search_path.clone().or_else(|| std::env::var_os("PATH")).unwrap_or_default()
     }
 }
 
@@ -77,11 +74,7 @@ impl KernelBuilder for MakeBuilder {
 
 fn check_arch(wanted: Arch) -> Result<(), MakeError> {
     let host = Arch::host()?;
-    if host == wanted {
-        Ok(())
-    } else {
-        Err(MakeError::CrossBuild { host, wanted })
-    }
+    if host == wanted { Ok(()) } else { Err(MakeError::CrossBuild { host, wanted }) }
 }
 
 /// A failure to build that is not make's.

@@ -35,11 +35,7 @@ impl Steps {
     /// Begins a new log.
     pub(crate) fn new(tree: &Path, log_path: PathBuf) -> Result<Self, MakeError> {
         let log = File::create(&log_path).map_err(MakeError::io("writing", &log_path))?;
-        Ok(Self {
-            tree: tree.to_owned(),
-            log_path,
-            log,
-        })
+        Ok(Self { tree: tree.to_owned(), log_path, log })
     }
 
     pub(crate) fn log_path(&self) -> &Path {
@@ -56,8 +52,7 @@ impl Steps {
         let step = command_line(&command);
         self.note(&format!("+ {step}"))?;
         let program = PathBuf::from(command.get_program());
-        let (mut group, output) =
-            Group::start(&mut command).map_err(MakeError::io("starting", &program))?;
+        let (mut group, output) = Group::start(&mut command).map_err(MakeError::io("starting", &program))?;
         // Its ends of the pipe, which would keep the output open.
         drop(command);
         let mut excerpt = Excerpt::default();
@@ -72,16 +67,12 @@ impl Steps {
             if read == 0 {
                 break;
             }
-            self.log
-                .write_all(&line)
-                .map_err(MakeError::io("writing", &self.log_path))?;
+            self.log.write_all(&line).map_err(MakeError::io("writing", &self.log_path))?;
             excerpt.add(String::from_utf8_lossy(&line).trim_end());
             count += 1;
             on_line(count);
         }
-        let status = group
-            .wait()
-            .map_err(MakeError::io("waiting for", &program))?;
+        let status = group.wait().map_err(MakeError::io("waiting for", &program))?;
         if status.success() {
             return Ok(count);
         }
@@ -148,20 +139,10 @@ impl Group {
     /// one pipe.
     fn start(command: &mut Command) -> io::Result<(Self, PipeReader)> {
         let (reader, writer) = io::pipe()?;
-        command
-            .stdin(Stdio::null())
-            .stdout(writer.try_clone()?)
-            .stderr(writer)
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0);
         stop_with_parent(command);
         let child = command.spawn()?;
-        Ok((
-            Self {
-                child,
-                ended: false,
-            },
-            reader,
-        ))
+        Ok((Self { child, ended: false }, reader))
     }
 
     fn wait(&mut self) -> io::Result<ExitStatus> {
@@ -209,11 +190,7 @@ fn stop_with_parent(command: &mut Command) {
     let hook = move || {
         set_pdeathsig(Signal::SIGTERM)?;
         // The parent may have died before that took effect.
-        if getppid() == parent {
-            Ok(())
-        } else {
-            Err(io::Error::other("the starting process has ended"))
-        }
+        if getppid() == parent { Ok(()) } else { Err(io::Error::other("the starting process has ended")) }
     };
     // SAFETY: the hook runs between fork and exec, where only calls that are
     // async-signal-safe are allowed: prctl and getppid are plain system calls,

@@ -22,18 +22,13 @@ const PROGRAMS: [(&str, &str); 8] = [
 ];
 
 /// Headers that the kernel's own build tools include, and their packages.
-const HEADERS: [(&str, &str); 2] = [
-    ("gelf.h", "libelf-dev"),
-    ("openssl/opensslv.h", "libssl-dev"),
-];
+const HEADERS: [(&str, &str); 2] = [("gelf.h", "libelf-dev"), ("openssl/opensslv.h", "libssl-dev")];
 
 /// Checks programs and headers; one error names all that is missing.
 pub(crate) fn check(path: &OsStr) -> Result<(), BuildError> {
     let mut missing = Vec::new();
     let mut packages = Vec::new();
-    let programs = PROGRAMS
-        .iter()
-        .filter(|(program, _)| find(path, program).is_none());
+    let programs = PROGRAMS.iter().filter(|(program, _)| find(path, program).is_none());
     for (program, package) in programs {
         missing.push((*program).to_owned());
         packages.push(*package);
@@ -42,10 +37,7 @@ pub(crate) fn check(path: &OsStr) -> Result<(), BuildError> {
     // too, since one who installs the compiler will need them next.
     let gcc = find(path, "gcc");
     for (header, package) in HEADERS {
-        if !gcc
-            .as_deref()
-            .is_some_and(|gcc| has_header(gcc, path, header))
-        {
+        if !gcc.as_deref().is_some_and(|gcc| has_header(gcc, path, header)) {
             missing.push(format!("<{header}>"));
             packages.push(package);
         }
@@ -53,10 +45,7 @@ pub(crate) fn check(path: &OsStr) -> Result<(), BuildError> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(BuildError::MissingTools {
-        missing,
-        remedy: remedy(path, &packages),
-    })
+    Err(BuildError::MissingTools { missing, remedy: remedy(path, &packages) })
 }
 
 fn remedy(path: &OsStr, packages: &[&str]) -> String {
@@ -70,14 +59,11 @@ fn remedy(path: &OsStr, packages: &[&str]) -> String {
 
 /// The first executable file `program` in a list of directories.
 pub(crate) fn find(path: &OsStr, program: &str) -> Option<PathBuf> {
-    std::env::split_paths(path)
-        .map(|dir| dir.join(program))
-        .find(|file| is_executable(file))
+    std::env::split_paths(path).map(|dir| dir.join(program)).find(|file| is_executable(file))
 }
 
 fn is_executable(file: &Path) -> bool {
-    file.metadata()
-        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 /// Does the preprocessor find `header`? Asked of the compiler because only it

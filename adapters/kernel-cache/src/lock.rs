@@ -73,11 +73,7 @@ fn open(path: &Path, mode: Mode) -> io::Result<File> {
     {
         return Ok(file);
     }
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
+    OpenOptions::new().create(true).truncate(false).write(true).open(path)
 }
 
 fn try_lock(file: &File, mode: Mode) -> Result<(), TryLockError> {
@@ -93,10 +89,7 @@ fn holders(file: &File) -> String {
     let named: io::Result<Vec<String>> = (|| {
         let inode = file.metadata()?.ino();
         let locks = std::fs::read_to_string("/proc/locks")?;
-        Ok(lock_owners(&locks, inode)
-            .into_iter()
-            .map(describe)
-            .collect())
+        Ok(lock_owners(&locks, inode).into_iter().map(describe).collect())
     })();
     match named {
         Ok(names) if !names.is_empty() => names.join(", "),

@@ -37,21 +37,16 @@ impl CacheEnv {
 /// [`CacheError::NoRoot`] if no variable places it.
 pub fn cache_root(env: &CacheEnv) -> Result<PathBuf, CacheError> {
     if let Some(dir) = set(env.cache_dir.as_ref()) {
-        return std::path::absolute(dir)
-            .map_err(CacheError::io("placing the kernel cache at", dir));
+        return std::path::absolute(dir).map_err(CacheError::io("placing the kernel cache at", dir));
     }
     if let Some(base) = set(env.xdg_cache_home.as_ref()).filter(|base| base.is_absolute()) {
         return Ok(base.join("ktstr/kernels"));
     }
-    set(env.home.as_ref())
-        .map(|home| home.join(".cache/ktstr/kernels"))
-        .ok_or(CacheError::NoRoot)
+    set(env.home.as_ref()).map(|home| home.join(".cache/ktstr/kernels")).ok_or(CacheError::NoRoot)
 }
 
 fn set(variable: Option<&OsString>) -> Option<&Path> {
-    variable
-        .map(Path::new)
-        .filter(|p| !p.as_os_str().is_empty())
+    variable.map(Path::new).filter(|p| !p.as_os_str().is_empty())
 }
 
 #[cfg(test)]

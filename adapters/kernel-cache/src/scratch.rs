@@ -157,10 +157,6 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let scratch = ScratchDir::create(root.path(), "k").expect("made");
         assert!(claim(scratch.path()).expect("readable").is_none());
-        assert!(
-            claim(&root.path().join("absent"))
-                .expect("no error")
-                .is_none()
-        );
+        assert!(claim(&root.path().join("absent")).expect("no error").is_none());
     }
 }

@@ -8,8 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ktstr_kernel::ports::{Corrupt, KernelStore, Lease, Listed, NewEntry, Scratch, StoreError};
 use ktstr_kernel::{
-    CacheEntry, CacheKey, CleanPolicy, METADATA_SCHEMA, Metadata, Progress, Stage, crc_hex,
-    select_for_clean,
+    CacheEntry, CacheKey, CleanPolicy, METADATA_SCHEMA, Metadata, Progress, Stage, crc_hex, select_for_clean,
 };
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -116,11 +115,7 @@ impl KernelCache {
         if !dir.is_dir() {
             return Ok(None);
         }
-        let _lock = if self.lockable() {
-            Some(self.lock_entry(key, Mode::Shared)?)
-        } else {
-            None
-        };
+        let _lock = if self.lockable() { Some(self.lock_entry(key, Mode::Shared)?) } else { None };
         let state = entry::read(&dir, key);
         Ok((state.is_ok() || dir.is_dir()).then_some(state))
     }
@@ -183,9 +178,7 @@ impl KernelCache {
             // Some network and overlay file systems have plain rename only.
             Err(Errno::EINVAL | Errno::ENOSYS) => self.publish_in_two_steps(staged, target)?,
             Err(error) => {
-                return Err(CacheError::io("putting into the cache", target)(
-                    error.into(),
-                ));
+                return Err(CacheError::io("putting into the cache", target)(error.into()));
             }
         }
         sync(&self.root)
@@ -220,10 +213,7 @@ impl KernelStore for KernelCache {
         match self.read(key)? {
             None => Ok(None),
             Some(Ok(entry)) => Ok(Some(entry)),
-            Some(Err(corrupt)) => Err(StoreError::Corrupt {
-                key: key.clone(),
-                corrupt,
-            }),
+            Some(Err(corrupt)) => Err(StoreError::Corrupt { key: key.clone(), corrupt }),
         }
     }
 
@@ -257,10 +247,7 @@ impl KernelStore for KernelCache {
         self.publish(&staged, &self.dir(key))?;
         let state = entry::read(&self.dir(key), key);
         drop(lock);
-        state.map_err(|corrupt| StoreError::Corrupt {
-            key: key.clone(),
-            corrupt,
-        })
+        state.map_err(|corrupt| StoreError::Corrupt { key: key.clone(), corrupt })
     }
 
     fn remove(&self, key: &CacheKey) -> Result<bool, StoreError> {
@@ -280,11 +267,7 @@ impl KernelStore for KernelCache {
         Ok(Box::new(ScratchDir::create(&self.root, label.as_str())?))
     }
 
-    fn lease(
-        &self,
-        name: &CacheKey,
-        progress: &mut dyn Progress,
-    ) -> Result<Box<dyn Lease>, StoreError> {
+    fn lease(&self, name: &CacheKey, progress: &mut dyn Progress) -> Result<Box<dyn Lease>, StoreError> {
         self.prepare_root()?;
         let mut waited = false;
         let lock = lock::acquire(
@@ -326,8 +309,7 @@ fn newest_first(a: &Listed, b: &Listed) -> std::cmp::Ordering {
 /// Copies a file that everybody may read; returns its length.
 fn copy(from: &Path, to: &Path) -> Result<u64, CacheError> {
     let bytes = fs::copy(from, to).map_err(CacheError::io("copying into the cache", from))?;
-    fs::set_permissions(to, fs::Permissions::from_mode(0o644))
-        .map_err(CacheError::io("writing", to))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o644)).map_err(CacheError::io("writing", to))?;
     Ok(bytes)
 }
 
@@ -337,9 +319,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<(), CacheError> {
     fs::create_dir(to).map_err(CacheError::io("making the directory", to))?;
     for entry in fs::read_dir(from).map_err(CacheError::io("reading", from))? {
         let entry = entry.map_err(CacheError::io("reading", from))?;
-        let kind = entry
-            .file_type()
-            .map_err(CacheError::io("reading", entry.path()))?;
+        let kind = entry.file_type().map_err(CacheError::io("reading", entry.path()))?;
         let target = to.join(entry.file_name());
         if kind.is_dir() {
             copy_tree(&entry.path(), &target)?;
@@ -360,9 +340,7 @@ fn sync(dir: &Path) -> Result<(), CacheError> {
 
 /// Seconds since the Unix epoch; 0 on a clock set before it.
 fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

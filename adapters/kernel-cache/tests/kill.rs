@@ -25,11 +25,7 @@ fn write_generations(dir: &Path) -> ! {
     let file = |name: &str| dir.join(format!("{name}-{}", std::process::id()));
     for generation in (0..=u8::MAX).cycle() {
         let (image, vmlinux, config) = (file("image"), file("vmlinux"), file("config"));
-        for (path, kib) in [
-            (&image, 64 + usize::from(generation)),
-            (&vmlinux, 256),
-            (&config, 1),
-        ] {
+        for (path, kib) in [(&image, 64 + usize::from(generation)), (&vmlinux, 256), (&config, 1)] {
             fs::write(path, vec![generation; kib * 1024]).expect("written");
         }
         let files = NewEntry {
@@ -101,10 +97,7 @@ impl Drop for Writer {
 
 /// One generation whole: the version, every byte of every file, and lengths.
 fn assert_whole(cache: &KernelCache) {
-    let entry = cache
-        .lookup(&key())
-        .expect("valid")
-        .expect("an entry once there stays there");
+    let entry = cache.lookup(&key()).expect("valid").expect("an entry once there stays there");
     let generation: u8 = entry.metadata.version.parse().expect("a generation");
     let image = fs::read(&entry.image).expect("readable");
     assert_eq!(image.len(), (64 + usize::from(generation)) * 1024);

@@ -39,10 +39,7 @@ impl<'a> Apt<'a> {
     }
 
     /// The newest kernel source package whose version starts with `prefix`.
-    pub(crate) fn find_source(
-        &self,
-        prefix: Option<&VersionPrefix>,
-    ) -> Result<RemoteId, SourceError> {
+    pub(crate) fn find_source(&self, prefix: Option<&VersionPrefix>) -> Result<RemoteId, SourceError> {
         let names = self.names(names::SOURCE)?;
         let candidates: Vec<String> = names
             .into_iter()
@@ -54,10 +51,7 @@ impl<'a> Apt<'a> {
             .filter(|package| has_prefix(package, prefix))
             .max_by(|a, b| debversion::compare(&a.version, &b.version));
         match newest {
-            Some(Package { name, version }) => Ok(RemoteId::AptSource {
-                package: name,
-                version,
-            }),
+            Some(Package { name, version }) => Ok(RemoteId::AptSource { package: name, version }),
             None => Err(not_found("linux-source", prefix)),
         }
     }
@@ -72,9 +66,7 @@ impl<'a> Apt<'a> {
         let candidates: Vec<String> = self
             .names(names::IMAGE)?
             .into_iter()
-            .filter(|name| {
-                ImageName::parse(name, arch).is_some_and(|image| related(prefix, &image.version))
-            })
+            .filter(|name| ImageName::parse(name, arch).is_some_and(|image| related(prefix, &image.version)))
             .collect();
         let best = self
             .versions(&candidates)?
@@ -88,10 +80,7 @@ impl<'a> Apt<'a> {
                     .then_with(|| a.signed.cmp(&b.signed))
             });
         match best {
-            Some((_, Package { name, version })) => Ok(RemoteId::AptImage {
-                package: name,
-                version,
-            }),
+            Some((_, Package { name, version })) => Ok(RemoteId::AptImage { package: name, version }),
             None => Err(not_found("linux-image", prefix)),
         }
     }
@@ -110,18 +99,12 @@ impl<'a> Apt<'a> {
         let source = scratch.join("source");
         make_dir(&source)?;
         let mut tar = self.commands.command("tar");
-        tar.args(["--extract", "--no-same-owner", "--file"])
-            .arg(&archive)
-            .arg("--directory")
-            .arg(&source);
+        tar.args(["--extract", "--no-same-owner", "--file"]).arg(&archive).arg("--directory").arg(&source);
         command::run("unpacking the kernel source", &mut tar).map_err(other)?;
         // 150 MB that nothing needs any more.
         fs::remove_dir_all(&unpacked).map_err(file_error("deleting", unpacked))?;
         progress.finished(Stage::Unpack);
-        Ok(Acquired::Tree {
-            dir: find_tree(&source)?,
-            build_dir: scratch.join("build"),
-        })
+        Ok(Acquired::Tree { dir: find_tree(&source)?, build_dir: scratch.join("build") })
     }
 
     /// Downloads and unpacks a prebuilt kernel.
@@ -151,17 +134,12 @@ impl<'a> Apt<'a> {
                     config = find_file(&dir.join("boot"), "config-")?;
                     modules = modules_dir(&dir)?;
                 }
-                Err(error) => progress.warn(format!(
-                    "nothing is known of this kernel's configuration: {error}"
-                )),
+                Err(error) => {
+                    progress.warn(format!("nothing is known of this kernel's configuration: {error}"))
+                }
             }
         }
-        Ok(Acquired::Prebuilt {
-            image,
-            config,
-            vmlinux: None,
-            modules,
-        })
+        Ok(Acquired::Prebuilt { image, config, vmlinux: None, modules })
     }
 
     /// `apt-get update`, see [`crate::Sources::refresh_package_lists`].
@@ -171,8 +149,7 @@ impl<'a> Apt<'a> {
         let ran = if Uid::effective().is_root() {
             self.commands.run(doing, update[0], &update[1..])
         } else if self.commands.run(doing, "sudo", &["-n", "true"]).is_ok() {
-            self.commands
-                .run(doing, "sudo", &[&["-n"], &update[..]].concat())
+            self.commands.run(doing, "sudo", &[&["-n"], &update[..]].concat())
         } else {
             return Err(SourceError::PackageNotFound {
                 wanted: "the package lists".to_owned(),
@@ -205,10 +182,7 @@ impl<'a> Apt<'a> {
         let mut args = vec!["madison"];
         args.extend(packages.iter().map(String::as_str));
         let doing = "listing the versions of kernel packages";
-        let text = self
-            .commands
-            .run(doing, "apt-cache", &args)
-            .map_err(other)?;
+        let text = self.commands.run(doing, "apt-cache", &args).map_err(other)?;
         Ok(parse_madison(&text))
     }
 
@@ -216,12 +190,8 @@ impl<'a> Apt<'a> {
     /// doesn't say.
     fn size(&self, package: &str) -> Option<u64> {
         let args = ["show", "--no-all-versions", package];
-        let text = self
-            .commands
-            .run("asking for the size", "apt-cache", &args)
-            .ok()?;
-        text.lines()
-            .find_map(|line| line.strip_prefix("Size:")?.trim().parse().ok())
+        let text = self.commands.run("asking for the size", "apt-cache", &args).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("Size:")?.trim().parse().ok())
     }
 
     /// Downloads `package` and unpacks it, leaving out what installing it would
@@ -258,11 +228,7 @@ impl<'a> Apt<'a> {
     ) -> Result<(), SourceError> {
         let exact = format!("{package}={version}");
         let doing = format!("downloading {package} {version}");
-        progress.started(
-            Stage::Download,
-            format!("{package} {version}"),
-            self.size(&exact),
-        );
+        progress.started(Stage::Download, format!("{package} {version}"), self.size(&exact));
         let mut apt = self.commands.command("apt-get");
         apt.args(["-qq", "download", &exact])
             // As root apt would download as the user _apt, who can't write here.
@@ -288,13 +254,11 @@ impl<'a> Apt<'a> {
 /// A version that is in our lists and no longer on the server.
 fn outdated(wanted: &str, error: CommandError) -> SourceError {
     match &error {
-        CommandError::Failed { stderr, .. } if stderr.contains("404") => {
-            SourceError::PackageNotFound {
-                wanted: wanted.to_owned(),
-                why: format!("the package lists are out of date ({stderr})"),
-                remedy: UPDATE.to_owned(),
-            }
-        }
+        CommandError::Failed { stderr, .. } if stderr.contains("404") => SourceError::PackageNotFound {
+            wanted: wanted.to_owned(),
+            why: format!("the package lists are out of date ({stderr})"),
+            remedy: UPDATE.to_owned(),
+        },
         _ => other(error),
     }
 }
@@ -317,10 +281,8 @@ fn parse_madison(text: &str) -> Vec<Package> {
         .filter_map(|line| {
             let mut fields = line.split('|').map(str::trim);
             let (name, version, origin) = (fields.next()?, fields.next()?, fields.next()?);
-            (!origin.ends_with("Sources")).then(|| Package {
-                name: name.to_owned(),
-                version: version.to_owned(),
-            })
+            (!origin.ends_with("Sources"))
+                .then(|| Package { name: name.to_owned(), version: version.to_owned() })
         })
         .collect()
 }
@@ -372,27 +334,17 @@ fn find_file(dir: &Path, start: &str) -> Result<Option<PathBuf>, SourceError> {
 /// directory in it (Ubuntu).
 fn find_archive(dir: &Path) -> Result<PathBuf, SourceError> {
     let mut paths = entries(dir)?;
-    for below in paths
-        .clone()
-        .iter()
-        .filter(|p| p.is_dir() && !p.is_symlink())
-    {
+    for below in paths.clone().iter().filter(|p| p.is_dir() && !p.is_symlink()) {
         paths.extend(entries(below)?);
     }
     let archive = |path: &PathBuf| {
         let name = name_of(path);
         is_plain_file(path) && name.starts_with("linux-source-") && name.contains(".tar.")
     };
-    paths
-        .into_iter()
-        .find(archive)
-        .ok_or_else(|| SourceError::NotFound {
-            what: format!(
-                "the kernel's archive (linux-source-*.tar.*) in {}",
-                dir.display()
-            ),
-            remedy: "give another version, such as apt:6.12".to_owned(),
-        })
+    paths.into_iter().find(archive).ok_or_else(|| SourceError::NotFound {
+        what: format!("the kernel's archive (linux-source-*.tar.*) in {}", dir.display()),
+        remedy: "give another version, such as apt:6.12".to_owned(),
+    })
 }
 
 /// The kernel tree in `dir`.
@@ -419,8 +371,8 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>, SourceError> {
     if !dir.is_dir() {
         return Ok(vec![]);
     }
-    let listed: std::io::Result<Vec<PathBuf>> = fs::read_dir(dir)
-        .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect());
+    let listed: std::io::Result<Vec<PathBuf>> =
+        fs::read_dir(dir).and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect());
     let mut paths = listed.map_err(file_error("reading", dir))?;
     paths.sort();
     Ok(paths)
@@ -431,9 +383,7 @@ fn is_plain_file(path: &Path) -> bool {
 }
 
 fn name_of(path: &Path) -> String {
-    path.file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default()
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -86,9 +86,7 @@ impl Commands {
 
 /// Runs `command` to its end and returns what it printed.
 pub(crate) fn run(doing: &str, command: &mut Command) -> Result<String, CommandError> {
-    let output = command
-        .output()
-        .map_err(|e| spawn_error(doing, command, e))?;
+    let output = command.output().map_err(|e| spawn_error(doing, command, e))?;
     check(doing, command, &output)?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -97,24 +95,16 @@ pub(crate) fn run(doing: &str, command: &mut Command) -> Result<String, CommandE
 /// [`finish`].
 pub(crate) fn start(doing: &str, command: &mut Command) -> Result<Running, CommandError> {
     command.stdout(Stdio::null()).stderr(Stdio::piped());
-    let child = command
-        .spawn()
-        .map_err(|e| spawn_error(doing, command, e))?;
+    let child = command.spawn().map_err(|e| spawn_error(doing, command, e))?;
     Ok(Running { child: Some(child) })
 }
 
 /// Waits for a started command.
-pub(crate) fn finish(
-    doing: &str,
-    command: &Command,
-    mut running: Running,
-) -> Result<(), CommandError> {
+pub(crate) fn finish(doing: &str, command: &Command, mut running: Running) -> Result<(), CommandError> {
     let Some(child) = running.child.take() else {
         return Ok(());
     };
-    let output = child
-        .wait_with_output()
-        .map_err(|e| spawn_error(doing, command, e))?;
+    let output = child.wait_with_output().map_err(|e| spawn_error(doing, command, e))?;
     check(doing, command, &output)
 }
 
@@ -164,18 +154,11 @@ fn tail(text: &str) -> String {
 }
 
 fn spawn_error(doing: &str, command: &Command, error: io::Error) -> CommandError {
-    let (doing, program) = (
-        doing.to_owned(),
-        command.get_program().to_string_lossy().into_owned(),
-    );
+    let (doing, program) = (doing.to_owned(), command.get_program().to_string_lossy().into_owned());
     if error.kind() == io::ErrorKind::NotFound {
         CommandError::NotInstalled { doing, program }
     } else {
-        CommandError::Spawn {
-            doing,
-            program,
-            error,
-        }
+        CommandError::Spawn { doing, program, error }
     }
 }
 
@@ -186,11 +169,7 @@ fn die_with_parent(command: &mut Command) {
     let hook = move || {
         set_pdeathsig(Signal::SIGKILL)?;
         // The parent may have died before that took effect.
-        if getppid() == parent {
-            Ok(())
-        } else {
-            Err(io::Error::other("the starting process has ended"))
-        }
+        if getppid() == parent { Ok(()) } else { Err(io::Error::other("the starting process has ended")) }
     };
     // SAFETY: the hook runs between fork and exec, where only calls that are
     // async-signal-safe are allowed: prctl and getppid are plain system calls,

@@ -28,11 +28,7 @@ fn split(version: &str) -> Parts<'_> {
         None => (0, version),
     };
     let (upstream, revision) = rest.rsplit_once('-').unwrap_or((rest, ""));
-    Parts {
-        epoch,
-        upstream,
-        revision,
-    }
+    Parts { epoch, upstream, revision }
 }
 
 /// Alternates between runs of non-digits, compared by [`weight`], and runs of
@@ -51,9 +47,7 @@ fn compare_part(mut a: &str, mut b: &str) -> Ordering {
 
 /// Cuts the run of digits (or of all else) off the front.
 fn take<'a>(text: &mut &'a str, digits: bool) -> &'a str {
-    let end = text
-        .find(|c: char| c.is_ascii_digit() != digits)
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(text.len());
     let (run, rest) = text.split_at(end);
     *text = rest;
     run
@@ -100,18 +94,8 @@ mod tests {
         // Each is older than the next; the pairs are deb-version(7)'s rules
         // and versions of real kernel packages.
         for chain in [
-            vec![
-                "6.1.170-3",
-                "6.1.192-2",
-                "6.12.107-1~deb12u1",
-                "6.12.117-1~deb12u1",
-            ],
-            vec![
-                "6.12.117-1~deb12u1",
-                "6.12.117-1",
-                "6.12.117-1+b1",
-                "6.12.117-2",
-            ],
+            vec!["6.1.170-3", "6.1.192-2", "6.12.107-1~deb12u1", "6.12.117-1~deb12u1"],
+            vec!["6.12.117-1~deb12u1", "6.12.117-1", "6.12.117-1+b1", "6.12.117-2"],
             vec!["6.8.0-31.31", "6.8.0-31.31+1", "6.8.0-100.100", "1:6.8.0-1"],
             vec!["1.0~~", "1.0~~a", "1.0~", "1.0", "1.0a", "1.0+", "1.0.1"],
             vec!["9", "10", "99999999999999999999", "100000000000000000000"],

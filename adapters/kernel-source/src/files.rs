@@ -30,10 +30,7 @@ impl HostFiles for OsFiles {
     }
 
     fn read(&self, path: &Path) -> Result<Option<String>, ReadError> {
-        let fail = |reason: String| ReadError {
-            path: path.to_owned(),
-            reason,
-        };
+        let fail = |reason: String| ReadError { path: path.to_owned(), reason };
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if absent(&error) => return Ok(None),
@@ -43,9 +40,9 @@ impl HostFiles for OsFiles {
         let read = file.take(MAX_READ + 1).read_to_string(&mut text);
         match read {
             Err(error) => Err(fail(error.to_string())),
-            Ok(length) if length as u64 > MAX_READ => Err(fail(format!(
-                "expected a text of at most {MAX_READ} bytes, found more"
-            ))),
+            Ok(length) if length as u64 > MAX_READ => {
+                Err(fail(format!("expected a text of at most {MAX_READ} bytes, found more")))
+            }
             Ok(_) => Ok(Some(text)),
         }
     }

@@ -32,10 +32,7 @@ impl Sources {
     /// `home` is what `~` stands for in paths.
     #[must_use]
     pub fn new(home: Option<PathBuf>) -> Self {
-        Self {
-            home,
-            commands: Commands::default(),
-        }
+        Self { home, commands: Commands::default() }
     }
 
     /// Takes the home directory from this process's environment.
@@ -74,16 +71,13 @@ impl KernelSource for Sources {
                 Ok(SourceId::Tree(tree::identify(&self.commands, &dir)?))
             }
             KernelSpec::AptSource(prefix) => apt.find_source(prefix.as_ref()).map(SourceId::Remote),
-            KernelSpec::AptImage(prefix) => {
-                apt.find_image(prefix.as_ref(), arch).map(SourceId::Remote)
-            }
+            KernelSpec::AptImage(prefix) => apt.find_image(prefix.as_ref(), arch).map(SourceId::Remote),
             KernelSpec::Version(_) | KernelSpec::Series(..) | KernelSpec::Major(_) => {
                 Err(unsupported(spec, NO_KERNEL_ORG))
             }
-            KernelSpec::Git { .. } => Err(unsupported(
-                spec,
-                "fetching from git repositories is not supported",
-            )),
+            KernelSpec::Git { .. } => {
+                Err(unsupported(spec, "fetching from git repositories is not supported"))
+            }
             KernelSpec::Range(..) | KernelSpec::Key(_) => {
                 Err(unsupported(spec, "it does not name one kernel to fetch"))
             }
@@ -99,9 +93,7 @@ impl KernelSource for Sources {
     ) -> Result<Acquired, SourceError> {
         let apt = Apt::new(&self.commands);
         match id {
-            RemoteId::AptSource { package, version } => {
-                apt.fetch_source(package, version, scratch, progress)
-            }
+            RemoteId::AptSource { package, version } => apt.fetch_source(package, version, scratch, progress),
             RemoteId::AptImage { package, version } => {
                 apt.fetch_image(package, version, arch, scratch, progress)
             }
@@ -121,11 +113,7 @@ const NO_KERNEL_ORG: &str = "downloading from kernel.org is not supported";
 const INSTEAD: &str = "use apt:6.12 (the distribution's source, built here), image:6.12 (its prebuilt kernel) or the path of a kernel tree";
 
 fn unsupported(spec: &KernelSpec, why: &str) -> SourceError {
-    SourceError::Unsupported {
-        spec: spec.to_string(),
-        why: why.to_owned(),
-        remedy: INSTEAD.to_owned(),
-    }
+    SourceError::Unsupported { spec: spec.to_string(), why: why.to_owned(), remedy: INSTEAD.to_owned() }
 }
 
 /// A failure of the file system while a kernel is fetched.
@@ -139,10 +127,7 @@ struct FileError {
 }
 
 /// To be used with `map_err`.
-fn file_error(
-    doing: &'static str,
-    path: impl Into<PathBuf>,
-) -> impl FnOnce(io::Error) -> SourceError {
+fn file_error(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> SourceError {
     let path = path.into();
     move |error| SourceError::Other(Box::new(FileError { doing, path, error }))
 }
@@ -164,9 +149,7 @@ mod tests {
     #[test]
     fn a_tilde_needs_a_home() {
         let spec: KernelSpec = "~/linux".parse().expect("a spec");
-        let error = Sources::new(None)
-            .identify(&spec, Arch::X86_64)
-            .expect_err("no home");
+        let error = Sources::new(None).identify(&spec, Arch::X86_64).expect_err("no home");
         assert!(error.to_string().contains("HOME is not set"), "{error}");
         let dir = tempfile::tempdir().expect("a directory");
         let tree = dir.path().join("linux");
@@ -174,9 +157,7 @@ mod tests {
         for name in ["Makefile", "Kconfig"] {
             std::fs::write(tree.join(name), "").expect("written");
         }
-        let id = Sources::new(Some(dir.path().to_owned()))
-            .identify(&spec, Arch::X86_64)
-            .expect("a tree");
+        let id = Sources::new(Some(dir.path().to_owned())).identify(&spec, Arch::X86_64).expect("a tree");
         assert!(matches!(id, SourceId::Tree(_)));
     }
 }

@@ -27,21 +27,14 @@ pub(crate) fn identify(commands: &Commands, dir: &Path) -> Result<TreeId, Source
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(file_error("reading", config)(error)),
     };
-    Ok(TreeId {
-        state: git_state(commands, &dir)?,
-        config_hash,
-        dir,
-    })
+    Ok(TreeId { state: git_state(commands, &dir)?, config_hash, dir })
 }
 
 /// Is it a kernel tree?
 pub(crate) fn check(dir: &Path) -> Result<(), SourceError> {
     match LANDMARKS.iter().find(|name| !dir.join(name).is_file()) {
         None => Ok(()),
-        Some(missing) => Err(SourceError::NotATree {
-            path: dir.to_owned(),
-            missing,
-        }),
+        Some(missing) => Err(SourceError::NotATree { path: dir.to_owned(), missing }),
     }
 }
 
@@ -61,17 +54,9 @@ fn git_state(commands: &Commands, dir: &Path) -> Result<TreeState, SourceError> 
         return Ok(TreeState::NotGit);
     };
     let commit = commit.trim().to_owned();
-    let changes = git(
-        commands,
-        dir,
-        &["status", "--porcelain", "--untracked-files=no"],
-    )
-    .map_err(|error| SourceError::Other(Box::new(error)))?;
-    if changes.trim().is_empty() {
-        Ok(TreeState::Clean { commit })
-    } else {
-        Ok(TreeState::Dirty { commit })
-    }
+    let changes = git(commands, dir, &["status", "--porcelain", "--untracked-files=no"])
+        .map_err(|error| SourceError::Other(Box::new(error)))?;
+    if changes.trim().is_empty() { Ok(TreeState::Clean { commit }) } else { Ok(TreeState::Dirty { commit }) }
 }
 
 fn git(commands: &Commands, dir: &Path, args: &[&str]) -> Result<String, CommandError> {

@@ -53,11 +53,7 @@ impl Discovery {
     /// [`KernelError::NothingFound`]
     pub fn require(self) -> Result<Found, KernelError> {
         self.found.ok_or_else(|| KernelError::NothingFound {
-            seen: self
-                .skipped
-                .iter()
-                .map(|skipped| format!("\n  passed over {skipped}"))
-                .collect(),
+            seen: self.skipped.iter().map(|skipped| format!("\n  passed over {skipped}")).collect(),
         })
     }
 }
@@ -134,17 +130,9 @@ pub fn discover(
     store: &dyn KernelStore,
     files: &dyn HostFiles,
 ) -> Result<Discovery, KernelError> {
-    let mut search = Search {
-        env,
-        store,
-        files,
-        skipped: Vec::new(),
-    };
+    let mut search = Search { env, store, files, skipped: Vec::new() };
     let found = search.run()?;
-    Ok(Discovery {
-        found,
-        skipped: search.skipped,
-    })
+    Ok(Discovery { found, skipped: search.skipped })
 }
 
 struct Search<'a> {
@@ -183,10 +171,7 @@ impl Search<'_> {
     }
 
     fn test_kernel(&self, image: &Path) -> Result<Found, KernelError> {
-        let fail = |seen: &str| KernelError::TestKernel {
-            path: image.to_owned(),
-            seen: seen.to_owned(),
-        };
+        let fail = |seen: &str| KernelError::TestKernel { path: image.to_owned(), seen: seen.to_owned() };
         if image.as_os_str().is_empty() {
             return Err(fail("an empty value"));
         }
@@ -202,18 +187,12 @@ impl Search<'_> {
     /// Looks for `vmlinux` and the configuration where a build tree, a cache
     /// entry or `/boot` would have them.
     fn with_companions(&self, image: PathBuf) -> Found {
-        let in_tree = image
-            .as_os_str()
-            .as_encoded_bytes()
-            .ends_with(self.env.arch.image_path().as_bytes());
+        let in_tree = image.as_os_str().as_encoded_bytes().ends_with(self.env.arch.image_path().as_bytes());
         let depth = Path::new(self.env.arch.image_path()).components().count();
         let tree = image.ancestors().nth(depth).filter(|_| in_tree);
         let (vmlinux, config) = match tree {
             Some(tree) => (tree.join("vmlinux"), tree.join(".config")),
-            None => (
-                image.with_file_name("vmlinux"),
-                image.with_file_name(sibling_config(&image)),
-            ),
+            None => (image.with_file_name("vmlinux"), image.with_file_name(sibling_config(&image))),
         };
         Found {
             vmlinux: self.if_file(vmlinux),
@@ -237,11 +216,7 @@ impl Search<'_> {
             Probe::Directory => "a directory".to_owned(),
             Probe::Unreadable(why) => format!("not readable ({why})"),
         };
-        Err(KernelError::NoImageInTree {
-            path,
-            expected,
-            seen,
-        })
+        Err(KernelError::NoImageInTree { path, expected, seen })
     }
 
     /// The cached kernel that `KTSTR_KERNEL` names by key, version or package.
@@ -298,12 +273,9 @@ impl Search<'_> {
     }
 
     fn newest_prebuilt(&mut self, entries: &[Listed]) -> Option<Found> {
-        let entry = entries
-            .iter()
-            .filter_map(|listed| listed.state.as_ref().ok())
-            .find(|entry| {
-                self.usable(entry) && matches!(entry.metadata.source, Provenance::AptImage { .. })
-            })?;
+        let entry = entries.iter().filter_map(|listed| listed.state.as_ref().ok()).find(|entry| {
+            self.usable(entry) && matches!(entry.metadata.source, Provenance::AptImage { .. })
+        })?;
         let origin = Origin::PrebuiltEntry(entry.key.clone());
         Some(from_entry(entry.clone(), origin))
     }
@@ -321,9 +293,7 @@ impl Search<'_> {
             self.env.cwd.join("../linux"),
             PathBuf::from(format!("/lib/modules/{release}/build")),
         ];
-        let dir = dirs
-            .into_iter()
-            .find(|dir| self.bootable(&dir.join(self.env.arch.image_path())))?;
+        let dir = dirs.into_iter().find(|dir| self.bootable(&dir.join(self.env.arch.image_path())))?;
         Some(self.tree(&dir, Origin::Tree(dir.clone())))
     }
 
@@ -334,28 +304,19 @@ impl Search<'_> {
             format!("/boot/vmlinuz-{release}"),
             "/boot/vmlinuz".to_owned(),
         ];
-        let image = images
-            .into_iter()
-            .map(PathBuf::from)
-            .find(|image| self.bootable(image))?;
+        let image = images.into_iter().map(PathBuf::from).find(|image| self.bootable(image))?;
         // The unversioned link may point at another release than the running
         // one, so nothing is known to belong to it.
         let versioned = image != Path::new("/boot/vmlinuz");
         let first = |candidates: [String; 2]| {
-            candidates
-                .into_iter()
-                .filter(|_| versioned)
-                .find_map(|path| self.if_file(PathBuf::from(path)))
+            candidates.into_iter().filter(|_| versioned).find_map(|path| self.if_file(PathBuf::from(path)))
         };
         Some(Found {
             vmlinux: first([
                 format!("/usr/lib/debug/boot/vmlinux-{release}"),
                 format!("/usr/lib/debug/lib/modules/{release}/vmlinux"),
             ]),
-            config: first([
-                format!("/boot/config-{release}"),
-                format!("/lib/modules/{release}/config"),
-            ]),
+            config: first([format!("/boot/config-{release}"), format!("/lib/modules/{release}/config")]),
             modules: Some(PathBuf::from(format!("/lib/modules/{release}")))
                 .filter(|dir| versioned && self.files.probe(dir) == Probe::Directory),
             image,
@@ -390,10 +351,7 @@ impl Search<'_> {
     }
 
     fn skip(&mut self, what: &dyn ToString, why: &dyn ToString) {
-        self.skipped.push(Skipped {
-            what: what.to_string(),
-            why: why.to_string(),
-        });
+        self.skipped.push(Skipped { what: what.to_string(), why: why.to_string() });
     }
 }
 
@@ -403,9 +361,7 @@ fn sibling_config(image: &Path) -> String {
         .file_name()
         .and_then(|name| name.to_str())
         .and_then(|name| name.split_once('-'))
-        .map_or("config".to_owned(), |(_, release)| {
-            format!("config-{release}")
-        })
+        .map_or("config".to_owned(), |(_, release)| format!("config-{release}"))
 }
 
 fn built_with_present_fragment(entry: &CacheEntry) -> bool {
@@ -413,13 +369,7 @@ fn built_with_present_fragment(entry: &CacheEntry) -> bool {
 }
 
 fn from_entry(entry: CacheEntry, origin: Origin) -> Found {
-    Found {
-        image: entry.image,
-        vmlinux: entry.vmlinux,
-        config: entry.config,
-        modules: entry.modules,
-        origin,
-    }
+    Found { image: entry.image, vmlinux: entry.vmlinux, config: entry.config, modules: entry.modules, origin }
 }
 
 #[cfg(test)]

@@ -41,9 +41,7 @@ pub enum KernelError {
     )]
     KernelIsFile(PathBuf),
     /// A range where one kernel is needed.
-    #[error(
-        "resolving the kernels {0}: a range stands for several kernels; expand it into versions first"
-    )]
+    #[error("resolving the kernels {0}: a range stands for several kernels; expand it into versions first")]
     Range(String),
     /// A cache key was given and there is no such entry.
     #[error(

@@ -93,10 +93,7 @@ pub fn config_supports(dot_config: &str, feature: Feature) -> bool {
 /// The features that a kernel with this `.config` lacks.
 #[must_use]
 pub fn lacking_features(dot_config: &str) -> Vec<Feature> {
-    Feature::ALL
-        .into_iter()
-        .filter(|feature| !config_supports(dot_config, *feature))
-        .collect()
+    Feature::ALL.into_iter().filter(|feature| !config_supports(dot_config, *feature)).collect()
 }
 
 /// The features that the kernel with the configuration file `config` lacks, or
@@ -127,13 +124,8 @@ mod tests {
         let path = Path::new("/boot/config-6.1");
         assert!(matches!(lacking_features_in(Some(path), &files), Ok(None)));
         assert!(matches!(lacking_features_in(None, &files), Ok(None)));
-        files
-            .expect_read()
-            .times(1)
-            .returning(|_| Ok(Some("CONFIG_SCHED_CLASS_EXT=y\n".into())));
-        let lacking = lacking_features_in(Some(path), &files)
-            .expect("readable")
-            .expect("known");
+        files.expect_read().times(1).returning(|_| Ok(Some("CONFIG_SCHED_CLASS_EXT=y\n".into())));
+        let lacking = lacking_features_in(Some(path), &files).expect("readable").expect("known");
         assert!(!lacking.contains(&Feature::SchedExt));
         assert!(lacking.contains(&Feature::Btf));
     }

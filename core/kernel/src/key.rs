@@ -64,11 +64,7 @@ impl CacheKey {
     #[must_use]
     pub fn is_generated(&self) -> bool {
         [Arch::X86_64, Arch::Aarch64].iter().any(|arch| {
-            let kinds = [
-                format!("-tarball-{arch}-kc"),
-                format!("-apt-{arch}-kc"),
-                format!("-image-{arch}"),
-            ];
+            let kinds = [format!("-tarball-{arch}-kc"), format!("-apt-{arch}-kc"), format!("-image-{arch}")];
             let local = self.0.starts_with("local-") && self.0.contains(&format!("-{arch}-kc"));
             local || kinds.iter().any(|kind| self.0.contains(kind))
         })
@@ -77,10 +73,7 @@ impl CacheKey {
     /// Makes a key of any text: what isn't allowed (a package version's epoch
     /// colon, say) becomes `_`, and what is too long ends in a hash of it all.
     fn assemble(text: &str) -> Self {
-        let mut clean: String = text
-            .chars()
-            .map(|c| if allowed(c) { c } else { '_' })
-            .collect();
+        let mut clean: String = text.chars().map(|c| if allowed(c) { c } else { '_' }).collect();
         if !clean.starts_with(|c: char| c.is_ascii_alphanumeric()) {
             clean.insert(0, 'k');
         }

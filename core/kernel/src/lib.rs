@@ -25,9 +25,7 @@ pub use arch::{Arch, UnsupportedArch};
 pub use discover::{DiscoverEnv, Discovery, Found, KTSTR_KERNEL_HINT, Origin, Skipped, discover};
 pub use error::KernelError;
 pub use feature::{Feature, config_supports, lacking_features, lacking_features_in};
-pub use key::{
-    CacheKey, KeyError, build_lease, crc_hex, remote_key, source_lease, tree_key, uncached_label,
-};
+pub use key::{CacheKey, KeyError, build_lease, crc_hex, remote_key, source_lease, tree_key, uncached_label};
 pub use list::{CleanPolicy, ListRow, age, list_rows, select_for_clean};
 pub use metadata::{CacheEntry, CorruptKind, METADATA_SCHEMA, Metadata, Provenance};
 pub use progress::{Event, Progress, Silent, Stage};

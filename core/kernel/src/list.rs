@@ -64,10 +64,7 @@ pub fn list_rows(
     kconfig_hash: &str,
     maintained: Option<&[VersionPrefix]>,
 ) -> Vec<ListRow> {
-    entries
-        .iter()
-        .map(|listed| row(listed, kconfig_hash, maintained))
-        .collect()
+    entries.iter().map(|listed| row(listed, kconfig_hash, maintained)).collect()
 }
 
 fn row(listed: &Listed, kconfig_hash: &str, maintained: Option<&[VersionPrefix]>) -> ListRow {

@@ -57,11 +57,7 @@ pub trait KernelStore {
     ///
     /// # Errors
     /// [`StoreError::Busy`] when the other one takes too long.
-    fn lease(
-        &self,
-        name: &CacheKey,
-        progress: &mut dyn Progress,
-    ) -> Result<Box<dyn Lease>, StoreError>;
+    fn lease(&self, name: &CacheKey, progress: &mut dyn Progress) -> Result<Box<dyn Lease>, StoreError>;
 }
 
 /// A directory that is deleted when this is dropped.
@@ -132,9 +128,7 @@ pub enum StoreError {
         corrupt: Corrupt,
     },
     /// Someone else holds a lock for too long.
-    #[error(
-        "waiting for {what}: still held by {holder} after {waited_s} s; wait for it to end, or end it"
-    )]
+    #[error("waiting for {what}: still held by {holder} after {waited_s} s; wait for it to end, or end it")]
     Busy {
         /// The entry or the work.
         what: String,
@@ -209,12 +203,8 @@ impl RemoteId {
     pub fn provenance(&self) -> Provenance {
         match self {
             Self::Tarball { .. } => Provenance::Tarball,
-            Self::AptSource { package, .. } => Provenance::AptSource {
-                package: package.clone(),
-            },
-            Self::AptImage { package, .. } => Provenance::AptImage {
-                package: package.clone(),
-            },
+            Self::AptSource { package, .. } => Provenance::AptSource { package: package.clone() },
+            Self::AptImage { package, .. } => Provenance::AptImage { package: package.clone() },
         }
     }
 
@@ -222,9 +212,9 @@ impl RemoteId {
     #[must_use]
     pub fn version(&self) -> &str {
         match self {
-            Self::Tarball { version }
-            | Self::AptSource { version, .. }
-            | Self::AptImage { version, .. } => version,
+            Self::Tarball { version } | Self::AptSource { version, .. } | Self::AptImage { version, .. } => {
+                version
+            }
         }
     }
 }

@@ -74,11 +74,7 @@ pub trait Progress {
 impl dyn Progress + '_ {
     /// Reports [`Event::Started`].
     pub fn started(&mut self, stage: Stage, subject: impl Into<String>, total: Option<u64>) {
-        self.report(Event::Started {
-            stage,
-            subject: subject.into(),
-            total,
-        });
+        self.report(Event::Started { stage, subject: subject.into(), total });
     }
 
     /// Reports [`Event::Advanced`].

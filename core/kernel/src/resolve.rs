@@ -8,8 +8,8 @@ use crate::error::KernelError;
 use crate::key::{CacheKey, build_lease, remote_key, source_lease, tree_key, uncached_label};
 use crate::metadata::{CacheEntry, Provenance};
 use crate::ports::{
-    Acquired, BuildJob, Built, KernelBuilder, KernelSource, KernelStore, NewEntry, RemoteId,
-    SourceError, SourceId, StoreError, TreeId, TreeState,
+    Acquired, BuildJob, Built, KernelBuilder, KernelSource, KernelStore, NewEntry, RemoteId, SourceError,
+    SourceId, StoreError, TreeId, TreeState,
 };
 use crate::progress::{Progress, Stage};
 use crate::spec::KernelSpec;
@@ -33,13 +33,7 @@ impl Request {
     /// Asks for `spec` with the embedded fragment alone.
     #[must_use]
     pub const fn new(spec: KernelSpec, arch: Arch) -> Self {
-        Self {
-            spec,
-            arch,
-            extra_kconfig: None,
-            force: false,
-            clean: false,
-        }
+        Self { spec, arch, extra_kconfig: None, force: false, clean: false }
     }
 
     fn suffix(&self) -> String {
@@ -47,9 +41,7 @@ impl Request {
     }
 
     fn extra_hash(&self) -> Option<String> {
-        self.extra_kconfig
-            .as_deref()
-            .map(ktstr_kconfig::extra_kconfig_hash)
+        self.extra_kconfig.as_deref().map(ktstr_kconfig::extra_kconfig_hash)
     }
 }
 
@@ -135,16 +127,11 @@ impl BuildPlan {
     #[must_use]
     pub fn new(id: SourceId, arch: Arch, suffix: &str) -> Self {
         match id {
-            SourceId::Remote(id) => Self::Fetch {
-                key: remote_key(&id, arch, suffix),
-                id,
-            },
+            SourceId::Remote(id) => Self::Fetch { key: remote_key(&id, arch, suffix), id },
             SourceId::Tree(tree) => {
                 let key = tree_key(&tree, arch, suffix);
                 Self::InTree {
-                    label: key
-                        .clone()
-                        .unwrap_or_else(|| uncached_label(&tree.dir, arch, suffix)),
+                    label: key.clone().unwrap_or_else(|| uncached_label(&tree.dir, arch, suffix)),
                     key,
                     tree,
                 }
@@ -173,13 +160,7 @@ impl BuildPlan {
     /// Does it have to be compiled?
     #[must_use]
     pub const fn compiles(&self) -> bool {
-        !matches!(
-            self,
-            Self::Fetch {
-                id: RemoteId::AptImage { .. },
-                ..
-            }
-        )
+        !matches!(self, Self::Fetch { id: RemoteId::AptImage { .. }, .. })
     }
 }
 
@@ -199,20 +180,12 @@ pub fn resolve(
     match &request.spec {
         KernelSpec::Key(key) => {
             let entry = store.lookup(key)?;
-            return entry
-                .map(hit)
-                .ok_or_else(|| KernelError::NotCached(key.clone()));
+            return entry.map(hit).ok_or_else(|| KernelError::NotCached(key.clone()));
         }
         KernelSpec::Range(..) => return Err(KernelError::Range(request.spec.to_string())),
         _ => {}
     }
-    let mut work = Work {
-        request,
-        store,
-        source,
-        builder,
-        progress,
-    };
+    let mut work = Work { request, store, source, builder, progress };
     let id = match source.identify(&request.spec, request.arch) {
         Ok(id) => id,
         Err(error) => return work.without_source(error),
@@ -253,8 +226,7 @@ impl Work<'_> {
         let Some(entry) = found else {
             return Err(error.into());
         };
-        self.progress
-            .warn(format!("{error}; using the cached kernel {}", entry.key));
+        self.progress.warn(format!("{error}; using the cached kernel {}", entry.key));
         Ok(hit(entry))
     }
 
@@ -267,8 +239,7 @@ impl Work<'_> {
             Ok(Some(entry)) => return Ok(Some(hit(entry))),
             Ok(None) => {}
             Err(StoreError::Corrupt { key, corrupt }) => {
-                self.progress
-                    .warn(format!("replacing the cached kernel {key}: {corrupt}"));
+                self.progress.warn(format!("replacing the cached kernel {key}: {corrupt}"));
             }
             Err(error) => return Err(error.into()),
         }
@@ -305,20 +276,12 @@ impl Work<'_> {
         let same_config = |entry: &CacheEntry| {
             let meta = &entry.metadata;
             let prebuilt = matches!(meta.source, Provenance::AptImage { .. });
-            let built =
-                meta.ktstr_kconfig_hash.as_ref() == Some(&ours) && meta.extra_kconfig_hash == extra;
+            let built = meta.ktstr_kconfig_hash.as_ref() == Some(&ours) && meta.extra_kconfig_hash == extra;
             prebuilt || built
         };
-        Ok(self
-            .store
-            .list()?
-            .into_iter()
-            .filter_map(|listed| listed.state.ok())
-            .find(|entry| {
-                entry.metadata.arch == self.request.arch
-                    && same_config(entry)
-                    && wanted(self.request, entry)
-            }))
+        Ok(self.store.list()?.into_iter().filter_map(|listed| listed.state.ok()).find(|entry| {
+            entry.metadata.arch == self.request.arch && same_config(entry) && wanted(self.request, entry)
+        }))
     }
 
     fn make(&mut self, plan: &BuildPlan) -> Result<ResolvedKernel, KernelError> {
@@ -331,25 +294,12 @@ impl Work<'_> {
     /// Fetches into a scratch directory that is gone when this returns.
     fn fetch(&mut self, id: &RemoteId, key: &CacheKey) -> Result<ResolvedKernel, KernelError> {
         let scratch = self.store.scratch(key)?;
-        let acquired = self
-            .source
-            .acquire(id, self.request.arch, scratch.path(), self.progress)?;
+        let acquired = self.source.acquire(id, self.request.arch, scratch.path(), self.progress)?;
         let ready = match acquired {
-            Acquired::Tree { dir, build_dir } => {
-                Ready::built(self.build(dir, Some(build_dir), key)?)
+            Acquired::Tree { dir, build_dir } => Ready::built(self.build(dir, Some(build_dir), key)?),
+            Acquired::Prebuilt { image, config, vmlinux, modules } => {
+                Ready { image, vmlinux, config, modules, ours: false }
             }
-            Acquired::Prebuilt {
-                image,
-                config,
-                vmlinux,
-                modules,
-            } => Ready {
-                image,
-                vmlinux,
-                config,
-                modules,
-                ours: false,
-            },
         };
         self.store_kernel(key, id.provenance(), id.version(), ready)
     }
@@ -363,10 +313,7 @@ impl Work<'_> {
         let built = self.build(tree.dir.clone(), None, label)?;
         let reason = match (&tree.state, key) {
             (TreeState::Clean { commit }, Some(key)) if self.unchanged(tree)? => {
-                let source = Provenance::Local {
-                    path: tree.dir.clone(),
-                    commit: commit.clone(),
-                };
+                let source = Provenance::Local { path: tree.dir.clone(), commit: commit.clone() };
                 let release = built.release.clone();
                 return self.store_kernel(key, source, &release, Ready::built(built));
             }
@@ -380,18 +327,13 @@ impl Work<'_> {
             config: Some(built.config),
             modules: None,
             version: built.release,
-            origin: KernelOrigin::InTree {
-                dir: tree.dir.clone(),
-                reason,
-            },
+            origin: KernelOrigin::InTree { dir: tree.dir.clone(), reason },
         })
     }
 
     /// A tree is looked at again after make: somebody may have edited it.
     fn unchanged(&self, before: &TreeId) -> Result<bool, KernelError> {
-        let after = self
-            .source
-            .identify(&self.request.spec, self.request.arch)?;
+        let after = self.source.identify(&self.request.spec, self.request.arch)?;
         Ok(matches!(&after, SourceId::Tree(tree) if tree.state == before.state))
     }
 
@@ -469,10 +411,7 @@ fn hit(entry: CacheEntry) -> ResolvedKernel {
         config: entry.config,
         modules: entry.modules,
         version: entry.metadata.version,
-        origin: KernelOrigin::Hit {
-            key: entry.key,
-            built_at: entry.metadata.built_at,
-        },
+        origin: KernelOrigin::Hit { key: entry.key, built_at: entry.metadata.built_at },
     }
 }
 

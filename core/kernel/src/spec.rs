@@ -73,9 +73,7 @@ pub enum SpecError {
     )]
     Empty,
     /// An end of a range is no version.
-    #[error(
-        "reading the kernel range {spec:?}: {end:?} is not a version; write ends such as 6.12 or 6.12.3"
-    )]
+    #[error("reading the kernel range {spec:?}: {end:?} is not a version; write ends such as 6.12 or 6.12.3")]
     BadRangeEnd {
         /// The whole text.
         spec: String,
@@ -83,9 +81,7 @@ pub enum SpecError {
         end: String,
     },
     /// The end lies before the start.
-    #[error(
-        "reading the kernel range {spec:?}: it ends before it starts; swap the ends: {swapped}"
-    )]
+    #[error("reading the kernel range {spec:?}: it ends before it starts; swap the ends: {swapped}")]
     InvertedRange {
         /// The whole text.
         spec: String,
@@ -172,11 +168,7 @@ impl KernelSpec {
             Self::Git { .. } => "a git source",
             _ => return Ok(spec),
         };
-        Err(SpecError::NotSingle {
-            place: place.to_owned(),
-            spec: spec.to_string(),
-            what,
-        })
+        Err(SpecError::NotSingle { place: place.to_owned(), spec: spec.to_string(), what })
     }
 
     /// Could the cached kernel described by `metadata` be what this spec
@@ -185,10 +177,7 @@ impl KernelSpec {
     /// what a built kernel has.
     #[must_use]
     pub fn matches(&self, metadata: &Metadata) -> bool {
-        let built = matches!(
-            metadata.source,
-            Provenance::Tarball | Provenance::AptSource { .. }
-        );
+        let built = matches!(metadata.source, Provenance::Tarball | Provenance::AptSource { .. });
         let covers = |prefix: &VersionPrefix| {
             VersionPrefix::leading(&metadata.version).is_some_and(|v| prefix.covers(&v))
         };
@@ -202,12 +191,10 @@ impl KernelSpec {
                 built && VersionPrefix::leading(&major.to_string()).is_some_and(|p| covers(&p))
             }
             Self::AptSource(prefix) => {
-                matches!(metadata.source, Provenance::AptSource { .. })
-                    && prefix.as_ref().is_none_or(covers)
+                matches!(metadata.source, Provenance::AptSource { .. }) && prefix.as_ref().is_none_or(covers)
             }
             Self::AptImage(prefix) => {
-                matches!(metadata.source, Provenance::AptImage { .. })
-                    && prefix.as_ref().is_none_or(covers)
+                matches!(metadata.source, Provenance::AptImage { .. }) && prefix.as_ref().is_none_or(covers)
             }
             Self::Path(_) | Self::Range(..) | Self::Git { .. } | Self::Key(_) => false,
         }
@@ -228,10 +215,7 @@ fn same_release(version: Version, recorded: &str) -> bool {
 /// # Errors
 /// [`SpecError::NoHome`] without `home`, and for `~user`.
 pub fn expand_tilde(path: &Path, home: Option<&Path>) -> Result<PathBuf, SpecError> {
-    let fail = |reason| SpecError::NoHome {
-        path: path.to_owned(),
-        reason,
-    };
+    let fail = |reason| SpecError::NoHome { path: path.to_owned(), reason };
     if let Ok(rest) = path.strip_prefix("~") {
         let home = home.ok_or_else(|| fail("HOME is not set"))?;
         return Ok(home.join(rest));
@@ -276,17 +260,11 @@ fn parse_version_or_key(text: &str) -> Result<KernelSpec, SpecError> {
     if let Some(version) = text.strip_prefix('v')
         && parse_version(version).is_some()
     {
-        return Err(SpecError::LeadingV {
-            spec: text.to_owned(),
-            version: version.to_owned(),
-        });
+        return Err(SpecError::LeadingV { spec: text.to_owned(), version: version.to_owned() });
     }
     CacheKey::new(text)
         .map(KernelSpec::Key)
-        .map_err(|reason| SpecError::NotASpec {
-            spec: text.to_owned(),
-            reason,
-        })
+        .map_err(|reason| SpecError::NotASpec { spec: text.to_owned(), reason })
 }
 
 fn parse_version(text: &str) -> Option<KernelSpec> {
@@ -301,17 +279,11 @@ fn parse_range(spec: &str, start: &str, end: &str) -> Result<KernelSpec, SpecErr
         Version::parse(text)
             .map(RangeEnd::Version)
             .or_else(|| numbers(text).map(|[major, minor]| RangeEnd::Series(major, minor)))
-            .ok_or_else(|| SpecError::BadRangeEnd {
-                spec: spec.to_owned(),
-                end: text.to_owned(),
-            })
+            .ok_or_else(|| SpecError::BadRangeEnd { spec: spec.to_owned(), end: text.to_owned() })
     };
     let (start, end) = (parse_end(start)?, parse_end(end)?);
     if end.last() < start.first() {
-        return Err(SpecError::InvertedRange {
-            spec: spec.to_owned(),
-            swapped: format!("{end}..{start}"),
-        });
+        return Err(SpecError::InvertedRange { spec: spec.to_owned(), swapped: format!("{end}..{start}") });
     }
     Ok(KernelSpec::Range(start, end))
 }
@@ -365,13 +337,8 @@ impl fmt::Display for RangeEnd {
 }
 
 fn parse_git(spec: &str, rest: &str) -> Result<KernelSpec, SpecError> {
-    let fail = |reason| SpecError::BadGit {
-        spec: spec.to_owned(),
-        reason,
-    };
-    let (url, reference) = rest
-        .rsplit_once('#')
-        .ok_or_else(|| fail("it has no #REF"))?;
+    let fail = |reason| SpecError::BadGit { spec: spec.to_owned(), reason };
+    let (url, reference) = rest.rsplit_once('#').ok_or_else(|| fail("it has no #REF"))?;
     if url.is_empty() {
         return Err(fail("it has no URL"));
     }
@@ -393,10 +360,7 @@ fn parse_git(spec: &str, rest: &str) -> Result<KernelSpec, SpecError> {
         GitRef::Name(name) | GitRef::Tag(name) | GitRef::Branch(name) if name.starts_with('-') => {
             Err(fail("its REF starts with '-'"))
         }
-        _ => Ok(KernelSpec::Git {
-            url: url.to_owned(),
-            reference,
-        }),
+        _ => Ok(KernelSpec::Git { url: url.to_owned(), reference }),
     }
 }
 
@@ -404,21 +368,15 @@ fn is_sha(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-fn package_version(
-    spec: &str,
-    rest: &str,
-    prefix: &'static str,
-) -> Result<Option<VersionPrefix>, SpecError> {
+fn package_version(spec: &str, rest: &str, prefix: &'static str) -> Result<Option<VersionPrefix>, SpecError> {
     if rest.is_empty() {
         return Ok(None);
     }
-    rest.parse()
-        .map(Some)
-        .map_err(|()| SpecError::BadPackageVersion {
-            spec: spec.to_owned(),
-            version: rest.to_owned(),
-            prefix,
-        })
+    rest.parse().map(Some).map_err(|()| SpecError::BadPackageVersion {
+        spec: spec.to_owned(),
+        version: rest.to_owned(),
+        prefix,
+    })
 }
 
 impl fmt::Display for KernelSpec {
@@ -437,11 +395,7 @@ impl fmt::Display for KernelSpec {
     }
 }
 
-fn write_package(
-    f: &mut fmt::Formatter<'_>,
-    kind: &str,
-    prefix: Option<&VersionPrefix>,
-) -> fmt::Result {
+fn write_package(f: &mut fmt::Formatter<'_>, kind: &str, prefix: Option<&VersionPrefix>) -> fmt::Result {
     match prefix {
         Some(prefix) => write!(f, "{kind}{prefix}"),
         None => f.write_str(kind),

@@ -14,26 +14,17 @@ pub(crate) fn key(text: &str) -> CacheKey {
 
 /// An entry built from the source package `version` with the present fragment.
 pub(crate) fn built(name: &str, version: &str) -> CacheEntry {
-    let source = Provenance::AptSource {
-        package: "linux-source-6.12".into(),
-    };
+    let source = Provenance::AptSource { package: "linux-source-6.12".into() };
     entry(name, version, source, Some(ktstr_kconfig::kconfig_hash()))
 }
 
 /// A prebuilt entry.
 pub(crate) fn prebuilt(name: &str, version: &str) -> CacheEntry {
-    let source = Provenance::AptImage {
-        package: "linux-image-6.12-cloud-amd64".into(),
-    };
+    let source = Provenance::AptImage { package: "linux-image-6.12-cloud-amd64".into() };
     entry(name, version, source, None)
 }
 
-pub(crate) fn entry(
-    name: &str,
-    version: &str,
-    source: Provenance,
-    kconfig: Option<String>,
-) -> CacheEntry {
+pub(crate) fn entry(name: &str, version: &str, source: Provenance, kconfig: Option<String>) -> CacheEntry {
     let dir = PathBuf::from("/cache").join(name);
     CacheEntry {
         key: key(name),
@@ -60,20 +51,11 @@ pub(crate) fn entry(
 }
 
 pub(crate) fn listed(entry: &CacheEntry) -> Listed {
-    Listed {
-        key: entry.key.clone(),
-        state: Ok(entry.clone()),
-    }
+    Listed { key: entry.key.clone(), state: Ok(entry.clone()) }
 }
 
 pub(crate) fn corrupt(name: &str, kind: CorruptKind) -> Listed {
-    Listed {
-        key: key(name),
-        state: Err(Corrupt {
-            kind,
-            detail: "seen by the test".into(),
-        }),
-    }
+    Listed { key: key(name), state: Err(Corrupt { kind, detail: "seen by the test".into() }) }
 }
 
 pub(crate) struct FakeScratch(pub(crate) PathBuf);

@@ -33,19 +33,11 @@ impl Version {
         if let Some((series, candidate)) = text.split_once("-rc") {
             let [major, minor] = numbers(series)?;
             let point = Point::Candidate(number(candidate)?);
-            return Some(Self {
-                major,
-                minor,
-                point,
-            });
+            return Some(Self { major, minor, point });
         }
         let [major, minor, patch] = numbers(text)?;
         let point = Point::Patch(patch);
-        Some(Self {
-            major,
-            minor,
-            point,
-        })
+        Some(Self { major, minor, point })
     }
 }
 
@@ -70,9 +62,7 @@ impl VersionPrefix {
     /// `text` doesn't start with a digit.
     #[must_use]
     pub fn leading(text: &str) -> Option<Self> {
-        let end = text
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(text.len());
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         text[..end].trim_end_matches('.').parse().ok()
     }
 
@@ -109,9 +99,7 @@ impl fmt::Display for VersionPrefix {
 /// version has one spelling.
 pub(crate) fn number(text: &str) -> Option<u32> {
     let canonical = text == "0" || !text.starts_with('0');
-    (canonical && text.bytes().all(|b| b.is_ascii_digit()))
-        .then(|| text.parse().ok())
-        .flatten()
+    (canonical && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
 }
 
 /// Exactly `N` numbers separated by dots.

@@ -306,7 +306,8 @@ fn shape(given: &[Given]) -> Result<TokenStream> {
     if let Some(topology) = find(given, "topology") {
         return match given.iter().find(|g| g.into == Into::Shape && g.name != "topology") {
             Some(other) => {
-                let text = format!("`{}` speaks of the machine that `topology` already declares whole", other.name);
+                let text =
+                    format!("`{}` speaks of the machine that `topology` already declares whole", other.name);
                 Err(Error::new(other.span, text))
             }
             None => Ok(topology.value.clone()),

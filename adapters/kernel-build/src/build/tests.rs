@@ -103,11 +103,7 @@ impl Events {
 
     fn compile_total(&self) -> Option<u64> {
         self.0.iter().find_map(|event| match event {
-            Event::Started {
-                stage: Stage::Compile,
-                total,
-                ..
-            } => *total,
+            Event::Started { stage: Stage::Compile, total, .. } => *total,
             _ => None,
         })
     }
@@ -117,10 +113,7 @@ impl Events {
 fn fetched_source_is_built_apart_from_the_tree() {
     let f = Fixture::new();
     let mut events = Events::default();
-    let built = f
-        .builder
-        .build(&f.job(Some("build")), &mut events)
-        .expect("built");
+    let built = f.builder.build(&f.job(Some("build")), &mut events).expect("built");
     let out = f.dir.path().join("build");
     assert_eq!(built.image, out.join(arch().image_path()));
     assert_eq!(built.vmlinux, out.join("vmlinux"));
@@ -147,9 +140,7 @@ fn the_estimate_is_the_last_builds_number_of_lines() {
     let f = Fixture::new();
     let total = |build_dir| {
         let mut events = Events::default();
-        f.builder
-            .build(&f.job(Some(build_dir)), &mut events)
-            .expect("built");
+        f.builder.build(&f.job(Some(build_dir)), &mut events).expect("built");
         let counted = events.0.iter().rev().find_map(|event| match event {
             Event::Advanced { done, .. } => Some(*done),
             _ => None,
@@ -194,19 +185,10 @@ fn clean_starts_from_nothing() {
 #[test]
 fn a_required_option_that_did_not_stick_stops_before_compiling() {
     let f = Fixture::with("SCHED_CLASS_EXT", "");
-    let error = f
-        .builder
-        .build(&f.job(Some("build")), &mut Silent)
-        .expect_err("useless");
+    let error = f.builder.build(&f.job(Some("build")), &mut Silent).expect_err("useless");
     let text = error.to_string();
-    assert!(
-        matches!(error, BuildError::RequiredOptions { .. }),
-        "{text}"
-    );
-    assert!(
-        text.contains("CONFIG_SCHED_CLASS_EXT: use Linux 6.12"),
-        "{text}"
-    );
+    assert!(matches!(error, BuildError::RequiredOptions { .. }), "{text}");
+    assert!(text.contains("CONFIG_SCHED_CLASS_EXT: use Linux 6.12"), "{text}");
     assert!(!f.log().contains("-Wno-error"));
 }
 
@@ -225,9 +207,7 @@ fn the_user_may_turn_a_required_option_off() {
 fn other_options_that_did_not_stick_are_a_warning() {
     let f = Fixture::with("TASKSTATS", "");
     let mut events = Events::default();
-    f.builder
-        .build(&f.job(Some("build")), &mut events)
-        .expect("built");
+    f.builder.build(&f.job(Some("build")), &mut events).expect("built");
     let expected = "CONFIG_TASKSTATS (wanted y, got n)";
     let warnings = events.warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
@@ -251,10 +231,7 @@ fn a_compile_error_is_shown_with_its_log() {
         arch().image_name()
     );
     let f = Fixture::with("NOTHING", &rules);
-    let error = f
-        .builder
-        .build(&f.job(Some("build")), &mut Silent)
-        .expect_err("fails");
+    let error = f.builder.build(&f.job(Some("build")), &mut Silent).expect_err("fails");
     let text = error.to_string();
     assert!(text.contains("kernel/sched/ext.c:1: error: bad"), "{text}");
     assert!(text.contains("test-kernel.log"), "{text}");
@@ -266,10 +243,7 @@ fn a_build_without_an_image_is_an_error() {
     let rules = format!("{}:\n\t@true\n", arch().image_name());
     let allnoconfig = "O ?= .\nallnoconfig:\n\t@cp \"$$KCONFIG_ALLCONFIG\" $(O)/.config\n";
     fs::write(f.tree.join("Makefile"), allnoconfig.to_owned() + &rules).expect("written");
-    let error = f
-        .builder
-        .build(&f.job(Some("build")), &mut Silent)
-        .expect_err("no image");
+    let error = f.builder.build(&f.job(Some("build")), &mut Silent).expect_err("no image");
     assert!(error.to_string().contains("did not write"), "{error}");
 }
 

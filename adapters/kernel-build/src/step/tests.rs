@@ -28,10 +28,7 @@ fn alive(pid: &str) -> bool {
 fn await_end(pid: &str) {
     let start = Instant::now();
     while alive(pid) {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "{pid} still runs"
-        );
+        assert!(start.elapsed() < Duration::from_secs(20), "{pid} still runs");
         std::thread::yield_now();
     }
 }
@@ -41,9 +38,7 @@ fn both_outputs_are_logged_in_order_and_lines_are_counted() {
     let (_dir, mut steps) = steps();
     let mut seen = Vec::new();
     let script = "echo one; echo two >&2; printf '\\377three'";
-    let lines = steps
-        .run(shell(script), &mut |n| seen.push(n))
-        .expect("success");
+    let lines = steps.run(shell(script), &mut |n| seen.push(n)).expect("success");
     assert_eq!(lines, 3);
     assert_eq!(seen, [1, 2, 3]);
     let log = fs::read(steps.log_path()).expect("readable");
@@ -56,17 +51,11 @@ fn a_failure_shows_the_first_complaints_and_the_end() {
     let (_dir, mut steps) = steps();
     let script = "echo 'a.c:1: error: bad'; for i in $(seq 50); do echo line $i; done; exit 2";
     let error = steps.run(shell(script), &mut |_| {}).expect_err("failed");
-    let BuildError::StepFailed {
-        status, tail, log, ..
-    } = &error
-    else {
+    let BuildError::StepFailed { status, tail, log, .. } = &error else {
         panic!("{error}");
     };
     assert_eq!(status, "exit status: 2");
-    assert!(
-        tail.starts_with("a.c:1: error: bad\n...\nline 21\n"),
-        "{tail}"
-    );
+    assert!(tail.starts_with("a.c:1: error: bad\n...\nline 21\n"), "{tail}");
     assert!(tail.ends_with("line 50"), "{tail}");
     assert_eq!(log, steps.log_path());
     assert!(error.to_string().contains("/src/linux"), "{error}");
@@ -75,9 +64,7 @@ fn a_failure_shows_the_first_complaints_and_the_end() {
 #[test]
 fn a_short_failure_is_shown_once() {
     let (_dir, mut steps) = steps();
-    let error = steps
-        .run(shell("echo 'x: error: bad'; exit 1"), &mut |_| {})
-        .expect_err("failed");
+    let error = steps.run(shell("echo 'x: error: bad'; exit 1"), &mut |_| {}).expect_err("failed");
     let BuildError::StepFailed { tail, .. } = error else {
         panic!("{error}");
     };
@@ -87,9 +74,7 @@ fn a_short_failure_is_shown_once() {
 #[test]
 fn a_program_that_is_not_there_is_named() {
     let (_dir, mut steps) = steps();
-    let error = steps
-        .run(Command::new("/nonexistent/make"), &mut |_| {})
-        .expect_err("absent");
+    let error = steps.run(Command::new("/nonexistent/make"), &mut |_| {}).expect_err("absent");
     assert!(error.to_string().contains("/nonexistent/make"), "{error}");
 }
 
@@ -115,9 +100,8 @@ fn when_we_stop_reading_the_whole_group_is_ended() {
     for trap in ["", "trap '' TERM"] {
         let (dir, mut steps) = steps();
         let (command, pids) = long_family(&dir, trap);
-        let stopped = catch_unwind(AssertUnwindSafe(|| {
-            steps.run(command, &mut |_| panic!("the reader gives up"))
-        }));
+        let stopped =
+            catch_unwind(AssertUnwindSafe(|| steps.run(command, &mut |_| panic!("the reader gives up"))));
         assert!(stopped.is_err());
         let pids = pids();
         assert_eq!(pids.len(), 2);

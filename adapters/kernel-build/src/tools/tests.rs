@@ -18,8 +18,7 @@ fn complete(headers: &str) -> TempDir {
     for (program, _) in PROGRAMS {
         install(&dir, program, ":");
     }
-    let script =
-        format!("while read -r line; do case $line in {headers}) exit 0;; esac; done; exit 1");
+    let script = format!("while read -r line; do case $line in {headers}) exit 0;; esac; done; exit 1");
     install(&dir, "gcc", &script);
     dir
 }
@@ -44,16 +43,10 @@ fn all_that_is_missing_is_named_with_one_command() {
     fs::remove_file(dir.path().join("flex")).expect("removed");
     let (missing, remedy) = error(&dir);
     assert_eq!(missing, ["flex", "pahole", "<openssl/opensslv.h>"]);
-    assert!(
-        remedy.contains("Debian calls flex dwarves libssl-dev"),
-        "{remedy}"
-    );
+    assert!(remedy.contains("Debian calls flex dwarves libssl-dev"), "{remedy}");
     install(&dir, "apt-get", ":");
     let (_, remedy) = error(&dir);
-    assert_eq!(
-        remedy,
-        "install them: apt-get install -y --no-install-recommends flex dwarves libssl-dev"
-    );
+    assert_eq!(remedy, "install them: apt-get install -y --no-install-recommends flex dwarves libssl-dev");
 }
 
 #[test]

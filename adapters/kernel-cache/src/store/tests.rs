@@ -38,9 +38,7 @@ impl Fixture {
             config: Some(self.file("dotconfig", "123456789")),
             modules: None,
             version: "6.12.117-1".into(),
-            source: Provenance::AptSource {
-                package: "linux-source-6.12".into(),
-            },
+            source: Provenance::AptSource { package: "linux-source-6.12".into() },
             arch: Arch::X86_64,
             ktstr_kconfig_hash: Some("00000000".into()),
             extra_kconfig_hash: None,
@@ -48,9 +46,7 @@ impl Fixture {
     }
 
     fn store(&self, name: &str, content: &str) -> CacheEntry {
-        self.cache
-            .store(&key(name), &self.files(content))
-            .expect("stored")
+        self.cache.store(&key(name), &self.files(content)).expect("stored")
     }
 
     fn leftovers(&self) -> usize {
@@ -89,10 +85,7 @@ fn what_is_stored_is_found() {
     assert_eq!(stored.metadata.config_hash.as_deref(), Some("cbf43926"));
     assert_eq!(stored.metadata.image_bytes, 5);
     assert!(stored.metadata.built_at > 1_700_000_000);
-    assert_eq!(
-        f.cache.lookup(&key(NAME)).expect("no error"),
-        Some(stored.clone())
-    );
+    assert_eq!(f.cache.lookup(&key(NAME)).expect("no error"), Some(stored.clone()));
     let listed = f.cache.list().expect("readable");
     assert_eq!(listed[0].state.as_ref(), Ok(&stored));
     assert_eq!(f.leftovers(), 0);
@@ -133,12 +126,8 @@ fn replacing_works_without_the_exchanging_rename() {
     let f = fixture();
     f.store(NAME, "old");
     let staged = ScratchDir::create(f.cache.root(), "k").expect("made");
-    f.cache
-        .fill(staged.path(), &f.files("new"))
-        .expect("filled");
-    f.cache
-        .publish_in_two_steps(staged.path(), &f.cache.dir(&key(NAME)))
-        .expect("published");
+    f.cache.fill(staged.path(), &f.files("new")).expect("filled");
+    f.cache.publish_in_two_steps(staged.path(), &f.cache.dir(&key(NAME))).expect("published");
     drop(staged);
     let entry = f.cache.lookup(&key(NAME)).expect("sound").expect("there");
     assert_eq!(text(&entry.image), "new");
@@ -152,10 +141,7 @@ fn a_failed_store_leaves_nothing_and_names_the_file() {
     let mut files = f.files("new");
     files.vmlinux = Some("/nonexistent/vmlinux".into());
     let error = f.cache.store(&key(NAME), &files).expect_err("no such file");
-    assert!(
-        error.to_string().contains("/nonexistent/vmlinux"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("/nonexistent/vmlinux"), "{error}");
     let mut files = f.files("new");
     files.image_name = "../bzImage".into();
     f.cache.store(&key(NAME), &files).expect_err("bad name");
@@ -178,22 +164,13 @@ fn every_kind_of_damage_is_told() {
         (good[..good.len() / 2].to_owned(), CorruptKind::Truncated),
         (String::new(), CorruptKind::Truncated),
         ("kernel".to_owned(), CorruptKind::Malformed),
-        (
-            with("\"schema\": 1", "\"schema\": 2"),
-            CorruptKind::SchemaDrift,
-        ),
+        (with("\"schema\": 1", "\"schema\": 2"), CorruptKind::SchemaDrift),
         ("{}".to_owned(), CorruptKind::SchemaDrift),
         (with("x86_64", "vax"), CorruptKind::ParseError),
         (with("bzImage", "../bzImage"), CorruptKind::ParseError),
         (with("bzImage", "zImage"), CorruptKind::ImageMissing),
-        (
-            with("\"image_bytes\": 5", "\"image_bytes\": 9"),
-            CorruptKind::Truncated,
-        ),
-        (
-            with("\"image_bytes\": 5", "\"image_bytes\": 4"),
-            CorruptKind::Unknown,
-        ),
+        (with("\"image_bytes\": 5", "\"image_bytes\": 9"), CorruptKind::Truncated),
+        (with("\"image_bytes\": 5", "\"image_bytes\": 4"), CorruptKind::Unknown),
     ];
     for (content, kind) in cases {
         fs::write(&record, &content).expect("written");
@@ -240,21 +217,9 @@ fn the_list_is_newest_first_and_damaged_last() {
         set_built_at(&f, name, built_at);
     }
     fs::create_dir(f.cache.root().join("local-z-x86_64-kc0")).expect("made");
-    let keys: Vec<String> = f
-        .cache
-        .list()
-        .expect("readable")
-        .iter()
-        .map(|listed| listed.key.to_string())
-        .collect();
-    assert_eq!(
-        keys,
-        [
-            "local-b-x86_64-kc0",
-            "local-a-x86_64-kc0",
-            "local-z-x86_64-kc0"
-        ]
-    );
+    let keys: Vec<String> =
+        f.cache.list().expect("readable").iter().map(|listed| listed.key.to_string()).collect();
+    assert_eq!(keys, ["local-b-x86_64-kc0", "local-a-x86_64-kc0", "local-z-x86_64-kc0"]);
 }
 
 #[test]
@@ -269,8 +234,7 @@ fn clean_removes_entries_and_nothing_else_in_the_directory() {
     fs::write(f.cache.root().join("notes"), "x").expect("written");
     fs::create_dir(f.cache.root().join("local-z-x86_64-kc0")).expect("made");
     fs::create_dir(f.cache.root().join(".tmp-dead-1-0")).expect("made");
-    let names =
-        |keys: Vec<CacheKey>| -> Vec<String> { keys.iter().map(ToString::to_string).collect() };
+    let names = |keys: Vec<CacheKey>| -> Vec<String> { keys.iter().map(ToString::to_string).collect() };
     let removed = f.cache.clean(CleanPolicy::CorruptOnly).expect("cleaned");
     assert_eq!(names(removed), ["local-z-x86_64-kc0"]);
     let removed = f.cache.clean(CleanPolicy::Keep(1)).expect("cleaned");
@@ -324,10 +288,7 @@ fn a_lease_waits_for_the_other_holder_and_says_so() {
     }
     let cache = f.cache.clone();
     let waiter = std::thread::spawn(move || {
-        cache
-            .lease(&key("build-k"), &mut Tell(told))
-            .map(drop)
-            .map_err(|error| error.to_string())
+        cache.lease(&key("build-k"), &mut Tell(told)).map(drop).map_err(|error| error.to_string())
     });
     let event = wait_told.recv().expect("an event");
     let Event::Started { stage, subject, .. } = event else {

@@ -91,48 +91,14 @@ mod tests {
     #[test]
     fn images_of_debian_and_ubuntu() {
         for (name, release, flavour, signed) in [
-            (
-                "linux-image-6.12.117+deb12-cloud-amd64",
-                "6.12.117+deb12-cloud-amd64",
-                Flavour::Cloud,
-                true,
-            ),
-            (
-                "linux-image-6.1.0-47-cloud-amd64-unsigned",
-                "6.1.0-47-cloud-amd64",
-                Flavour::Cloud,
-                false,
-            ),
-            (
-                "linux-image-6.1.0-47-amd64",
-                "6.1.0-47-amd64",
-                Flavour::General,
-                true,
-            ),
-            (
-                "linux-image-6.1.0-0.deb11.5-cloud-amd64",
-                "6.1.0-0.deb11.5-cloud-amd64",
-                Flavour::Cloud,
-                true,
-            ),
-            (
-                "linux-image-6.8.0-31-generic",
-                "6.8.0-31-generic",
-                Flavour::General,
-                true,
-            ),
-            (
-                "linux-image-unsigned-6.8.0-31-generic",
-                "6.8.0-31-generic",
-                Flavour::General,
-                false,
-            ),
+            ("linux-image-6.12.117+deb12-cloud-amd64", "6.12.117+deb12-cloud-amd64", Flavour::Cloud, true),
+            ("linux-image-6.1.0-47-cloud-amd64-unsigned", "6.1.0-47-cloud-amd64", Flavour::Cloud, false),
+            ("linux-image-6.1.0-47-amd64", "6.1.0-47-amd64", Flavour::General, true),
+            ("linux-image-6.1.0-0.deb11.5-cloud-amd64", "6.1.0-0.deb11.5-cloud-amd64", Flavour::Cloud, true),
+            ("linux-image-6.8.0-31-generic", "6.8.0-31-generic", Flavour::General, true),
+            ("linux-image-unsigned-6.8.0-31-generic", "6.8.0-31-generic", Flavour::General, false),
         ] {
-            assert_eq!(
-                parse(name),
-                Some((release.to_owned(), flavour, signed)),
-                "{name}"
-            );
+            assert_eq!(parse(name), Some((release.to_owned(), flavour, signed)), "{name}");
         }
     }
 

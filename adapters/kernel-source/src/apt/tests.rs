@@ -43,11 +43,7 @@ cp -r "$here/debs/$package/." "$3"
 impl Archive {
     fn new(names: &[&str], madison: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        for (name, script) in [
-            ("apt-cache", APT_CACHE),
-            ("apt-get", APT_GET),
-            ("dpkg-deb", DPKG_DEB),
-        ] {
+        for (name, script) in [("apt-cache", APT_CACHE), ("apt-get", APT_GET), ("dpkg-deb", DPKG_DEB)] {
             let path = dir.path().join(name);
             fs::write(&path, script).expect("written");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("set");
@@ -104,18 +100,9 @@ fn debian() -> Archive {
             ("linux-source-6.1", "6.1.192-2"),
             ("linux-source-6.12", "6.12.115-2~deb12u1"),
             ("linux-source-6.12", "6.12.117-1~deb12u1"),
-            (
-                "linux-image-6.12.115+deb12-cloud-amd64",
-                "6.12.115-2~deb12u1",
-            ),
-            (
-                "linux-image-6.12.117+deb12-cloud-amd64",
-                "6.12.117-1~deb12u1",
-            ),
-            (
-                "linux-image-6.12.117+deb12-cloud-amd64-unsigned",
-                "6.12.117-1~deb12u1",
-            ),
+            ("linux-image-6.12.115+deb12-cloud-amd64", "6.12.115-2~deb12u1"),
+            ("linux-image-6.12.117+deb12-cloud-amd64", "6.12.117-1~deb12u1"),
+            ("linux-image-6.12.117+deb12-cloud-amd64-unsigned", "6.12.117-1~deb12u1"),
             ("linux-image-6.12.118+deb12-amd64", "6.12.118-1~deb12u1"),
             ("linux-image-6.1.0-47-cloud-amd64", "6.1.170-3"),
         ],
@@ -155,10 +142,8 @@ fn the_newest_source_of_a_version_is_found() {
 
 #[test]
 fn ubuntu_names_its_source_with_three_numbers() {
-    let archive = Archive::new(
-        &["linux-source", "linux-source-6.8.0"],
-        &[("linux-source-6.8.0", "6.8.0-31.31")],
-    );
+    let archive =
+        Archive::new(&["linux-source", "linux-source-6.8.0"], &[("linux-source-6.8.0", "6.8.0-31.31")]);
     assert_eq!(source(&archive, Some("6.8")).0, "linux-source-6.8.0");
 }
 
@@ -177,10 +162,8 @@ fn cloud_images_come_before_newer_general_ones_and_signed_before_unsigned() {
 #[test]
 fn what_is_not_there_says_apt_get_update() {
     let empty = Archive::new(&[], &[]);
-    for error in [
-        empty.apt().find_source(Some(&prefix("6.12"))),
-        empty.apt().find_image(None, Arch::X86_64),
-    ] {
+    for error in [empty.apt().find_source(Some(&prefix("6.12"))), empty.apt().find_image(None, Arch::X86_64)]
+    {
         let error = error.expect_err("nothing there");
         assert!(matches!(error, SourceError::PackageNotFound { .. }));
         assert!(error.to_string().contains("apt-get update"), "{error}");
@@ -193,10 +176,7 @@ fn what_is_not_there_says_apt_get_update() {
 fn without_apt_the_reason_is_the_distribution() {
     let commands = Commands::searching("/nonexistent".into());
     let error = Apt::new(&commands).find_source(None).expect_err("no apt");
-    assert!(
-        error.to_string().contains("not Debian or Ubuntu"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("not Debian or Ubuntu"), "{error}");
 }
 
 #[derive(Default)]
@@ -217,20 +197,13 @@ fn pack(archive: &Archive, package: &str, path: &str) {
     }
     let target = archive.file(package, path);
     let mut tar = archive.commands.command("tar");
-    tar.arg("-C")
-        .arg(archive.dir.path())
-        .arg("-czf")
-        .arg(target)
-        .arg(package);
+    tar.arg("-C").arg(archive.dir.path()).arg("-czf").arg(target).arg(package);
     command::run("packing", &mut tar).expect("packed");
 }
 
 #[test]
 fn source_packages_are_unpacked_to_a_tree() {
-    for path in [
-        "usr/src/linux-source-6.12.tar.gz",
-        "usr/src/linux-source-6.12/linux-source-6.12.tar.gz",
-    ] {
+    for path in ["usr/src/linux-source-6.12.tar.gz", "usr/src/linux-source-6.12/linux-source-6.12.tar.gz"] {
         let archive = debian();
         pack(&archive, "linux-source-6.12", path);
         let scratch = archive.scratch();
@@ -245,17 +218,12 @@ fn source_packages_are_unpacked_to_a_tree() {
         assert!(dir.join("Kconfig").is_file() && dir.starts_with(&scratch));
         assert!(build_dir.starts_with(&scratch) && !build_dir.exists());
         let asked = fs::read_to_string(archive.dir.path().join("asked")).expect("asked");
-        assert!(
-            asked.contains("download linux-source-6.12=6.12.117-1"),
-            "{asked}"
-        );
+        assert!(asked.contains("download linux-source-6.12=6.12.117-1"), "{asked}");
         let Event::Started { stage, total, .. } = &events.0[0] else {
             panic!("{:?}", events.0);
         };
         assert_eq!((*stage, *total), (Stage::Download, Some(4242)));
-        let unpacked = Event::Finished {
-            stage: Stage::Unpack,
-        };
+        let unpacked = Event::Finished { stage: Stage::Unpack };
         assert_eq!(events.0.last(), Some(&unpacked));
         // Only source is left of the download.
         let left: Vec<_> = entries(&scratch).expect("readable");
@@ -272,20 +240,9 @@ fn images_come_with_their_configuration_and_modules() {
     archive.file(package, "lib/modules/6.12.117/kernel/a.ko.xz");
     let acquired = archive
         .apt()
-        .fetch_image(
-            package,
-            "6.12.117-1",
-            Arch::X86_64,
-            &archive.scratch(),
-            &mut Silent,
-        )
+        .fetch_image(package, "6.12.117-1", Arch::X86_64, &archive.scratch(), &mut Silent)
         .expect("fetched");
-    let Acquired::Prebuilt {
-        image,
-        config: Some(config),
-        modules: Some(modules),
-        vmlinux: None,
-    } = acquired
+    let Acquired::Prebuilt { image, config: Some(config), modules: Some(modules), vmlinux: None } = acquired
     else {
         panic!("{acquired:?}");
     };
@@ -315,10 +272,7 @@ fn ubuntus_configuration_is_in_the_modules_package() {
     let (config, events) = fetch("without");
     assert_eq!(config, None);
     assert!(events.iter().any(|e| matches!(e, Event::Warning(_))));
-    archive.file(
-        "linux-modules-6.8.0-31-generic",
-        "boot/config-6.8.0-31-generic",
-    );
+    archive.file("linux-modules-6.8.0-31-generic", "boot/config-6.8.0-31-generic");
     let (config, events) = fetch("with");
     assert!(config.is_some());
     assert!(!events.iter().any(|e| matches!(e, Event::Warning(_))));
@@ -329,17 +283,9 @@ fn a_version_gone_from_the_server_says_apt_get_update() {
     let archive = debian();
     let error = archive
         .apt()
-        .fetch_source(
-            "linux-source-6.12",
-            "6.12.1-1",
-            &archive.scratch(),
-            &mut Silent,
-        )
+        .fetch_source("linux-source-6.12", "6.12.1-1", &archive.scratch(), &mut Silent)
         .expect_err("gone");
-    assert!(
-        matches!(error, SourceError::PackageNotFound { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, SourceError::PackageNotFound { .. }), "{error}");
     assert!(error.to_string().contains("out of date"), "{error}");
 }
 
@@ -349,13 +295,7 @@ fn a_package_without_a_kernel_is_named() {
     archive.file("linux-image-x", "usr/share/doc/readme");
     let error = archive
         .apt()
-        .fetch_image(
-            "linux-image-x",
-            "1",
-            Arch::X86_64,
-            &archive.scratch(),
-            &mut Silent,
-        )
+        .fetch_image("linux-image-x", "1", Arch::X86_64, &archive.scratch(), &mut Silent)
         .expect_err("no kernel");
     assert!(error.to_string().contains("linux-image-x 1"), "{error}");
 }

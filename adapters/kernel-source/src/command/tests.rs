@@ -23,22 +23,14 @@ fn a_failure_shows_command_status_and_the_end_of_its_messages() {
     let text = error.to_string();
     assert!(text.starts_with("counting: `sh -c"), "{text}");
     assert!(text.contains("exit status: 3"), "{text}");
-    assert!(
-        text.contains("line 30") && !text.contains("line 18\n"),
-        "{text}"
-    );
+    assert!(text.contains("line 30") && !text.contains("line 18\n"), "{text}");
 }
 
 #[test]
 fn a_missing_program_is_told_from_a_failing_one() {
     let commands = Commands::searching("/nonexistent".into());
-    let error = commands
-        .run("looking", "sh", &["-c", ":"])
-        .expect_err("absent");
-    assert!(
-        matches!(error, CommandError::NotInstalled { .. }),
-        "{error}"
-    );
+    let error = commands.run("looking", "sh", &["-c", ":"]).expect_err("absent");
+    assert!(matches!(error, CommandError::NotInstalled { .. }), "{error}");
 }
 
 #[test]

@@ -41,9 +41,7 @@ impl Fixture {
     }
 
     fn state(&self) -> TreeState {
-        identify(&Commands::default(), &self.tree)
-            .expect("a tree")
-            .state
+        identify(&Commands::default(), &self.tree).expect("a tree").state
     }
 }
 
@@ -67,12 +65,7 @@ fn a_clean_tree_is_named_by_its_commit() {
     };
     assert_eq!(commit.len(), 40);
     fs::write(f.tree.join("notes.txt"), "untracked").expect("written");
-    assert_eq!(
-        f.state(),
-        TreeState::Clean {
-            commit: commit.clone()
-        }
-    );
+    assert_eq!(f.state(), TreeState::Clean { commit: commit.clone() });
     fs::write(f.tree.join("Makefile"), "changed").expect("written");
     assert_eq!(f.state(), TreeState::Dirty { commit });
 }

@@ -22,22 +22,15 @@ fn env() -> DiscoverEnv {
 }
 
 fn kernel(text: &str) -> DiscoverEnv {
-    DiscoverEnv {
-        kernel: Some(text.into()),
-        ..env()
-    }
+    DiscoverEnv { kernel: Some(text.into()), ..env() }
 }
 
 /// A host that has exactly these paths.
 fn host(paths: &[(&str, Probe)]) -> MockHostFiles {
-    let paths: BTreeMap<PathBuf, Probe> = paths
-        .iter()
-        .map(|(path, probe)| (PathBuf::from(path), probe.clone()))
-        .collect();
+    let paths: BTreeMap<PathBuf, Probe> =
+        paths.iter().map(|(path, probe)| (PathBuf::from(path), probe.clone())).collect();
     let mut files = MockHostFiles::new();
-    files
-        .expect_probe()
-        .returning(move |path| paths.get(path).cloned().unwrap_or(Probe::Missing));
+    files.expect_probe().returning(move |path| paths.get(path).cloned().unwrap_or(Probe::Missing));
     files
 }
 
@@ -58,84 +51,47 @@ fn untouched() -> MockKernelStore {
 }
 
 fn found(env: &DiscoverEnv, store: &MockKernelStore, files: &MockHostFiles) -> Found {
-    discover(env, store, files)
-        .expect("no error")
-        .found
-        .expect("a kernel")
+    discover(env, store, files).expect("no error").found.expect("a kernel")
 }
 
 #[test]
 fn test_kernel_comes_first_and_touches_nothing_else() {
-    let env = DiscoverEnv {
-        test_kernel: Some("img/bzImage".into()),
-        ..kernel("6.14.2")
-    };
+    let env = DiscoverEnv { test_kernel: Some("img/bzImage".into()), ..kernel("6.14.2") };
     let files = with_files(&["/work/img/bzImage", "/work/img/vmlinux", "/work/img/config"]);
     let found = found(&env, &untouched(), &files);
     assert_eq!(found.origin, Origin::TestKernel);
     assert_eq!(found.image, Path::new("/work/img/bzImage"));
-    assert_eq!(
-        found.vmlinux.as_deref(),
-        Some(Path::new("/work/img/vmlinux"))
-    );
+    assert_eq!(found.vmlinux.as_deref(), Some(Path::new("/work/img/vmlinux")));
     assert_eq!(found.config.as_deref(), Some(Path::new("/work/img/config")));
 }
 
 #[test]
 fn an_image_in_a_tree_has_its_companions_at_the_trees_top() {
-    let env = DiscoverEnv {
-        test_kernel: Some("/src/linux/arch/x86/boot/bzImage".into()),
-        ..env()
-    };
-    let files = with_files(&[
-        "/src/linux/arch/x86/boot/bzImage",
-        "/src/linux/vmlinux",
-        "/src/linux/.config",
-    ]);
+    let env = DiscoverEnv { test_kernel: Some("/src/linux/arch/x86/boot/bzImage".into()), ..env() };
+    let files = with_files(&["/src/linux/arch/x86/boot/bzImage", "/src/linux/vmlinux", "/src/linux/.config"]);
     let found = found(&env, &untouched(), &files);
-    assert_eq!(
-        found.vmlinux.as_deref(),
-        Some(Path::new("/src/linux/vmlinux"))
-    );
-    assert_eq!(
-        found.config.as_deref(),
-        Some(Path::new("/src/linux/.config"))
-    );
+    assert_eq!(found.vmlinux.as_deref(), Some(Path::new("/src/linux/vmlinux")));
+    assert_eq!(found.config.as_deref(), Some(Path::new("/src/linux/.config")));
 }
 
 #[test]
 fn an_image_in_boot_has_its_configuration_beside_it() {
-    let env = DiscoverEnv {
-        test_kernel: Some("/boot/vmlinuz-6.12.1-cloud".into()),
-        ..env()
-    };
+    let env = DiscoverEnv { test_kernel: Some("/boot/vmlinuz-6.12.1-cloud".into()), ..env() };
     let files = with_files(&["/boot/vmlinuz-6.12.1-cloud", "/boot/config-6.12.1-cloud"]);
     let found = found(&env, &untouched(), &files);
-    assert_eq!(
-        found.config.as_deref(),
-        Some(Path::new("/boot/config-6.12.1-cloud"))
-    );
+    assert_eq!(found.config.as_deref(), Some(Path::new("/boot/config-6.12.1-cloud")));
 }
 
 #[test]
 fn test_kernel_empty_absent_or_a_directory_is_an_error() {
     let files = host(&[
         ("/work/dir", Probe::Directory),
-        (
-            "/work/secret",
-            Probe::Unreadable("permission denied".into()),
-        ),
+        ("/work/secret", Probe::Unreadable("permission denied".into())),
     ]);
-    for (value, seen) in [
-        ("", "empty"),
-        ("absent", "not there"),
-        ("dir", "a directory"),
-        ("secret", "permission denied"),
-    ] {
-        let env = DiscoverEnv {
-            test_kernel: Some(value.into()),
-            ..env()
-        };
+    for (value, seen) in
+        [("", "empty"), ("absent", "not there"), ("dir", "a directory"), ("secret", "permission denied")]
+    {
+        let env = DiscoverEnv { test_kernel: Some(value.into()), ..env() };
         let error = discover(&env, &untouched(), &files).expect_err("an error");
         let text = error.to_string();
         assert!(text.contains("KTSTR_TEST_KERNEL not found"), "{text}");
@@ -159,10 +115,7 @@ fn a_named_tree_without_an_image_is_an_error_though_other_kernels_exist() {
     let files = with_files(&["/boot/vmlinuz", "/work/linux/arch/x86/boot/bzImage"]);
     let error = discover(&kernel("~/linux"), &untouched(), &files).expect_err("an error");
     let text = error.to_string();
-    assert!(
-        text.contains("/home/me/linux/arch/x86/boot/bzImage"),
-        "{text}"
-    );
+    assert!(text.contains("/home/me/linux/arch/x86/boot/bzImage"), "{text}");
 }
 
 #[test]
@@ -175,10 +128,7 @@ fn a_named_file_is_referred_to_the_other_variable() {
 
 #[test]
 fn aarch64_looks_for_its_own_image() {
-    let env = DiscoverEnv {
-        arch: Arch::Aarch64,
-        ..kernel("/src/linux")
-    };
+    let env = DiscoverEnv { arch: Arch::Aarch64, ..kernel("/src/linux") };
     let files = with_files(&["/src/linux/arch/arm64/boot/Image"]);
     let found = found(&env, &untouched(), &files);
     assert!(found.image.ends_with("arch/arm64/boot/Image"));
@@ -200,10 +150,7 @@ fn a_named_version_is_the_newest_such_entry_of_the_present_fragment() {
 
 #[test]
 fn a_named_package_is_found_by_kind() {
-    let entries = vec![
-        listed(&built("built", "6.12.3")),
-        listed(&prebuilt("image", "6.12.3")),
-    ];
+    let entries = vec![listed(&built("built", "6.12.3")), listed(&prebuilt("image", "6.12.3"))];
     let found = found(&kernel("image:6.12"), &store(entries), &with_files(&[]));
     assert_eq!(found.origin, Origin::NamedEntry(key("image")));
 }
@@ -221,10 +168,7 @@ fn a_named_key_is_looked_up() {
 
 #[test]
 fn a_missed_version_skips_the_cache_scan_and_goes_on_to_the_trees() {
-    let entries = vec![
-        listed(&built("newest", "6.15.1")),
-        listed(&prebuilt("image", "6.12.1")),
-    ];
+    let entries = vec![listed(&built("newest", "6.15.1")), listed(&prebuilt("image", "6.12.1"))];
     let files = with_files(&["/work/linux/arch/x86/boot/bzImage"]);
     let found_tree = found(&kernel("6.14.2"), &store(entries.clone()), &files);
     assert_eq!(found_tree.origin, Origin::Tree("/work/linux".into()));
@@ -244,10 +188,7 @@ fn a_missed_or_corrupt_key_skips_the_cache_scan_too() {
             }
             Err(StoreError::Corrupt {
                 key: key.clone(),
-                corrupt: Corrupt {
-                    kind: CorruptKind::Truncated,
-                    detail: "short".into(),
-                },
+                corrupt: Corrupt { kind: CorruptKind::Truncated, detail: "short".into() },
             })
         });
         let found = found(&kernel("some-key"), &store, &with_files(&["/boot/vmlinuz"]));
@@ -258,9 +199,7 @@ fn a_missed_or_corrupt_key_skips_the_cache_scan_too() {
 #[test]
 fn a_failing_store_is_an_error_for_a_named_key() {
     let mut store = MockKernelStore::new();
-    store
-        .expect_lookup()
-        .returning(|_| Err(StoreError::Other("disk on fire".into())));
+    store.expect_lookup().returning(|_| Err(StoreError::Other("disk on fire".into())));
     let error = discover(&kernel("some-key"), &store, &with_files(&[])).expect_err("an error");
     assert_eq!(error.to_string(), "disk on fire");
 }
@@ -269,10 +208,7 @@ fn a_failing_store_is_an_error_for_a_named_key() {
 fn ranges_and_git_sources_are_refused() {
     for text in ["6.12..6.14", "git+https://example.org/l#x"] {
         let error = discover(&kernel(text), &untouched(), &with_files(&[])).expect_err("refused");
-        assert!(matches!(
-            error,
-            KernelError::Spec(SpecError::NotSingle { .. })
-        ));
+        assert!(matches!(error, KernelError::Spec(SpecError::NotSingle { .. })));
     }
 }
 
@@ -309,9 +245,7 @@ fn the_scan_takes_the_newest_of_the_present_fragment_and_architecture() {
 #[test]
 fn an_unreadable_cache_is_noted_and_the_search_goes_on() {
     let mut store = MockKernelStore::new();
-    store
-        .expect_list()
-        .returning(|| Err(StoreError::Other("permission denied".into())));
+    store.expect_list().returning(|| Err(StoreError::Other("permission denied".into())));
     let outcome = discover(&env(), &store, &with_files(&["/boot/vmlinuz"])).expect("no error");
     assert_eq!(outcome.found.expect("a kernel").origin, Origin::Installed);
     assert_eq!(outcome.skipped[0].why, "permission denied");
@@ -359,16 +293,10 @@ fn the_search_stops_at_the_first_kernel() {
 
 #[test]
 fn an_image_that_only_root_may_read_is_passed_over_and_named() {
-    let files = host(&[(
-        "/boot/vmlinuz-6.1.0-9",
-        Probe::Unreadable("permission denied".into()),
-    )]);
+    let files = host(&[("/boot/vmlinuz-6.1.0-9", Probe::Unreadable("permission denied".into()))]);
     let outcome = discover(&env(), &store(vec![]), &files).expect("no error");
     let error = outcome.require().expect_err("nothing found").to_string();
-    assert!(
-        error.contains("/boot/vmlinuz-6.1.0-9: permission denied"),
-        "{error}"
-    );
+    assert!(error.contains("/boot/vmlinuz-6.1.0-9: permission denied"), "{error}");
     assert!(error.contains(KTSTR_KERNEL_HINT), "{error}");
 }
 
@@ -381,15 +309,9 @@ fn the_running_kernel_brings_its_debug_files() {
         ("/lib/modules/6.1.0-9", Probe::Directory),
     ]);
     let found = found(&env(), &store(vec![]), &files);
-    assert_eq!(
-        found.config.as_deref(),
-        Some(Path::new("/boot/config-6.1.0-9"))
-    );
+    assert_eq!(found.config.as_deref(), Some(Path::new("/boot/config-6.1.0-9")));
     assert!(found.vmlinux.is_some());
-    assert_eq!(
-        found.modules.as_deref(),
-        Some(Path::new("/lib/modules/6.1.0-9"))
-    );
+    assert_eq!(found.modules.as_deref(), Some(Path::new("/lib/modules/6.1.0-9")));
 }
 
 #[test]

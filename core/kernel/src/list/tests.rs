@@ -28,10 +28,7 @@ fn remarks_say_stale_extra_and_end_of_life() {
     let mut old = entry("k", "6.9.3", Provenance::Tarball, Some("00000000".into()));
     old.metadata.extra_kconfig_hash = Some("11111111".into());
     let row = one_row(&old, Some(&[prefix("6.12"), prefix("6.1")]));
-    assert_eq!(
-        row.remarks(),
-        ["(stale kconfig)", "(extra kconfig)", "(EOL)"]
-    );
+    assert_eq!(row.remarks(), ["(stale kconfig)", "(extra kconfig)", "(EOL)"]);
 }
 
 #[test]
@@ -90,12 +87,8 @@ fn clean_keeps_the_newest_usable_and_gives_no_slot_to_the_corrupt() {
         listed(&built("mid", "6.13.1")),
         listed(&built("old", "6.12.1")),
     ];
-    let names = |policy| {
-        select_for_clean(&entries, policy)
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-    };
+    let names =
+        |policy| select_for_clean(&entries, policy).iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(names(CleanPolicy::Keep(2)), ["bad1", "bad2", "old"]);
     assert_eq!(names(CleanPolicy::Keep(9)), ["bad1", "bad2"]);
     assert_eq!(names(CleanPolicy::Keep(0)).len(), 5);

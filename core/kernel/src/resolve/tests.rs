@@ -10,9 +10,7 @@ use super::*;
 use crate::metadata::CorruptKind;
 use crate::ports::{BuildError, Corrupt, MockKernelBuilder, MockKernelSource, MockKernelStore};
 use crate::progress::{Event, Silent};
-use crate::testing::{
-    FakeLease, FakeScratch, Recorder, built as built_entry, entry, key, listed, prebuilt,
-};
+use crate::testing::{FakeLease, FakeScratch, Recorder, built as built_entry, entry, key, listed, prebuilt};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -35,17 +33,11 @@ fn image_id() -> SourceId {
 }
 
 fn tree_id(state: TreeState) -> TreeId {
-    TreeId {
-        dir: "/src/linux".into(),
-        state,
-        config_hash: None,
-    }
+    TreeId { dir: "/src/linux".into(), state, config_hash: None }
 }
 
 fn clean() -> TreeState {
-    TreeState::Clean {
-        commit: COMMIT.into(),
-    }
+    TreeState::Clean { commit: COMMIT.into() }
 }
 
 fn apt_key() -> String {
@@ -54,9 +46,7 @@ fn apt_key() -> String {
 
 fn source_of(id: SourceId) -> MockKernelSource {
     let mut source = MockKernelSource::new();
-    source
-        .expect_identify()
-        .returning(move |_, _| Ok(id.clone()));
+    source.expect_identify().returning(move |_, _| Ok(id.clone()));
     source
 }
 
@@ -65,19 +55,11 @@ fn empty_store() -> MockKernelStore {
     let mut store = MockKernelStore::new();
     store.expect_lookup().returning(|_| Ok(None));
     store.expect_list().returning(|| Ok(vec![]));
-    store
-        .expect_lease()
-        .returning(|_, _| Ok(Box::new(FakeLease)));
-    store
-        .expect_scratch()
-        .returning(|label| Ok(Box::new(FakeScratch(format!("/tmp/{label}").into()))));
+    store.expect_lease().returning(|_, _| Ok(Box::new(FakeLease)));
+    store.expect_scratch().returning(|label| Ok(Box::new(FakeScratch(format!("/tmp/{label}").into()))));
     store.expect_store().returning(|key, files| {
-        let mut entry = entry(
-            key.as_str(),
-            &files.version,
-            files.source.clone(),
-            files.ktstr_kconfig_hash.clone(),
-        );
+        let mut entry =
+            entry(key.as_str(), &files.version, files.source.clone(), files.ktstr_kconfig_hash.clone());
         entry.metadata.extra_kconfig_hash = files.extra_kconfig_hash.clone();
         Ok(entry)
     });
@@ -106,10 +88,7 @@ fn idle() -> MockKernelBuilder {
 
 fn acquire_tree(source: &mut MockKernelSource) {
     source.expect_acquire().returning(|_, _, scratch, _| {
-        Ok(Acquired::Tree {
-            dir: scratch.join("src"),
-            build_dir: scratch.join("build"),
-        })
+        Ok(Acquired::Tree { dir: scratch.join("src"), build_dir: scratch.join("build") })
     });
 }
 
@@ -120,21 +99,9 @@ fn a_hit_touches_neither_builder_nor_lease() {
         .expect_lookup()
         .withf(|key| key.as_str() == apt_key())
         .returning(|key| Ok(Some(built_entry(key.as_str(), "6.12.117-1"))));
-    let kernel = resolve(
-        &request("apt:6.12"),
-        &store,
-        &source_of(apt_id()),
-        &idle(),
-        &mut Silent,
-    )
-    .expect("a hit");
-    assert_eq!(
-        kernel.origin,
-        KernelOrigin::Hit {
-            key: key(&apt_key()),
-            built_at: 1_700_000_000
-        }
-    );
+    let kernel =
+        resolve(&request("apt:6.12"), &store, &source_of(apt_id()), &idle(), &mut Silent).expect("a hit");
+    assert_eq!(kernel.origin, KernelOrigin::Hit { key: key(&apt_key()), built_at: 1_700_000_000 });
 }
 
 #[test]
@@ -142,21 +109,10 @@ fn a_miss_checks_tools_before_it_downloads_and_then_stores() {
     let mut order = Sequence::new();
     let mut source = source_of(apt_id());
     let mut builder = MockKernelBuilder::new();
-    builder
-        .expect_preflight()
-        .times(1)
-        .in_sequence(&mut order)
-        .returning(|_| Ok(()));
-    source
-        .expect_acquire()
-        .times(1)
-        .in_sequence(&mut order)
-        .returning(|_, _, scratch, _| {
-            Ok(Acquired::Tree {
-                dir: scratch.join("src"),
-                build_dir: scratch.join("build"),
-            })
-        });
+    builder.expect_preflight().times(1).in_sequence(&mut order).returning(|_| Ok(()));
+    source.expect_acquire().times(1).in_sequence(&mut order).returning(|_, _, scratch, _| {
+        Ok(Acquired::Tree { dir: scratch.join("src"), build_dir: scratch.join("build") })
+    });
     builder
         .expect_build()
         .times(1)
@@ -174,32 +130,15 @@ fn a_miss_checks_tools_before_it_downloads_and_then_stores() {
             })
         });
     let mut progress = Recorder::default();
-    let kernel = resolve(
-        &request("apt:6.12"),
-        &empty_store(),
-        &source,
-        &builder,
-        &mut progress,
-    )
-    .expect("built");
-    assert_eq!(
-        kernel.origin,
-        KernelOrigin::Stored {
-            key: key(&apt_key())
-        }
-    );
+    let kernel =
+        resolve(&request("apt:6.12"), &empty_store(), &source, &builder, &mut progress).expect("built");
+    assert_eq!(kernel.origin, KernelOrigin::Stored { key: key(&apt_key()) });
     assert_eq!(kernel.version, "6.12.117-1");
     assert_eq!(
         progress.0,
         [
-            Event::Started {
-                stage: Stage::Store,
-                subject: apt_key(),
-                total: None
-            },
-            Event::Finished {
-                stage: Stage::Store
-            },
+            Event::Started { stage: Stage::Store, subject: apt_key(), total: None },
+            Event::Finished { stage: Stage::Store },
         ]
     );
 }
@@ -208,23 +147,11 @@ fn a_miss_checks_tools_before_it_downloads_and_then_stores() {
 fn missing_tools_stop_before_the_download() {
     let mut builder = MockKernelBuilder::new();
     builder.expect_preflight().returning(|_| {
-        Err(BuildError::MissingTools {
-            missing: vec!["flex".into()],
-            remedy: "install it".into(),
-        })
+        Err(BuildError::MissingTools { missing: vec!["flex".into()], remedy: "install it".into() })
     });
-    let error = resolve(
-        &request("apt:6.12"),
-        &empty_store(),
-        &source_of(apt_id()),
-        &builder,
-        &mut Silent,
-    )
-    .expect_err("no tools");
-    assert!(matches!(
-        error,
-        KernelError::Build(BuildError::MissingTools { .. })
-    ));
+    let error = resolve(&request("apt:6.12"), &empty_store(), &source_of(apt_id()), &builder, &mut Silent)
+        .expect_err("no tools");
+    assert!(matches!(error, KernelError::Build(BuildError::MissingTools { .. })));
 }
 
 #[test]
@@ -240,12 +167,8 @@ fn a_prebuilt_kernel_needs_no_tools_and_records_no_fragment() {
     });
     let mut store = MockKernelStore::new();
     store.expect_lookup().returning(|_| Ok(None));
-    store
-        .expect_lease()
-        .returning(|_, _| Ok(Box::new(FakeLease)));
-    store
-        .expect_scratch()
-        .returning(|_| Ok(Box::new(FakeScratch("/s".into()))));
+    store.expect_lease().returning(|_, _| Ok(Box::new(FakeLease)));
+    store.expect_scratch().returning(|_| Ok(Box::new(FakeScratch("/s".into()))));
     store
         .expect_store()
         .times(1)
@@ -268,11 +191,7 @@ fn a_prebuilt_kernel_needs_no_tools_and_records_no_fragment() {
 fn whoever_held_the_lease_may_have_built_it() {
     let mut store = MockKernelStore::new();
     let mut order = Sequence::new();
-    store
-        .expect_lookup()
-        .times(1)
-        .in_sequence(&mut order)
-        .returning(|_| Ok(None));
+    store.expect_lookup().times(1).in_sequence(&mut order).returning(|_| Ok(None));
     store
         .expect_lease()
         .times(1)
@@ -286,14 +205,8 @@ fn whoever_held_the_lease_may_have_built_it() {
         .returning(|key| Ok(Some(built_entry(key.as_str(), "6.12.117-1"))));
     let mut builder = MockKernelBuilder::new();
     builder.expect_preflight().returning(|_| Ok(()));
-    let kernel = resolve(
-        &request("apt:6.12"),
-        &store,
-        &source_of(apt_id()),
-        &builder,
-        &mut Silent,
-    )
-    .expect("a hit");
+    let kernel =
+        resolve(&request("apt:6.12"), &store, &source_of(apt_id()), &builder, &mut Silent).expect("a hit");
     assert!(matches!(kernel.origin, KernelOrigin::Hit { .. }));
 }
 
@@ -301,16 +214,9 @@ fn whoever_held_the_lease_may_have_built_it() {
 fn force_builds_though_the_store_has_it() {
     let mut store = MockKernelStore::new();
     store.expect_lookup().never();
-    store
-        .expect_lease()
-        .returning(|_, _| Ok(Box::new(FakeLease)));
-    store
-        .expect_scratch()
-        .returning(|_| Ok(Box::new(FakeScratch("/s".into()))));
-    store
-        .expect_store()
-        .times(1)
-        .returning(|key, files| Ok(built_entry(key.as_str(), &files.version)));
+    store.expect_lease().returning(|_, _| Ok(Box::new(FakeLease)));
+    store.expect_scratch().returning(|_| Ok(Box::new(FakeScratch("/s".into()))));
+    store.expect_store().times(1).returning(|key, files| Ok(built_entry(key.as_str(), &files.version)));
     let mut source = source_of(apt_id());
     acquire_tree(&mut source);
     let mut request = request("apt:6.12");
@@ -325,27 +231,21 @@ fn an_extra_fragment_makes_another_key_and_reaches_the_builder() {
     acquire_tree(&mut source);
     let mut builder = MockKernelBuilder::new();
     builder.expect_preflight().returning(|_| Ok(()));
-    builder
-        .expect_build()
-        .withf(|job, _| job.extra_kconfig.as_deref() == Some("123456789"))
-        .returning(|_, _| {
+    builder.expect_build().withf(|job, _| job.extra_kconfig.as_deref() == Some("123456789")).returning(
+        |_, _| {
             Ok(Built {
                 image: "/b/bzImage".into(),
                 vmlinux: "/b/vmlinux".into(),
                 config: "/b/.config".into(),
                 release: "6.12.117".into(),
             })
-        });
+        },
+    );
     let mut request = request("apt:6.12");
     request.extra_kconfig = Some("123456789".into());
     let kernel = resolve(&request, &empty_store(), &source, &builder, &mut Silent).expect("built");
     let expected = format!("{}-xkccbf43926", apt_key());
-    assert_eq!(
-        kernel.origin,
-        KernelOrigin::Stored {
-            key: key(&expected)
-        }
-    );
+    assert_eq!(kernel.origin, KernelOrigin::Stored { key: key(&expected) });
 }
 
 #[test]
@@ -354,43 +254,23 @@ fn a_corrupt_entry_is_replaced_with_a_warning() {
     store.expect_lookup().returning(|key| {
         Err(StoreError::Corrupt {
             key: key.clone(),
-            corrupt: Corrupt {
-                kind: CorruptKind::ImageMissing,
-                detail: "bzImage is gone".into(),
-            },
+            corrupt: Corrupt { kind: CorruptKind::ImageMissing, detail: "bzImage is gone".into() },
         })
     });
-    store
-        .expect_lease()
-        .returning(|_, _| Ok(Box::new(FakeLease)));
-    store
-        .expect_scratch()
-        .returning(|_| Ok(Box::new(FakeScratch("/s".into()))));
-    store
-        .expect_store()
-        .times(1)
-        .returning(|key, files| Ok(built_entry(key.as_str(), &files.version)));
+    store.expect_lease().returning(|_, _| Ok(Box::new(FakeLease)));
+    store.expect_scratch().returning(|_| Ok(Box::new(FakeScratch("/s".into()))));
+    store.expect_store().times(1).returning(|key, files| Ok(built_entry(key.as_str(), &files.version)));
     let mut source = source_of(apt_id());
     acquire_tree(&mut source);
     let mut progress = Recorder::default();
-    resolve(
-        &request("apt:6.12"),
-        &store,
-        &source,
-        &builder(),
-        &mut progress,
-    )
-    .expect("built anew");
+    resolve(&request("apt:6.12"), &store, &source, &builder(), &mut progress).expect("built anew");
     assert!(progress.warnings()[0].contains("bzImage is gone"));
 }
 
 fn offline() -> MockKernelSource {
     let mut source = MockKernelSource::new();
     source.expect_identify().returning(|_, _| {
-        Err(SourceError::NotFound {
-            what: "linux-source-6.12".into(),
-            remedy: "run apt-get update".into(),
-        })
+        Err(SourceError::NotFound { what: "linux-source-6.12".into(), remedy: "run apt-get update".into() })
     });
     source
 }
@@ -399,20 +279,11 @@ fn offline() -> MockKernelSource {
 fn without_a_source_an_earlier_kernel_of_that_name_is_used() {
     let mut store = MockKernelStore::new();
     store.expect_list().returning(|| {
-        Ok(vec![
-            listed(&built_entry("other", "6.14.1-1")),
-            listed(&built_entry("right", "6.12.9-1")),
-        ])
+        Ok(vec![listed(&built_entry("other", "6.14.1-1")), listed(&built_entry("right", "6.12.9-1"))])
     });
     let mut progress = Recorder::default();
-    let kernel = resolve(
-        &request("apt:6.12"),
-        &store,
-        &offline(),
-        &idle(),
-        &mut progress,
-    )
-    .expect("an earlier one");
+    let kernel =
+        resolve(&request("apt:6.12"), &store, &offline(), &idle(), &mut progress).expect("an earlier one");
     assert!(matches!(kernel.origin, KernelOrigin::Hit { key, .. } if key.as_str() == "right"));
     assert!(progress.warnings()[0].contains("apt-get update"));
 }
@@ -427,32 +298,20 @@ fn without_a_source_and_an_earlier_kernel_the_reason_is_the_sources() {
         });
         let mut request = request("apt:6.12");
         request.force = force;
-        let error = resolve(&request, &store, &offline(), &idle(), &mut Silent)
-            .expect_err("no kernel")
-            .to_string();
+        let error =
+            resolve(&request, &store, &offline(), &idle(), &mut Silent).expect_err("no kernel").to_string();
         assert!(error.contains("run apt-get update"), "{error}");
     }
 }
 
 #[test]
 fn a_key_must_exist_and_a_range_must_be_expanded() {
-    let error = resolve(
-        &request("some-key"),
-        &empty_store(),
-        &MockKernelSource::new(),
-        &idle(),
-        &mut Silent,
-    )
-    .expect_err("no such key");
+    let error = resolve(&request("some-key"), &empty_store(), &MockKernelSource::new(), &idle(), &mut Silent)
+        .expect_err("no such key");
     assert!(matches!(error, KernelError::NotCached(_)), "{error}");
-    let error = resolve(
-        &request("6.12..6.14"),
-        &empty_store(),
-        &MockKernelSource::new(),
-        &idle(),
-        &mut Silent,
-    )
-    .expect_err("a range");
+    let error =
+        resolve(&request("6.12..6.14"), &empty_store(), &MockKernelSource::new(), &idle(), &mut Silent)
+            .expect_err("a range");
     assert!(matches!(error, KernelError::Range(_)), "{error}");
 }
 
@@ -461,11 +320,7 @@ fn a_plan_says_what_to_compile_to_lock_and_to_call_it() {
     let plan = BuildPlan::new(image_id(), Arch::X86_64, "12");
     assert!(!plan.compiles());
     assert_eq!(plan.lease().as_str(), "build-6.12.117-1-image-x86_64");
-    let plan = BuildPlan::new(
-        SourceId::Tree(tree_id(TreeState::NotGit)),
-        Arch::X86_64,
-        "12",
-    );
+    let plan = BuildPlan::new(SourceId::Tree(tree_id(TreeState::NotGit)), Arch::X86_64, "12");
     assert!(plan.compiles());
     assert_eq!(plan.key(), None);
     let BuildPlan::InTree { label, .. } = &plan else {

@@ -7,14 +7,11 @@ use crate::testing::{built, entry, prebuilt};
 use crate::version::Point;
 
 fn parse(text: &str) -> KernelSpec {
-    text.parse()
-        .unwrap_or_else(|error| panic!("{text}: {error}"))
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 fn error(text: &str) -> String {
-    text.parse::<KernelSpec>()
-        .expect_err("must not parse")
-        .to_string()
+    text.parse::<KernelSpec>().expect_err("must not parse").to_string()
 }
 
 fn version(text: &str) -> Version {
@@ -23,21 +20,10 @@ fn version(text: &str) -> Version {
 
 #[test]
 fn versions_series_and_majors() {
-    assert_eq!(
-        parse("6.14.2"),
-        KernelSpec::Version(Version {
-            major: 6,
-            minor: 14,
-            point: Point::Patch(2)
-        })
-    );
+    assert_eq!(parse("6.14.2"), KernelSpec::Version(Version { major: 6, minor: 14, point: Point::Patch(2) }));
     assert_eq!(
         parse(" 6.15-rc3\n"),
-        KernelSpec::Version(Version {
-            major: 6,
-            minor: 15,
-            point: Point::Candidate(3)
-        })
+        KernelSpec::Version(Version { major: 6, minor: 15, point: Point::Candidate(3) })
     );
     assert_eq!(parse("6.14"), KernelSpec::Series(6, 14));
     assert_eq!(parse("6"), KernelSpec::Major(6));
@@ -45,15 +31,7 @@ fn versions_series_and_majors() {
 
 #[test]
 fn a_slash_a_dot_or_a_tilde_makes_a_path() {
-    for text in [
-        "../linux",
-        "./linux",
-        "/src/linux",
-        "a/b",
-        ".",
-        "~/linux",
-        "..6.14",
-    ] {
+    for text in ["../linux", "./linux", "/src/linux", "a/b", ".", "~/linux", "..6.14"] {
         assert_eq!(parse(text), KernelSpec::Path(text.into()), "{text}");
     }
     assert!(matches!(parse("linux"), KernelSpec::Key(_)));
@@ -61,10 +39,7 @@ fn a_slash_a_dot_or_a_tilde_makes_a_path() {
 
 #[test]
 fn both_range_spellings_are_inclusive_and_equal() {
-    let expected = KernelSpec::Range(
-        RangeEnd::Series(6, 12),
-        RangeEnd::Version(version("6.14.2")),
-    );
+    let expected = KernelSpec::Range(RangeEnd::Series(6, 12), RangeEnd::Version(version("6.14.2")));
     assert_eq!(parse("6.12..6.14.2"), expected);
     assert_eq!(parse("6.12..=6.14.2"), expected);
 }
@@ -99,24 +74,14 @@ fn git_sources_name_what_to_check_out() {
     for (text, expected) in [
         ("tag=v6.14", GitRef::Tag("v6.14".into())),
         ("branch=for-next", GitRef::Branch("for-next".into())),
-        (
-            "sha=0123456789abcdef0123456789ABCDEF01234567",
-            GitRef::Sha(sha.to_lowercase()),
-        ),
+        ("sha=0123456789abcdef0123456789ABCDEF01234567", GitRef::Sha(sha.to_lowercase())),
     ] {
         let KernelSpec::Git { reference, .. } = parse(&format!("git+/srv/linux#{text}")) else {
             panic!("not git");
         };
         assert_eq!(reference, expected);
     }
-    for bad in [
-        "git+URL",
-        "git+URL#",
-        "git+#x",
-        "git+URL#sha=12",
-        "git+-u#x",
-        "git+URL#-x",
-    ] {
+    for bad in ["git+URL", "git+URL#", "git+#x", "git+URL#sha=12", "git+-u#x", "git+URL#-x"] {
         assert!(error(bad).contains("git+URL#REF"), "{bad}");
     }
 }
@@ -147,9 +112,7 @@ fn what_could_be_a_key_is_a_key_and_nothing_else_is() {
 #[test]
 fn ktstr_kernel_takes_no_range_and_no_git_source() {
     for text in ["6.12..6.14", "git+https://example.org/l.git#x"] {
-        let error = KernelSpec::parse_single(text, "KTSTR_KERNEL")
-            .expect_err("refused")
-            .to_string();
+        let error = KernelSpec::parse_single(text, "KTSTR_KERNEL").expect_err("refused").to_string();
         assert!(error.contains("KTSTR_KERNEL="), "{error}");
         assert!(error.contains("--kernel"), "{error}");
     }
@@ -188,15 +151,8 @@ fn versions_match_kernels_that_were_built() {
 }
 
 fn any_version() -> impl Strategy<Value = Version> {
-    let point = prop_oneof![
-        (0..99u32).prop_map(Point::Patch),
-        (1..12u32).prop_map(Point::Candidate)
-    ];
-    (0..9u32, 0..30u32, point).prop_map(|(major, minor, point)| Version {
-        major,
-        minor,
-        point,
-    })
+    let point = prop_oneof![(0..99u32).prop_map(Point::Patch), (1..12u32).prop_map(Point::Candidate)];
+    (0..9u32, 0..30u32, point).prop_map(|(major, minor, point)| Version { major, minor, point })
 }
 
 fn any_end() -> impl Strategy<Value = RangeEnd> {
