@@ -15,6 +15,7 @@ mod feature;
 mod key;
 mod list;
 mod metadata;
+mod plan;
 pub mod ports;
 mod progress;
 mod resolve;
@@ -28,8 +29,9 @@ pub use feature::{Feature, config_supports, lacking_features, lacking_features_i
 pub use key::{CacheKey, KeyError, build_lease, crc_hex, remote_key, source_lease, tree_key, uncached_label};
 pub use list::{CleanPolicy, ListRow, age, list_rows, select_for_clean};
 pub use metadata::{CacheEntry, CorruptKind, METADATA_SCHEMA, Metadata, Provenance};
+pub use plan::BuildPlan;
 pub use progress::{Event, Progress, Silent, Stage};
-pub use resolve::{BuildPlan, KernelOrigin, NotStored, Request, ResolvedKernel, resolve};
+pub use resolve::{KernelOrigin, NotStored, Request, ResolvedKernel, resolve};
 pub use spec::{GitRef, KernelSpec, RangeEnd, SpecError, expand_tilde};
 pub use version::{Point, Version, VersionPrefix};
 

@@ -17,6 +17,9 @@ pub enum Stage {
     Validate,
     /// Copying into the cache.
     Store,
+    /// Deleting what was fetched and built along the way. The kernel is ready
+    /// by then; on a busy disk a kernel tree takes a while to delete.
+    CleanUp,
 }
 
 impl Stage {
@@ -31,6 +34,7 @@ impl Stage {
             Self::Compile => "compiling",
             Self::Validate => "checking",
             Self::Store => "storing",
+            Self::CleanUp => "deleting",
         }
     }
 }

@@ -1,15 +1,16 @@
 //! The kernel that somebody named: taken from the store, or fetched, built and
 //! stored.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::arch::Arch;
 use crate::error::KernelError;
-use crate::key::{CacheKey, build_lease, remote_key, source_lease, tree_key, uncached_label};
+use crate::key::CacheKey;
 use crate::metadata::{CacheEntry, Provenance};
+use crate::plan::BuildPlan;
 use crate::ports::{
-    Acquired, BuildJob, Built, KernelBuilder, KernelSource, KernelStore, NewEntry, RemoteId, SourceError,
-    SourceId, StoreError, TreeId, TreeState,
+    Acquired, BuildJob, Built, KernelBuilder, KernelSource, KernelStore, NewEntry, RemoteId,
+    Scratch, SourceError, SourceId, StoreError, TreeId, TreeState,
 };
 use crate::progress::{Progress, Stage};
 use crate::spec::KernelSpec;
@@ -100,70 +101,6 @@ pub enum NotStored {
     Changed,
 }
 
-/// What has to be done for a kernel that the store doesn't have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BuildPlan {
-    /// Fetch it, build it unless it is prebuilt, store it.
-    Fetch {
-        /// What to fetch.
-        id: RemoteId,
-        /// Where to store it.
-        key: CacheKey,
-    },
-    /// Build it where it is; store it if it is at a commit.
-    InTree {
-        /// The tree.
-        tree: TreeId,
-        /// Where to store it; `None` if no commit names what is there.
-        key: Option<CacheKey>,
-        /// What to call it: the key, or a name made of the tree's path.
-        label: CacheKey,
-    },
-}
-
-impl BuildPlan {
-    /// The plan for `id`, built for `arch` with the configuration that
-    /// `suffix` names.
-    #[must_use]
-    pub fn new(id: SourceId, arch: Arch, suffix: &str) -> Self {
-        match id {
-            SourceId::Remote(id) => Self::Fetch { key: remote_key(&id, arch, suffix), id },
-            SourceId::Tree(tree) => {
-                let key = tree_key(&tree, arch, suffix);
-                Self::InTree {
-                    label: key.clone().unwrap_or_else(|| uncached_label(&tree.dir, arch, suffix)),
-                    key,
-                    tree,
-                }
-            }
-        }
-    }
-
-    /// The entry that would be this kernel.
-    #[must_use]
-    pub const fn key(&self) -> Option<&CacheKey> {
-        match self {
-            Self::Fetch { key, .. } => Some(key),
-            Self::InTree { key, .. } => key.as_ref(),
-        }
-    }
-
-    /// What to hold while it is made, so that it is made once.
-    #[must_use]
-    pub fn lease(&self) -> CacheKey {
-        match self {
-            Self::Fetch { key, .. } => build_lease(key),
-            Self::InTree { tree, .. } => source_lease(&tree.dir),
-        }
-    }
-
-    /// Does it have to be compiled?
-    #[must_use]
-    pub const fn compiles(&self) -> bool {
-        !matches!(self, Self::Fetch { id: RemoteId::AptImage { .. }, .. })
-    }
-}
-
 /// Gets the kernel that `request` names: from the store if it is there, else
 /// by fetching, building, checking and storing it. Trees that no commit names
 /// are built in place and not stored.
@@ -199,13 +136,20 @@ pub fn resolve(
     }
     let lease = store.lease(&plan.lease(), work.progress)?;
     // Whoever held the lease before us may have made what we need.
-    let kernel = match work.cached(&plan)? {
-        Some(kernel) => kernel,
+    let (kernel, scratch) = match work.cached(&plan)? {
+        Some(kernel) => (kernel, None),
         None => work.make(&plan)?,
     };
+    // Others can use the kernel while we tidy up.
     drop(lease);
+    if let Some(scratch) = scratch {
+        work.clean_up(scratch);
+    }
     Ok(kernel)
 }
+
+/// A kernel, and what is to be deleted once it is stored.
+type Made = (ResolvedKernel, Option<Box<dyn Scratch>>);
 
 struct Work<'a> {
     request: &'a Request,
@@ -284,17 +228,36 @@ impl Work<'_> {
         }))
     }
 
-    fn make(&mut self, plan: &BuildPlan) -> Result<ResolvedKernel, KernelError> {
+    fn make(&mut self, plan: &BuildPlan) -> Result<Made, KernelError> {
         match plan {
-            BuildPlan::Fetch { id, key } => self.fetch(id, key),
-            BuildPlan::InTree { tree, key, label } => self.build_in_tree(tree, key.as_ref(), label),
+            BuildPlan::Fetch { id, key } => {
+                let scratch = self.store.scratch(key)?;
+                let kernel = self.fetch(id, key, scratch.path())?;
+                Ok((kernel, Some(scratch)))
+            }
+            BuildPlan::InTree { tree, key, label } => {
+                let kernel = self.build_in_tree(tree, key.as_ref(), label)?;
+                Ok((kernel, None))
+            }
         }
     }
 
-    /// Fetches into a scratch directory that is gone when this returns.
-    fn fetch(&mut self, id: &RemoteId, key: &CacheKey) -> Result<ResolvedKernel, KernelError> {
-        let scratch = self.store.scratch(key)?;
-        let acquired = self.source.acquire(id, self.request.arch, scratch.path(), self.progress)?;
+    fn clean_up(&mut self, scratch: Box<dyn Scratch>) {
+        let subject = scratch.path().display().to_string();
+        self.progress.started(Stage::CleanUp, subject, None);
+        drop(scratch);
+        self.progress.finished(Stage::CleanUp);
+    }
+
+    fn fetch(
+        &mut self,
+        id: &RemoteId,
+        key: &CacheKey,
+        scratch: &Path,
+    ) -> Result<ResolvedKernel, KernelError> {
+        let acquired = self
+            .source
+            .acquire(id, self.request.arch, scratch, self.progress)?;
         let ready = match acquired {
             Acquired::Tree { dir, build_dir } => Ready::built(self.build(dir, Some(build_dir), key)?),
             Acquired::Prebuilt { image, config, vmlinux, modules } => {

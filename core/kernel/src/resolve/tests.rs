@@ -8,7 +8,9 @@ use mockall::Sequence;
 
 use super::*;
 use crate::metadata::CorruptKind;
-use crate::ports::{BuildError, Corrupt, MockKernelBuilder, MockKernelSource, MockKernelStore};
+use crate::ports::{
+    BuildError, Corrupt, Lease, MockKernelBuilder, MockKernelSource, MockKernelStore,
+};
 use crate::progress::{Event, Silent};
 use crate::testing::{FakeLease, FakeScratch, Recorder, built as built_entry, entry, key, listed, prebuilt};
 
@@ -137,8 +139,22 @@ fn a_miss_checks_tools_before_it_downloads_and_then_stores() {
     assert_eq!(
         progress.0,
         [
-            Event::Started { stage: Stage::Store, subject: apt_key(), total: None },
-            Event::Finished { stage: Stage::Store },
+            Event::Started {
+                stage: Stage::Store,
+                subject: apt_key(),
+                total: None
+            },
+            Event::Finished {
+                stage: Stage::Store
+            },
+            Event::Started {
+                stage: Stage::CleanUp,
+                subject: format!("/tmp/{}", apt_key()),
+                total: None
+            },
+            Event::Finished {
+                stage: Stage::CleanUp
+            },
         ]
     );
 }
@@ -315,17 +331,44 @@ fn a_key_must_exist_and_a_range_must_be_expanded() {
     assert!(matches!(error, KernelError::Range(_)), "{error}");
 }
 
+/// Somebody who waits for the kernel need not wait for our tidying up.
 #[test]
-fn a_plan_says_what_to_compile_to_lock_and_to_call_it() {
-    let plan = BuildPlan::new(image_id(), Arch::X86_64, "12");
-    assert!(!plan.compiles());
-    assert_eq!(plan.lease().as_str(), "build-6.12.117-1-image-x86_64");
-    let plan = BuildPlan::new(SourceId::Tree(tree_id(TreeState::NotGit)), Arch::X86_64, "12");
-    assert!(plan.compiles());
-    assert_eq!(plan.key(), None);
-    let BuildPlan::InTree { label, .. } = &plan else {
-        panic!("a tree");
-    };
-    assert!(label.as_str().starts_with("local-unknown-"));
-    assert!(plan.lease().as_str().starts_with("source-"));
+fn the_lease_is_given_back_before_the_scratch_directory_is_deleted() {
+    use std::sync::{Arc, Mutex};
+    struct Told(&'static str, Arc<Mutex<Vec<&'static str>>>);
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.1.lock().expect("no panic").push(self.0);
+        }
+    }
+    impl Lease for Told {}
+    impl Scratch for Told {
+        fn path(&self) -> &Path {
+            Path::new("/s")
+        }
+    }
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let (lease, scratch) = (told.clone(), told.clone());
+    let mut store = MockKernelStore::new();
+    store.expect_lookup().returning(|_| Ok(None));
+    store
+        .expect_lease()
+        .returning(move |_, _| Ok(Box::new(Told("lease", lease.clone()))));
+    store
+        .expect_scratch()
+        .returning(move |_| Ok(Box::new(Told("scratch", scratch.clone()))));
+    store
+        .expect_store()
+        .returning(|key, files| Ok(built_entry(key.as_str(), &files.version)));
+    let mut source = source_of(apt_id());
+    acquire_tree(&mut source);
+    resolve(
+        &request("apt:6.12"),
+        &store,
+        &source,
+        &builder(),
+        &mut Silent,
+    )
+    .expect("built");
+    assert_eq!(*told.lock().expect("no panic"), ["lease", "scratch"]);
 }
