@@ -85,7 +85,7 @@ impl Fragment {
             match parse_line(raw) {
                 Ok(None) => {}
                 Ok(Some((option, value))) => {
-                    assignments.push(Assignment { option: option.to_owned(), value, line })
+                    assignments.push(Assignment { option: option.to_owned(), value, line });
                 }
                 Err(reason) => bad.push(BadLine { line, text: raw.to_owned(), reason }),
             }

@@ -135,7 +135,7 @@ impl<'a> Apt<'a> {
                     modules = modules_dir(&dir)?;
                 }
                 Err(error) => {
-                    progress.warn(format!("nothing is known of this kernel's configuration: {error}"))
+                    progress.warn(format!("nothing is known of this kernel's configuration: {error}"));
                 }
             }
         }

@@ -4,9 +4,10 @@ use super::progress::Printer;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
-use ktstr_kernel::ports::KernelStore;
+use ktstr_kernel::ports::{KernelStore, SourceError};
 use ktstr_kernel::{
-    Arch, CleanPolicy, KernelOrigin, KernelSpec, ListRow, Request, ResolvedKernel, age, list_rows, resolve,
+    Arch, CleanPolicy, KernelError, KernelOrigin, KernelSpec, ListRow, Request, ResolvedKernel, age,
+    list_rows, resolve,
 };
 use ktstr_kernel_build::MakeBuilder;
 use ktstr_kernel_cache::KernelCache;
@@ -71,7 +72,18 @@ pub(super) fn run(command: &KernelCommand) -> Result<ExitCode> {
 pub(super) fn get(request: &Request) -> Result<ResolvedKernel> {
     let cache = KernelCache::from_env()?;
     let builder = MakeBuilder::new(cache.log_dir());
-    let kernel = resolve(request, &cache, &Sources::from_env(), &builder, &mut Printer::new())?;
+    let sources = Sources::from_env();
+    let attempt = || resolve(request, &cache, &sources, &builder, &mut Printer::new());
+    let kernel = match attempt() {
+        // Package lists that were never fetched know no package.
+        Err(KernelError::Source(SourceError::PackageNotFound { .. }))
+            if sources.refresh_package_lists().is_ok() =>
+        {
+            eprintln!("ktstr: the package lists were out of date; looking again");
+            attempt()?
+        }
+        other => other?,
+    };
     if let KernelOrigin::Hit { key, built_at } = &kernel.origin {
         eprintln!("ktstr: cache hit for {} ({key}, built {} ago)", request.spec, age(now(), *built_at));
     }

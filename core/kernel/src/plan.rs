@@ -31,16 +31,11 @@ impl BuildPlan {
     #[must_use]
     pub fn new(id: SourceId, arch: Arch, suffix: &str) -> Self {
         match id {
-            SourceId::Remote(id) => Self::Fetch {
-                key: remote_key(&id, arch, suffix),
-                id,
-            },
+            SourceId::Remote(id) => Self::Fetch { key: remote_key(&id, arch, suffix), id },
             SourceId::Tree(tree) => {
                 let key = tree_key(&tree, arch, suffix);
                 Self::InTree {
-                    label: key
-                        .clone()
-                        .unwrap_or_else(|| uncached_label(&tree.dir, arch, suffix)),
+                    label: key.clone().unwrap_or_else(|| uncached_label(&tree.dir, arch, suffix)),
                     key,
                     tree,
                 }
@@ -69,13 +64,7 @@ impl BuildPlan {
     /// Does it have to be compiled?
     #[must_use]
     pub const fn compiles(&self) -> bool {
-        !matches!(
-            self,
-            Self::Fetch {
-                id: RemoteId::AptImage { .. },
-                ..
-            }
-        )
+        !matches!(self, Self::Fetch { id: RemoteId::AptImage { .. }, .. })
     }
 }
 
@@ -97,11 +86,7 @@ mod tests {
         assert!(!plan.compiles());
         assert_eq!(plan.lease().as_str(), "build-6.12.117-1-image-x86_64");
         let plan = BuildPlan::new(
-            SourceId::Tree(TreeId {
-                dir: "/src/linux".into(),
-                state: TreeState::NotGit,
-                config_hash: None,
-            }),
+            SourceId::Tree(TreeId { dir: "/src/linux".into(), state: TreeState::NotGit, config_hash: None }),
             Arch::X86_64,
             "12",
         );

@@ -9,8 +9,8 @@ use crate::key::CacheKey;
 use crate::metadata::{CacheEntry, Provenance};
 use crate::plan::BuildPlan;
 use crate::ports::{
-    Acquired, BuildJob, Built, KernelBuilder, KernelSource, KernelStore, NewEntry, RemoteId,
-    Scratch, SourceError, SourceId, StoreError, TreeId, TreeState,
+    Acquired, BuildJob, Built, KernelBuilder, KernelSource, KernelStore, NewEntry, RemoteId, Scratch,
+    SourceError, SourceId, StoreError, TreeId, TreeState,
 };
 use crate::progress::{Progress, Stage};
 use crate::spec::KernelSpec;
@@ -255,9 +255,7 @@ impl Work<'_> {
         key: &CacheKey,
         scratch: &Path,
     ) -> Result<ResolvedKernel, KernelError> {
-        let acquired = self
-            .source
-            .acquire(id, self.request.arch, scratch, self.progress)?;
+        let acquired = self.source.acquire(id, self.request.arch, scratch, self.progress)?;
         let ready = match acquired {
             Acquired::Tree { dir, build_dir } => Ready::built(self.build(dir, Some(build_dir), key)?),
             Acquired::Prebuilt { image, config, vmlinux, modules } => {

@@ -16,7 +16,7 @@ fn env() -> DiscoverEnv {
         kernel: None,
         uname_release: "6.1.0-9".into(),
         arch: Arch::X86_64,
-        cwd: "/work".into(),
+        cwd: "/proj".into(),
         home: Some("/home/me".into()),
     }
 }
@@ -57,12 +57,12 @@ fn found(env: &DiscoverEnv, store: &MockKernelStore, files: &MockHostFiles) -> F
 #[test]
 fn test_kernel_comes_first_and_touches_nothing_else() {
     let env = DiscoverEnv { test_kernel: Some("img/bzImage".into()), ..kernel("6.14.2") };
-    let files = with_files(&["/work/img/bzImage", "/work/img/vmlinux", "/work/img/config"]);
+    let files = with_files(&["/proj/img/bzImage", "/proj/img/vmlinux", "/proj/img/config"]);
     let found = found(&env, &untouched(), &files);
     assert_eq!(found.origin, Origin::TestKernel);
-    assert_eq!(found.image, Path::new("/work/img/bzImage"));
-    assert_eq!(found.vmlinux.as_deref(), Some(Path::new("/work/img/vmlinux")));
-    assert_eq!(found.config.as_deref(), Some(Path::new("/work/img/config")));
+    assert_eq!(found.image, Path::new("/proj/img/bzImage"));
+    assert_eq!(found.vmlinux.as_deref(), Some(Path::new("/proj/img/vmlinux")));
+    assert_eq!(found.config.as_deref(), Some(Path::new("/proj/img/config")));
 }
 
 #[test]
@@ -85,8 +85,8 @@ fn an_image_in_boot_has_its_configuration_beside_it() {
 #[test]
 fn test_kernel_empty_absent_or_a_directory_is_an_error() {
     let files = host(&[
-        ("/work/dir", Probe::Directory),
-        ("/work/secret", Probe::Unreadable("permission denied".into())),
+        ("/proj/dir", Probe::Directory),
+        ("/proj/secret", Probe::Unreadable("permission denied".into())),
     ]);
     for (value, seen) in
         [("", "empty"), ("absent", "not there"), ("dir", "a directory"), ("secret", "permission denied")]
@@ -101,10 +101,10 @@ fn test_kernel_empty_absent_or_a_directory_is_an_error() {
 
 #[test]
 fn a_named_tree_is_the_only_place_looked_at() {
-    let image = "/work/../linux/arch/x86/boot/bzImage";
-    let files = with_files(&[image, "/work/../linux/vmlinux"]);
+    let image = "/proj/../linux/arch/x86/boot/bzImage";
+    let files = with_files(&[image, "/proj/../linux/vmlinux"]);
     let found = found(&kernel("  ../linux "), &untouched(), &files);
-    assert_eq!(found.origin, Origin::NamedTree("/work/../linux".into()));
+    assert_eq!(found.origin, Origin::NamedTree("/proj/../linux".into()));
     assert_eq!(found.image, Path::new(image));
     assert!(found.vmlinux.is_some());
     assert_eq!(found.config, None);
@@ -112,7 +112,7 @@ fn a_named_tree_is_the_only_place_looked_at() {
 
 #[test]
 fn a_named_tree_without_an_image_is_an_error_though_other_kernels_exist() {
-    let files = with_files(&["/boot/vmlinuz", "/work/linux/arch/x86/boot/bzImage"]);
+    let files = with_files(&["/boot/vmlinuz", "/proj/linux/arch/x86/boot/bzImage"]);
     let error = discover(&kernel("~/linux"), &untouched(), &files).expect_err("an error");
     let text = error.to_string();
     assert!(text.contains("/home/me/linux/arch/x86/boot/bzImage"), "{text}");
@@ -120,7 +120,7 @@ fn a_named_tree_without_an_image_is_an_error_though_other_kernels_exist() {
 
 #[test]
 fn a_named_file_is_referred_to_the_other_variable() {
-    let files = with_files(&["/work/./bzImage"]);
+    let files = with_files(&["/proj/./bzImage"]);
     let error = discover(&kernel("./bzImage"), &untouched(), &files).expect_err("an error");
     assert!(matches!(error, KernelError::KernelIsFile(_)), "{error}");
     assert!(error.to_string().contains("KTSTR_TEST_KERNEL"));
@@ -169,9 +169,9 @@ fn a_named_key_is_looked_up() {
 #[test]
 fn a_missed_version_skips_the_cache_scan_and_goes_on_to_the_trees() {
     let entries = vec![listed(&built("newest", "6.15.1")), listed(&prebuilt("image", "6.12.1"))];
-    let files = with_files(&["/work/linux/arch/x86/boot/bzImage"]);
+    let files = with_files(&["/proj/linux/arch/x86/boot/bzImage"]);
     let found_tree = found(&kernel("6.14.2"), &store(entries.clone()), &files);
-    assert_eq!(found_tree.origin, Origin::Tree("/work/linux".into()));
+    assert_eq!(found_tree.origin, Origin::Tree("/proj/linux".into()));
     let outcome = discover(&kernel("6.14.2"), &store(entries), &with_files(&[])).expect("no error");
     assert_eq!(outcome.found, None);
     assert!(outcome.skipped[0].what.contains("KTSTR_KERNEL=6.14.2"));
@@ -234,7 +234,7 @@ fn the_scan_takes_the_newest_of_the_present_fragment_and_architecture() {
         listed(&built("right", "6.12.1")),
         listed(&built("older", "6.14.1")),
     ];
-    let files = with_files(&["/work/linux/arch/x86/boot/bzImage"]);
+    let files = with_files(&["/proj/linux/arch/x86/boot/bzImage"]);
     let outcome = discover(&env(), &store(entries), &files).expect("no error");
     let found = outcome.found.expect("a kernel");
     assert_eq!(found.origin, Origin::NewestEntry(key("right")));
@@ -255,8 +255,8 @@ fn an_unreadable_cache_is_noted_and_the_search_goes_on() {
 #[test]
 fn places_on_the_host_are_tried_in_order() {
     let places = [
-        "/work/linux/arch/x86/boot/bzImage",
-        "/work/../linux/arch/x86/boot/bzImage",
+        "/proj/linux/arch/x86/boot/bzImage",
+        "/proj/../linux/arch/x86/boot/bzImage",
         "/lib/modules/6.1.0-9/build/arch/x86/boot/bzImage",
         "/lib/modules/6.1.0-9/vmlinuz",
         "/boot/vmlinuz-6.1.0-9",
@@ -275,10 +275,10 @@ fn the_search_stops_at_the_first_kernel() {
     let mut files = MockHostFiles::new();
     let mut order = Sequence::new();
     for (path, probe) in [
-        ("/work/linux/arch/x86/boot/bzImage", Probe::Missing),
-        ("/work/../linux/arch/x86/boot/bzImage", Probe::File),
-        ("/work/../linux/vmlinux", Probe::Missing),
-        ("/work/../linux/.config", Probe::Missing),
+        ("/proj/linux/arch/x86/boot/bzImage", Probe::Missing),
+        ("/proj/../linux/arch/x86/boot/bzImage", Probe::File),
+        ("/proj/../linux/vmlinux", Probe::Missing),
+        ("/proj/../linux/.config", Probe::Missing),
     ] {
         files
             .expect_probe()
@@ -288,7 +288,7 @@ fn the_search_stops_at_the_first_kernel() {
             .return_const(probe);
     }
     let found = found(&env(), &store(vec![]), &files);
-    assert_eq!(found.origin, Origin::Tree("/work/../linux".into()));
+    assert_eq!(found.origin, Origin::Tree("/proj/../linux".into()));
 }
 
 #[test]

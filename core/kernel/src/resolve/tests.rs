@@ -8,9 +8,7 @@ use mockall::Sequence;
 
 use super::*;
 use crate::metadata::CorruptKind;
-use crate::ports::{
-    BuildError, Corrupt, Lease, MockKernelBuilder, MockKernelSource, MockKernelStore,
-};
+use crate::ports::{BuildError, Corrupt, Lease, MockKernelBuilder, MockKernelSource, MockKernelStore};
 use crate::progress::{Event, Silent};
 use crate::testing::{FakeLease, FakeScratch, Recorder, built as built_entry, entry, key, listed, prebuilt};
 
@@ -139,22 +137,10 @@ fn a_miss_checks_tools_before_it_downloads_and_then_stores() {
     assert_eq!(
         progress.0,
         [
-            Event::Started {
-                stage: Stage::Store,
-                subject: apt_key(),
-                total: None
-            },
-            Event::Finished {
-                stage: Stage::Store
-            },
-            Event::Started {
-                stage: Stage::CleanUp,
-                subject: format!("/tmp/{}", apt_key()),
-                total: None
-            },
-            Event::Finished {
-                stage: Stage::CleanUp
-            },
+            Event::Started { stage: Stage::Store, subject: apt_key(), total: None },
+            Event::Finished { stage: Stage::Store },
+            Event::Started { stage: Stage::CleanUp, subject: format!("/tmp/{}", apt_key()), total: None },
+            Event::Finished { stage: Stage::CleanUp },
         ]
     );
 }
@@ -351,24 +337,11 @@ fn the_lease_is_given_back_before_the_scratch_directory_is_deleted() {
     let (lease, scratch) = (told.clone(), told.clone());
     let mut store = MockKernelStore::new();
     store.expect_lookup().returning(|_| Ok(None));
-    store
-        .expect_lease()
-        .returning(move |_, _| Ok(Box::new(Told("lease", lease.clone()))));
-    store
-        .expect_scratch()
-        .returning(move |_| Ok(Box::new(Told("scratch", scratch.clone()))));
-    store
-        .expect_store()
-        .returning(|key, files| Ok(built_entry(key.as_str(), &files.version)));
+    store.expect_lease().returning(move |_, _| Ok(Box::new(Told("lease", lease.clone()))));
+    store.expect_scratch().returning(move |_| Ok(Box::new(Told("scratch", scratch.clone()))));
+    store.expect_store().returning(|key, files| Ok(built_entry(key.as_str(), &files.version)));
     let mut source = source_of(apt_id());
     acquire_tree(&mut source);
-    resolve(
-        &request("apt:6.12"),
-        &store,
-        &source,
-        &builder(),
-        &mut Silent,
-    )
-    .expect("built");
+    resolve(&request("apt:6.12"), &store, &source, &builder(), &mut Silent).expect("built");
     assert_eq!(*told.lock().expect("no panic"), ["lease", "scratch"]);
 }

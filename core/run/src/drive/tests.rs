@@ -1,3 +1,5 @@
+//! What is noted of scripted machines.
+
 use super::*;
 use crate::ports::MockHostClock;
 use ktstr_assert::AssertResult;

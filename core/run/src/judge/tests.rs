@@ -1,3 +1,5 @@
+//! Each way a run can end, and its verdict.
+
 use super::*;
 use crate::drive::{Panic, Signal, tests_support::silent};
 use ktstr_wire::Stage;

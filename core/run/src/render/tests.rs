@@ -1,3 +1,5 @@
+//! The texts that people read.
+
 use super::*;
 use crate::drive::tests_support::silent;
 use ktstr_assert::AssertResult;
