@@ -58,6 +58,21 @@ pub mod assert {
 pub mod topology {
     pub use ktstr_procfs::{SystemError, test_topology_from_sysfs};
     pub use ktstr_topology::*;
+
+    /// Looks at the running system; a trait, since the topology itself knows no files.
+    pub trait FromSystem: Sized {
+        /// What sysfs of the running system says.
+        ///
+        /// # Errors
+        /// When sysfs can't be read or contradicts itself.
+        fn from_system() -> Result<Self, SystemError>;
+    }
+
+    impl FromSystem for TestTopology {
+        fn from_system() -> Result<Self, SystemError> {
+            test_topology_from_sysfs(std::path::Path::new("/sys"))
+        }
+    }
 }
 
 /// Work types, worker configuration and reports.
@@ -89,7 +104,7 @@ pub mod prelude {
         execute_scenario, execute_scenario_with, execute_steps, execute_steps_with, scenarios, setup_cgroups,
         spawn_diverse,
     };
-    pub use crate::topology::{CpuSet, CpusetSpec, TestTopology, Topology};
+    pub use crate::topology::{CpuSet, CpusetSpec, FromSystem, TestTopology, Topology};
     pub use crate::workload::{
         AffinityIntent, CloneMode, MemPolicy, MpolFlags, SchedPolicy, WorkPhase, WorkSpec, WorkType,
         WorkerCtx, WorkerReport, WorkloadConfig, WorkloadHandle,

@@ -52,6 +52,12 @@ impl Args {
         Ok(taken)
     }
 
+    /// Takes the first word that is no option.
+    pub(crate) fn word(&mut self) -> Option<String> {
+        let at = self.words.iter().position(|word| !word.starts_with('-'))?;
+        Some(self.words.remove(at))
+    }
+
     /// Errors if a word is left that nobody took.
     pub(crate) fn finish(self) -> Result<()> {
         match self.words.first() {

@@ -4,6 +4,7 @@
 //! what it does and for how long, and keeps the children's output in log files.
 
 mod args;
+mod bench;
 mod child;
 mod demo;
 mod lint;
@@ -23,6 +24,7 @@ The project's own commands.
   cargo xtask demo [--quick]    a scheduler scenario in a real VM, from nothing; start here
   cargo xtask test [--quick]    every check there is; what CI runs
   cargo xtask lint              format, clippy and the rules of the architecture
+  cargo xtask bench NAME        how long things take, as ratios of one run
   cargo xtask setup [--check]   install what the others need (they do it by themselves)
 
 `cargo xtask COMMAND --help` says more.";
@@ -30,11 +32,12 @@ The project's own commands.
 /// What a command comes to: `true` if all is well.
 type Command = fn(&Project, Args) -> Result<bool>;
 
-const COMMANDS: [(&str, &str, Command); 4] = [
+const COMMANDS: [(&str, &str, Command); 5] = [
     ("demo", demo::HELP, demo::command),
     ("test", suite::HELP, suite::command),
     ("lint", lint::HELP, lint::command),
     ("setup", setup::HELP, setup::command),
+    ("bench", bench::HELP, bench::command),
 ];
 
 fn main() -> ExitCode {

@@ -22,6 +22,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(super) enum KernelCommand {
     /// Get a kernel into the cache: build it, or download a prebuilt one
     Build(BuildArgs),
+    /// Get a kernel as `build` does, and print where its image is
+    Path(BuildArgs),
     /// The kernels in the cache, newest first
     List,
     /// Remove kernels from the cache
@@ -61,7 +63,8 @@ pub(super) struct CleanArgs {
 
 pub(super) fn run(command: &KernelCommand) -> Result<ExitCode> {
     match command {
-        KernelCommand::Build(args) => build(args)?,
+        KernelCommand::Build(args) => println!("{}", environment(&build(args)?).1),
+        KernelCommand::Path(args) => println!("{}", build(args)?.image.display()),
         KernelCommand::List => list()?,
         KernelCommand::Clean(args) => clean(args)?,
     }
@@ -105,7 +108,7 @@ pub(super) fn environment(kernel: &ResolvedKernel) -> (&'static str, String) {
     }
 }
 
-fn build(args: &BuildArgs) -> Result<()> {
+fn build(args: &BuildArgs) -> Result<ResolvedKernel> {
     let mut request = request(&args.spec)?;
     request.force = args.force;
     request.clean = args.clean;
@@ -119,8 +122,7 @@ fn build(args: &BuildArgs) -> Result<()> {
     if let KernelOrigin::InTree { reason, .. } = &kernel.origin {
         eprintln!("ktstr: not kept in the cache: {reason}");
     }
-    println!("{}", environment(&kernel).1);
-    Ok(())
+    Ok(kernel)
 }
 
 fn list() -> Result<()> {

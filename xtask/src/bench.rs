@@ -1,0 +1,58 @@
+//! `cargo xtask bench`: how long things take, as ratios measured in one run.
+//!
+//! Benchmarks print and never judge: machines are noisy, and what is noise on one
+//! is a regression on another.
+
+mod overhead;
+
+use crate::args::{Args, UsageError};
+use crate::project::Project;
+use anyhow::Result;
+use std::time::Duration;
+
+pub(crate) const HELP: &str = "\
+cargo xtask bench NAME [--rounds N]
+
+  overhead   the quick-start test minus its hold, beside what QEMU alone needs to boot
+             the same kernel to an init that powers off (tcg, 2 CPUs, interleaved)
+
+Both sides run in turn, N times (5); medians and ratios are printed.";
+
+pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
+    let rounds = match args.values("--rounds")?.as_slice() {
+        [] => 5,
+        [one] => match one.parse() {
+            Ok(n) if (1..=100).contains(&n) => n,
+            _ => return Err(UsageError(format!("--rounds takes 1 to 100, not {one:?}")).into()),
+        },
+        _ => return Err(UsageError("--rounds is given twice".into()).into()),
+    };
+    match args.word().as_deref() {
+        Some("overhead") => {
+            args.finish()?;
+            overhead::run(project, rounds)?;
+            Ok(true)
+        }
+        Some(other) => Err(UsageError(format!("there is no bench {other:?}; there is: overhead")).into()),
+        None => Err(UsageError("which bench? there is: overhead".into()).into()),
+    }
+}
+
+/// The middle one; of an even number the upper of the two.
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_one() {
+        let ms = |list: &[u64]| median(list.iter().map(|m| Duration::from_millis(*m)).collect());
+        assert_eq!(ms(&[30, 10, 20]), Duration::from_millis(20));
+        assert_eq!(ms(&[10, 20]), Duration::from_millis(20));
+        assert_eq!(ms(&[]), Duration::ZERO);
+    }
+}
