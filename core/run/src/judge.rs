@@ -29,6 +29,17 @@ pub fn judge(spec: &TestSpec, seen: &Observation) -> CaseResult {
     if spec.expect_err { invert(case) } else { case }
 }
 
+/// True when the guest kernel died of a breakpoint instruction.
+///
+/// The kernel patches its own code through an `int3` (arch/x86/kernel/alternative.c,
+/// `text_poke_bp_batch`) and never leaves one behind. QEMU before 8.1 can: with one
+/// thread a vCPU, one may translate the `int3` just as another replaces it, and keeps
+/// the stale translation (mended by its commit deba78709a, "accel/tcg: Always lock
+/// pages before translation"). Such a death says nothing of the kernel or the test.
+pub fn died_of_lost_code_patch(seen: &Observation) -> bool {
+    matches!(seen.exit, Some(VmExit::Reset)) && seen.console.find_last("int3: 0000 [#").is_some()
+}
+
 fn verdict(seen: &Observation) -> CaseResult {
     match (&seen.returned, abnormal_end(seen)) {
         (Some(returned), None) => CaseResult { result: of_return(returned, seen), broken: false },

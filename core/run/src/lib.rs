@@ -17,7 +17,7 @@ mod spec;
 
 pub use drive::{Deadline, Observation, Panic, Signal, Times, drive};
 pub use guest::{GuestPlan, PayloadError, TestReturn};
-pub use judge::{CaseResult, judge};
+pub use judge::{CaseResult, died_of_lost_code_patch, judge};
 pub use limits::Limits;
 pub use names::{CASE_PREFIX, case_name, file_stem, test_of_case};
 pub use render::{RunFacts, render, render_timeline};

@@ -45,6 +45,20 @@ fn a_kernel_panic_after_the_result_is_still_a_failure() {
 }
 
 #[test]
+fn only_a_kernel_that_died_of_a_breakpoint_lost_a_code_patch() {
+    let died = |line: &str, exit: VmExit| {
+        died_of_lost_code_patch(&seen(|s| {
+            s.console.push(line.as_bytes());
+            s.exit = Some(exit);
+        }))
+    };
+    let oops = "[    2.6] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI\n";
+    assert!(died(oops, VmExit::Reset));
+    assert!(!died(oops, VmExit::PowerOff));
+    assert!(!died("[    2.6] Oops: general protection fault: 0000 [#1] SMP\n", VmExit::Reset));
+}
+
+#[test]
 fn silence_is_never_a_pass() {
     assert!(message(&seen(|s| s.exit = Some(VmExit::PowerOff))).contains("before its init said a word"));
     let text = message(&seen(|s| {
