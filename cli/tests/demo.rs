@@ -4,7 +4,7 @@
 use ktstr::prelude::*;
 use std::time::Duration;
 
-#[ktstr_test(llcs = 2, cores = 2, threads = 1, max_gap_ms = 3000)]
+#[ktstr_test(llcs = 2, cores = 2, threads = 1, duration_s = 1)]
 fn demo_two_groups(ctx: &Ctx) -> Result<AssertResult> {
     let steps = vec![
         // Both may run anywhere: spinners beside workers that sleep and wake.

@@ -26,7 +26,31 @@ pub fn judge(spec: &TestSpec, seen: &Observation) -> CaseResult {
     if let Some(reason) = out_of_memory(seen).filter(|_| !case.result.is_pass()) {
         case.result.push(Detail::fail(DetailKind::Worker, reason));
     }
+    for check in unwatched(spec) {
+        let text =
+            format!("`{check}` needs a monitor of the kernel's state, which this version does not have");
+        case.result.push(Detail::inconclusive(DetailKind::Other, text));
+    }
+    if spec.performance_mode {
+        case.result.note("performance mode is not part of this version: the machine ran as any other");
+    }
     if spec.expect_err { invert(case) } else { case }
+}
+
+/// Checks of the test that nothing here could make. A check without data never passes.
+fn unwatched(spec: &TestSpec) -> Vec<&'static str> {
+    let c = &spec.checks;
+    let asked = [
+        ("fail_on_stall", c.fail_on_stall == Some(true)),
+        ("max_local_dsq_depth", c.max_local_dsq_depth.is_some()),
+        ("sustained_samples", c.sustained_samples.is_some()),
+        ("max_imbalance_ratio", c.max_imbalance_ratio.is_some()),
+        ("max_fallback_rate", c.max_fallback_rate.is_some()),
+        ("max_keep_last_rate", c.max_keep_last_rate.is_some()),
+        ("max_cross_node_migration_ratio", c.max_cross_node_migration_ratio.is_some()),
+        ("max_slow_tier_ratio", c.max_slow_tier_ratio.is_some()),
+    ];
+    asked.into_iter().filter(|(_, yes)| *yes).map(|(name, _)| name).collect()
 }
 
 /// True when the guest kernel died of a breakpoint instruction.

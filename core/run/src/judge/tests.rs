@@ -59,6 +59,21 @@ fn only_a_kernel_that_died_of_a_breakpoint_lost_a_code_patch() {
 }
 
 #[test]
+fn a_check_that_nothing_could_make_is_inconclusive() {
+    let mut spec = TestSpec::DEFAULT;
+    spec.checks.max_imbalance_ratio = Some(2.0);
+    let case = judge(
+        &spec,
+        &seen(|s| {
+            s.returned = Some(TestReturn::Judged(AssertResult::pass()));
+            s.exit = Some(VmExit::PowerOff);
+        }),
+    );
+    assert!(case.result.is_inconclusive(), "{case:?}");
+    assert!(case.result.details[0].message.contains("`max_imbalance_ratio` needs a monitor"));
+}
+
+#[test]
 fn silence_is_never_a_pass() {
     assert!(message(&seen(|s| s.exit = Some(VmExit::PowerOff))).contains("before its init said a word"));
     let text = message(&seen(|s| {
