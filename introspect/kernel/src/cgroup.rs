@@ -94,8 +94,8 @@ record! {
         effective_mems: Cpus = "cpuset.effective_mems";
         /// `PRS_*`: whether it is a partition root.
         partition_root_state: i64 = "cpuset.partition_root_state";
-        /// Deadline tasks in it.
-        nr_deadline_tasks: i64 = "cpuset.nr_deadline_tasks" | "cpuset.nr_deadline_tasks.counter";
+        /// Deadline tasks in it; since 6.5, and a plain number at first.
+        nr_deadline_tasks: i64 = "cpuset.nr_deadline_tasks.counter" | "cpuset.nr_deadline_tasks";
     }
 }
 

@@ -13,8 +13,6 @@ const MAX_LEVELS: usize = 64;
 record! {
     /// A scheduling domain of one CPU.
     SchedDomain, SchedDomainPlans, domain {
-        /// Its name (SMT, MC, PKG, NUMA…), with `CONFIG_SCHED_DEBUG`, always since 6.15.
-        name: String = "sched_domain.name[0]";
         /// Its level, from 0 below.
         level: i64 = "sched_domain.level";
         /// `SD_*` flags.
@@ -112,7 +110,7 @@ impl Kernel {
         self.cpumask("a domain's span", at)
     }
 
-    /// A domain's name.
+    /// A domain's name (SMT, MC, PKG, NUMA…).
     ///
     /// # Errors
     /// [`KernelError`], [`crate::ErrorKind::Absent`] when this kernel keeps none.

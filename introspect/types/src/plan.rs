@@ -160,17 +160,20 @@ impl Btf {
         Compiler { btf: self, path: rest }.compile(start, &steps)
     }
 
-    /// Compiles the first of `paths` that this kernel has: for members that were renamed.
+    /// Compiles the first of `paths` that this kernel has: for members that were renamed, or that became a struct
+    /// (`limit` and `limit.counter`).
     ///
     /// # Errors
-    /// The error of the first when none compiles; at once, the first that isn't "absent".
+    /// The error of the first when none compiles; at once, one that says that the type information is broken.
     pub fn plan_any(&self, paths: &[&str]) -> Result<Plan, PlanError> {
         let mut first = None;
         for path in paths {
             match self.plan(path) {
-                Err(error) if error.is_absent() => first.get_or_insert(error),
+                Err(error) if error.is_absent() || matches!(error, PlanError::NotComposite { .. }) => {
+                    first.get_or_insert(error);
+                }
                 other => return other,
-            };
+            }
         }
         Err(first.unwrap_or_else(|| PlanError::Syntax { path: String::new() }))
     }

@@ -76,6 +76,11 @@ fn absent_wrong_and_broken_are_told_apart() {
     assert!(matches!(btf.plan("rq.both[2].pid"), Err(PlanError::Index { index: 2, count: 2, .. })));
     assert!(matches!(btf.plan("rq both"), Err(PlanError::Syntax { .. })));
     assert_eq!(btf.plan_any(&["rq.gone", "rq.curr"]).unwrap().path(), "rq.curr");
+    assert_eq!(
+        btf.plan_any(&["task_struct.pid.counter", "task_struct.pid"]).unwrap().path(),
+        "task_struct.pid"
+    );
+    assert!(btf.plan_any(&["rq.gone", "rq.lost"]).unwrap_err().is_absent());
 }
 
 #[test]
