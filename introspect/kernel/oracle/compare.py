@@ -108,6 +108,7 @@ def main():
     # Tasks: same set, same class, every field.
     theirs = {t.value_(): t for t in for_each_task(prog)}
     check("walk:tasks", sorted(t["address"] for t in dump["tasks"] if t["fields"]["task_struct.pid"] != 0), sorted(theirs))
+    check("walk:tasks_by_pid", dump["by_pid"], sorted([t.pid.value_(), at] for at, t in theirs.items()))
     for task in dump["tasks"]:
         record(prog, task)
         obj = Object(prog, "struct task_struct", address=task["address"])

@@ -75,8 +75,21 @@ impl Kernel {
             Some(bytes) => Btf::parse(bytes)?,
             None => Btf::parse(btf_in_memory(&symbols, &memory)?)?,
         };
+        Self::from_parts(memory, symbols, placement, Arc::new(btf))
+    }
+
+    /// A kernel whose parts are known already: `symbols` at runtime addresses, `memory` with the kernel's mappings.
+    ///
+    /// # Errors
+    /// [`KernelError::Plan`] when `btf` lacks what every kernel has.
+    pub fn from_parts(
+        memory: VirtualMemory,
+        symbols: SymbolTable,
+        placement: Placement,
+        btf: Arc<Btf>,
+    ) -> Result<Self, KernelError> {
         let links = Links::compile(&btf)?;
-        Ok(Self { memory, symbols, placement, btf: Arc::new(btf), links, plans: Plans::default() })
+        Ok(Self { memory, symbols, placement, btf, links, plans: Plans::default() })
     }
 
     /// The kernel's virtual memory.

@@ -21,6 +21,9 @@ mod schedstat;
 mod task;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 pub use cgroup::{Cgroup, CgroupNode, CpuGroup, Cpuset, Pids};
 pub use error::{ErrorKind, KernelError};
 pub use kernel::Kernel;

@@ -142,13 +142,11 @@ impl Kernel {
         let head = queue.wrapping_add(self.offset("scx_dispatch_q.list")?);
         let node = self.offset("task_struct.scx.dsq_list.node")?;
         let flags = self.plan("scx_dsq_list_node.flags")?;
-        let (inside, list) =
-            (self.offset("scx_dsq_list_node.node")?, self.offset("task_struct.scx.dsq_list")?);
+        let list = self.offset("task_struct.scx.dsq_list")?;
         let mut tasks = Vec::new();
         for task in self.walker().list("a dispatch queue", head, node, MAX_QUEUED)? {
             // An iterator's node isn't in a task: only the node itself may be looked at.
-            let own = task.wrapping_add(list + inside).wrapping_sub(inside);
-            if flags.read(self.memory(), own)? & ITERATOR == 0 {
+            if flags.read(self.memory(), task.wrapping_add(list))? & ITERATOR == 0 {
                 tasks.push(task);
             }
         }

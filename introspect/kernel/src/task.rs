@@ -156,6 +156,24 @@ impl Kernel {
         Ok(found)
     }
 
+    /// All threads by their ids, over the first PID namespace's IDR (kernel/pid.c): another way to the same tasks, for
+    /// when the process list is torn. A thread that has ended keeps its number while someone holds it, and isn't listed.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the IDR or one of its `struct pid` can't be walked.
+    pub fn tasks_by_pid(&self) -> Result<Vec<(u64, VirtAddr)>, KernelError> {
+        let ids = self.symbol("init_pid_ns")?.wrapping_add(self.offset("pid_namespace.idr.idr_rt")?);
+        // `PIDTYPE_PID`, the thread itself, is 0 in `enum pid_type`.
+        let (head, node) = (self.offset("pid.tasks[0]")?, self.offset("task_struct.pid_links[0]")?);
+        let walker = self.walker();
+        let mut found = Vec::new();
+        for (number, pid) in walker.xarray("the PID namespace's IDR", ids, MAX_TASKS)? {
+            let threads = walker.hlist("a pid's tasks", pid.wrapping_add(head), node, 1)?;
+            found.extend(threads.into_iter().map(|task| (number, task)));
+        }
+        Ok(found)
+    }
+
     /// The scheduling class of a task: `fair`, `rt`, `dl`, `idle`, `stop`, `ext`, by the symbol that it points to.
     ///
     /// # Errors
