@@ -115,6 +115,7 @@ fn cgroup(kernel: &Kernel, node: ktstr_introspect_kernel::CgroupNode) -> Json {
     let at = node.address;
     let mut json = object!(kernel, Cgroup, at);
     json["path"] = node.path.into();
+    json["online"] = node.online.into();
     json["tasks"] = addresses(kernel.cgroup_tasks(at));
     if let Ok(Some(group)) = kernel.task_group(at) {
         json["cpu"] = object!(kernel, CpuGroup, group);

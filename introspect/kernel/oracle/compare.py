@@ -165,6 +165,7 @@ def main():
     for ours in dump["cgroups"]:
         cgroup = theirs[ours["address"]]
         record(prog, ours)
+        check("Cgroup:online", ours["online"], bool(cgroup.self.flags & prog["CSS_ONLINE"]))
         check("Cgroup:path", ours["path"], cgroup_path(cgroup).decode())
         members = []
         for link in list_for_each_entry("struct cgrp_cset_link", cgroup.cset_links.address_of_(), "cset_link"):

@@ -17,6 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -179,6 +180,9 @@ int main(void)
 	task("fifo2", 0, 1, SCHED_FIFO, 41, 2000, 4000);
 	task("dead", 0, -1, 6, 0, 1000, 10000);
 	for (int i = 0; i < 3; i++) task("root-spin", 0, -1, SCHED_OTHER, 5, 50000, 0);
+	if (strstr(line, " churn") && !fork())
+		for (;;) { pid_t p = fork(); if (!p) _exit(0); waitpid(p, 0, 0);
+			mkdir("/sys/fs/cgroup/brief", 0755); rmdir("/sys/fs/cgroup/brief"); }
 	sleep(1); put("/sys/fs/cgroup/cold/cgroup.freeze", "1"); sleep(3);
 	cat("/sys/kernel/sched_ext/state"); cat("/sys/kernel/sched_ext/root/ops"); cat("/sys/kernel/sched_ext/nr_rejected");
 	cat("/sys/kernel/sched_ext/enable_seq"); cat("/proc/schedstat"); cat("/sys/fs/cgroup/right/cpu.stat");

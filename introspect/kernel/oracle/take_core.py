@@ -25,36 +25,46 @@ def qmp(sock, command, **arguments):
         if "return" in reply or "error" in reply:
             return reply
 
+def boot(kernel, extra, console, tmp, memory):
+    """Starts the guest and waits for it to say READY; returns it with its QMP socket."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    init, initrd, sock = (os.path.join(tmp, n) for n in ("init", "initrd", "qmp"))
+    subprocess.run(["gcc", "-static", "-O1", "-w", "-o", init, os.path.join(here, "load.c")], check=True)
+    with open(initrd, "wb") as f:
+        f.write(cpio([("dev", 0o040755, b""), ("dev/console", 0o020600, b""),
+                      ("init", 0o100755, open(init, "rb").read())]))
+    vm = subprocess.Popen([
+        "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512M",
+        "-smp", "4,sockets=2,cores=2", "-display", "none", "-no-reboot", "-nodefaults", *memory,
+        "-serial", f"file:{console}", "-qmp", f"unix:{sock},server=on,wait=off", "-kernel", kernel,
+        "-initrd", initrd, "-append", f"console=ttyS0 quiet panic=-1 {extra}"])
+    limit = time.time() + 240
+    while time.time() < limit and vm.poll() is None:
+        if os.path.exists(console) and b"READY" in open(console, "rb").read():
+            s = socket.socket(socket.AF_UNIX)
+            s.connect(sock)
+            s.makefile("r").readline()
+            qmp(s, "qmp_capabilities")
+            return vm, s
+        time.sleep(0.2)
+    vm.kill()
+    vm.wait()
+    sys.exit(f"the guest never said READY, see {console}")
+
+NODES = ["-object", "memory-backend-ram,id=m0,size=256M", "-object", "memory-backend-ram,id=m1,size=256M",
+         "-numa", "node,nodeid=0,cpus=0-1,memdev=m0", "-numa", "node,nodeid=1,cpus=2-3,memdev=m1"]
+
 def main():
     kernel, out = sys.argv[1], os.path.abspath(sys.argv[2])
     extra = sys.argv[3] if len(sys.argv) > 3 else "nokaslr"
-    here = os.path.dirname(os.path.abspath(__file__))
     with tempfile.TemporaryDirectory() as tmp:
-        init, initrd, sock = (os.path.join(tmp, n) for n in ("init", "initrd", "qmp"))
-        subprocess.run(["gcc", "-static", "-O1", "-w", "-o", init, os.path.join(here, "load.c")], check=True)
-        with open(initrd, "wb") as f:
-            f.write(cpio([("dev", 0o040755, b""), ("dev/console", 0o020600, b""),
-                          ("init", 0o100755, open(init, "rb").read())]))
-        console = out + ".console"
-        vm = subprocess.Popen([
-            "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512M",
-            "-smp", "4,sockets=2,cores=2", "-display", "none", "-no-reboot", "-nodefaults",
-            "-object", "memory-backend-ram,id=m0,size=256M", "-object", "memory-backend-ram,id=m1,size=256M",
-            "-numa", "node,nodeid=0,cpus=0-1,memdev=m0", "-numa", "node,nodeid=1,cpus=2-3,memdev=m1",
-            "-serial", f"file:{console}", "-qmp", f"unix:{sock},server=on,wait=off", "-kernel", kernel,
-            "-initrd", initrd, "-append", f"console=ttyS0 quiet panic=-1 {extra}"])
+        vm, s = boot(kernel, extra, out + ".console", tmp, NODES)
         try:
-            limit = time.time() + 240
-            while time.time() < limit and vm.poll() is None:
-                if os.path.exists(console) and b"READY" in open(console, "rb").read():
-                    break
-                time.sleep(0.2)
-            else:
-                sys.exit(f"the guest never said READY, see {console}")
-            s = socket.socket(socket.AF_UNIX); s.connect(sock)
-            s.makefile("r").readline(); qmp(s, "qmp_capabilities"); time.sleep(1)
+            time.sleep(1)
             print(qmp(s, "stop"), qmp(s, "dump-guest-memory", paging=False, protocol=f"file:{out}"))
         finally:
-            vm.kill(); vm.wait()
+            vm.kill()
+            vm.wait()
 
-main()
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,8 @@ const MAX_CGROUPS: usize = 1 << 20;
 const MAX_MEMBERS: usize = 4 << 20;
 /// `cgroup.max.depth` is unbounded in theory; a path can't be longer than this many names.
 const MAX_DEPTH: usize = 2048;
+/// `CSS_ONLINE` of `cgroup.self.flags` (include/linux/cgroup-defs.h): what `cgroup_is_dead` asks for.
+const CSS_ONLINE: u64 = 1 << 1;
 /// `NAME_MAX`.
 const NAME_LIMIT: usize = 255;
 
@@ -118,10 +120,13 @@ pub struct CgroupNode {
     pub address: VirtAddr,
     /// Its path from the root, which is `/`.
     pub path: String,
+    /// Whether it is alive. One that was removed stays in the tree until its last reference goes, for instance the
+    /// memory that it was charged for.
+    pub online: bool,
 }
 
 impl Kernel {
-    /// All live cgroups of the v2 hierarchy, parents before children.
+    /// All cgroups of the v2 hierarchy, parents before children, those that are dying among them.
     ///
     /// # Errors
     /// [`KernelError`] when the tree can't be walked.
@@ -129,9 +134,9 @@ impl Kernel {
         let root = self.symbol("cgrp_dfl_root")?.wrapping_add(self.offset("cgroup_root.cgrp")?);
         let (children, sibling) = (self.offset("cgroup.self.children")?, self.offset("cgroup.self.sibling")?);
         let (name, parent) = (self.plan("cgroup.kn->name[0]")?, self.plan("cgroup.self.parent")?);
-        let own = self.offset("cgroup.self")?;
+        let (own, flags) = (self.offset("cgroup.self")?, self.plan("cgroup.self.flags")?);
         let mut found: Vec<CgroupNode> = Vec::new();
-        let mut waiting = vec![(CgroupNode { address: root, path: "/".into() }, 0)];
+        let mut waiting = vec![(CgroupNode { address: root, path: "/".into(), online: true }, 0)];
         while let Some((node, depth)) = waiting.pop() {
             if found.len() + waiting.len() >= MAX_CGROUPS || depth > MAX_DEPTH {
                 let (what, limit) = ("the cgroup tree", MAX_CGROUPS);
@@ -153,7 +158,8 @@ impl Kernel {
                     .read_string(at, NAME_LIMIT)
                     .map_err(KernelError::read("a cgroup's name"))?;
                 let path = format!("{}/{name}", node.path.trim_end_matches('/'));
-                waiting.push((CgroupNode { address: child, path }, depth + 1));
+                let online = flags.read(self.memory(), child)? & CSS_ONLINE != 0;
+                waiting.push((CgroupNode { address: child, path, online }, depth + 1));
             }
             found.push(node);
         }

@@ -77,7 +77,7 @@ fn domains_and_cgroups(b: &mut BtfBuilder, [u32_, u64_, list, task]: [TypeId; 4]
     let css = b.structure(
         "cgroup_subsys_state",
         48,
-        &[("sibling", list, 0), ("children", list, 16), ("parent", u64_, 32)],
+        &[("sibling", list, 0), ("children", list, 16), ("parent", u64_, 32), ("flags", u32_, 40)],
     );
     let char_ = b.integer("char", 1, true);
     let name = b.pointer(char_);
@@ -183,6 +183,7 @@ fn healthy() -> Vec<u8> {
             (0x1300, at(0xb20)),
             (0x1308, at(0x1200)),
             (0x1220, at(0xb10)),
+            (0x1228, 1 << 1),
             (0x1320, at(0xb10)),
             (0x1210, at(0x1400)),
             (0x1218, at(0x1400)),
@@ -256,6 +257,8 @@ fn cgroups_come_with_paths_parents_first_and_a_foreign_child_is_torn() {
     let found = kernel(bytes.clone()).cgroups().unwrap();
     let paths: Vec<_> = found.iter().map(|node| node.path.as_str()).collect();
     assert_eq!(paths, ["/", "/sub", "/sub/sub", "/sub"]);
+    let online: Vec<_> = found.iter().map(|node| node.online).collect();
+    assert_eq!(online, [true, true, false, false], "only the first child has CSS_ONLINE");
     put(&mut bytes, &[(0x1420, BASE + 0x1300)]);
     assert_eq!(kernel(bytes).cgroups().unwrap_err().kind(), ErrorKind::Torn);
 }

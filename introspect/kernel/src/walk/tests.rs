@@ -1,8 +1,9 @@
 //! Lists, trees and tables written here: whole, torn, circular, random.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use ktstr_introspect_memory::{LinearRange, PhysAddr, SparseMemory};
+use ktstr_introspect_memory::{LinearRange, MemoryFault, PhysAddr, PhysRange, PhysicalMemory, SparseMemory};
 use ktstr_introspect_types::BtfBuilder;
 use proptest::prelude::*;
 
@@ -36,7 +37,7 @@ pub(crate) fn links() -> Links {
     Links::compile(&Btf::parse(build.bytes()).unwrap()).unwrap()
 }
 
-/// Words at multiples of 8 from `BASE`; a small word `n` that isn't 0 and has bit 63 clear stands for itself.
+/// Words at multiples of 8 from `BASE`.
 fn memory(words: &[u64]) -> VirtualMemory {
     let mut physical = SparseMemory::new();
     physical.insert(PhysAddr(0), words.iter().flat_map(|word| word.to_le_bytes()).collect());
@@ -117,6 +118,81 @@ fn an_xarray_gives_indices_through_its_levels() {
     let memory = memory(&words);
     let found = Walker::new(&memory, &links).xarray("xarray", VirtAddr(at(0)), 10).unwrap();
     assert_eq!(found, [(4, VirtAddr(0x1000)), (7, VirtAddr(7))]);
+}
+
+/// Physical memory that another thread writes, word by word, as a running kernel does.
+struct SharedWords(Vec<AtomicU64>, [PhysRange; 1]);
+
+impl PhysicalMemory for SharedWords {
+    fn read(&self, at: PhysAddr, into: &mut [u8]) -> Result<(), MemoryFault> {
+        let word = self.0.get(at.0 as usize / 8).ok_or(MemoryFault { address: at, length: into.len() })?;
+        into.copy_from_slice(&word.load(Ordering::Acquire).to_le_bytes()[..into.len()]);
+        Ok(())
+    }
+
+    fn ranges(&self) -> &[PhysRange] {
+        &self.1
+    }
+}
+
+/// A writer takes nodes out and puts them elsewhere, in the order of stores of `list_del` and `list_add`, without end.
+/// Every walk over that must end; what it gives must be nodes of the list; some are seen torn and say so.
+#[test]
+fn a_list_that_changes_under_the_walk_gives_its_nodes_or_is_torn() {
+    const NODES: u64 = 16;
+    let words: Vec<_> = (0..=NODES)
+        .flat_map(|node| [at((node + 1) % (NODES + 1) * 2), at((node + NODES) % (NODES + 1) * 2)])
+        .map(AtomicU64::new)
+        .collect();
+    let shared = Arc::new(SharedWords(words, [PhysRange { start: PhysAddr(0), length: (NODES + 1) * 16 }]));
+    let direct = LinearRange { start: VirtAddr(BASE), length: 1 << 20, physical: PhysAddr(0) };
+    let memory = VirtualMemory::new(shared.clone()).with_linear(direct);
+    let (links, stop) = (links(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let word = |address: u64| &shared.0[((address - BASE) / 8) as usize];
+            let (load, store) = (
+                |at: u64| word(at).load(Ordering::Relaxed),
+                |at: u64, to: u64| word(at).store(to, Ordering::Release),
+            );
+            let mut turn = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                turn = turn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let (node, mut after) =
+                    (at((1 + (turn >> 33) % NODES) * 2), at((turn >> 40) % (NODES + 1) * 2));
+                if node == after {
+                    after = at(0);
+                }
+                let (next, prev) = (load(node), load(node + 8));
+                store(next + 8, prev);
+                store(prev, next);
+                let next = load(after);
+                store(next + 8, node);
+                store(node, next);
+                store(node + 8, after);
+                store(after, node);
+            }
+        });
+        let (mut whole, mut torn) = (0, 0);
+        for _ in 0..20_000 {
+            match Walker::new(&memory, &links).list("list", VirtAddr(at(0)), 0, 1000) {
+                Ok(found) => {
+                    whole += 1;
+                    assert!(
+                        found
+                            .iter()
+                            .all(|node| node.0 > at(0) && node.0 <= at(NODES * 2) && node.0 % 16 == 0)
+                    );
+                }
+                Err(error) => {
+                    torn += 1;
+                    assert_eq!(error.kind(), ErrorKind::Torn, "{error}");
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(whole + torn, 20_000);
+    });
 }
 
 proptest! {
