@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * Static /init of the oracle guest: builds cgroups, starts tasks of every scheduling class and, when the word
+ * "scx" stands on the kernel command line, attaches a FIFO sched_ext scheduler assembled here by hand (three
+ * tiny BPF programs, so that no BPF compiler is needed). Then it prints what the kernel says of itself and READY.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DSQ_ID 1234
+
+/* ---- a reader of /sys/kernel/btf/vmlinux, just enough to find ids and offsets ---- */
+struct hdr { uint16_t magic; uint8_t version, flags; uint32_t hdr_len, type_off, type_len, str_off, str_len; };
+struct type { uint32_t name, info, size; };
+static char *btf; static struct type *types[400000]; static uint32_t ntypes; static char *strs;
+
+static void btf_load(void)
+{
+	static const int extra[20] = { 0, 4, 0, 12, -12, -12, -8, 0, 0, 0, 0, 0, 0, -8, 4, -12, 0, 4, 0, -12 };
+	int fd = open("/sys/kernel/btf/vmlinux", O_RDONLY), n; size_t cap = 16 << 20, at = 0;
+	btf = malloc(cap);
+	while (fd >= 0 && (n = read(fd, btf + at, cap - at)) > 0) at += n;
+	if (!at) return;
+	struct hdr *h = (void *)btf; char *p = btf + h->hdr_len + h->type_off, *end = p + h->type_len;
+	strs = btf + h->hdr_len + h->str_off; ntypes = 1;
+	while (p < end) {
+		struct type *t = (void *)p; int kind = (t->info >> 24) & 0x1f, e = extra[kind]; uint32_t vlen = t->info & 0xffff;
+		types[ntypes++] = t; p += 12 + (e >= 0 ? e : -e * (int)vlen);
+		if (kind == 5 || kind == 4) continue;
+	}
+}
+static uint32_t btf_find(const char *name, int kind)
+{
+	for (uint32_t i = 1; i < ntypes; i++)
+		if (((types[i]->info >> 24) & 0x1f) == (uint32_t)kind && !strcmp(strs + types[i]->name, name)) return i;
+	return 0;
+}
+static int member(uint32_t id, const char *name, int *index)
+{
+	uint32_t *m = (void *)(types[id] + 1);
+	for (uint32_t i = 0; i < (types[id]->info & 0xffff); i++)
+		if (!strcmp(strs + m[3 * i], name)) { if (index) *index = i; return (m[3 * i + 2] & 0xffffff) / 8; }
+	return -1;
+}
+
+/* ---- the scheduler ---- */
+static int bpf(int cmd, union bpf_attr *a) { return syscall(SYS_bpf, cmd, a, sizeof *a); }
+#define INSN(c, d, s, o, i) { .code = (c), .dst_reg = (d), .src_reg = (s), .off = (o), .imm = (int)(i) }
+#define MOVI(d, i) INSN(BPF_ALU64 | BPF_MOV | BPF_K, d, 0, 0, i)
+#define MOVR(d, s) INSN(BPF_ALU64 | BPF_MOV | BPF_X, d, s, 0, 0)
+#define LDX(d, s, o) INSN(BPF_LDX | BPF_MEM | BPF_DW, d, s, o, 0)
+#define KFUNC(id) INSN(BPF_JMP | BPF_CALL, 0, 2, 0, id)
+#define EXIT INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)
+
+static int prog(struct bpf_insn *insns, int n, uint32_t ops, const char *op, int sleepable)
+{
+	static char log[65536]; union bpf_attr a; int index = -1;
+	memset(&a, 0, sizeof a); member(ops, op, &index);
+	a.prog_type = BPF_PROG_TYPE_STRUCT_OPS; a.insns = (uintptr_t)insns; a.insn_cnt = n; a.license = (uintptr_t)"GPL";
+	a.attach_btf_id = ops; a.expected_attach_type = index; a.prog_flags = sleepable ? 1u << 4 : 0;
+	a.log_buf = (uintptr_t)log; a.log_size = sizeof log; a.log_level = 1; snprintf(a.prog_name, 16, "oracle_%s", op);
+	int fd = bpf(BPF_PROG_LOAD, &a);
+	if (fd < 0) printf("scx: load %s: %s\n%s\n", op, strerror(errno), log);
+	return fd;
+}
+
+static void attach(void)
+{
+	btf_load();
+	uint32_t ops = btf_find("sched_ext_ops", 4), value = btf_find("bpf_struct_ops_sched_ext_ops", 4);
+	uint32_t create = btf_find("scx_bpf_create_dsq", 12), put = btf_find("scx_bpf_dsq_insert", 12);
+	uint32_t get = btf_find("scx_bpf_dsq_move_to_local", 12);
+	if (!put) put = btf_find("scx_bpf_dispatch", 12);
+	if (!get) get = btf_find("scx_bpf_consume", 12);
+	if (!ops || !value || !create || !put || !get) { printf("scx: absent (%u types)\n", ntypes); return; }
+	struct bpf_insn init[] = { MOVI(1, DSQ_ID), MOVI(2, -1), KFUNC(create), EXIT };
+	struct bpf_insn enqueue[] = { LDX(6, 1, 0), LDX(4, 1, 8), MOVR(1, 6), MOVI(2, DSQ_ID), MOVI(3, 5000000),
+				      KFUNC(put), MOVI(0, 0), EXIT };
+	struct bpf_insn dispatch[] = { MOVI(1, DSQ_ID), KFUNC(get), MOVI(0, 0), EXIT };
+	int f[3] = { prog(init, 4, ops, "init", 1), prog(enqueue, 8, ops, "enqueue", 0), prog(dispatch, 4, ops, "dispatch", 0) };
+	static struct { struct hdr h; uint32_t t[4]; char s[8]; } tiny = {
+		{ 0xeb9f, 1, 0, 24, 0, 16, 16, 5 }, { 1, 1u << 24, 4, (1u << 24) | 32 }, "\0int" };
+	union bpf_attr a; memset(&a, 0, sizeof a); a.btf = (uintptr_t)&tiny; a.btf_size = 24 + 16 + 5;
+	int bfd = bpf(BPF_BTF_LOAD, &a);
+	memset(&a, 0, sizeof a); a.map_type = BPF_MAP_TYPE_STRUCT_OPS; a.key_size = 4; a.value_size = types[value]->size;
+	a.max_entries = 1; a.btf_fd = bfd; a.btf_vmlinux_value_type_id = value; strcpy(a.map_name, "oracle");
+	int map = bpf(BPF_MAP_CREATE, &a);
+	if (bfd < 0 || map < 0) { printf("scx: btf %d map %d: %s\n", bfd, map, strerror(errno)); return; }
+	char *v = calloc(1, types[value]->size), *data = v + member(value, "data", 0); uint32_t key = 0;
+	const char *name[3] = { "init", "enqueue", "dispatch" };
+	for (int i = 0; i < 3; i++) { uint64_t fd = f[i]; memcpy(data + member(ops, name[i], 0), &fd, 8); }
+	strcpy(data + member(ops, "name", 0), "oracle_fifo");
+	uint32_t timeout = 25000; memcpy(data + member(ops, "timeout_ms", 0), &timeout, 4);
+	memset(&a, 0, sizeof a); a.map_fd = map; a.key = (uintptr_t)&key; a.value = (uintptr_t)v;
+	int r = bpf(BPF_MAP_UPDATE_ELEM, &a);
+	printf("scx: attach %d %s\n", r, r ? strerror(errno) : "ok");
+}
+
+/* ---- load ---- */
+static void put(const char *path, const char *text)
+{
+	int f = open(path, O_WRONLY);
+	if (f < 0 || write(f, text, strlen(text)) < 0) printf("%s <- %s: %s\n", path, text, strerror(errno));
+	if (f >= 0) close(f);
+}
+static void cat(const char *p)
+{
+	char b[4096]; int n, f = open(p, O_RDONLY);
+	printf("== %s\n", p); fflush(stdout);
+	while (f >= 0 && (n = read(f, b, sizeof b)) > 0) if (write(1, b, n) < 0) break;
+	if (f >= 0) close(f);
+}
+/* Every 199th line of /proc/kallsyms and the number of lines: all of it would take minutes on a serial line. */
+static void symbols(void)
+{
+	char b[1024]; unsigned long n = 0; FILE *f = fopen("/proc/kallsyms", "r");
+	printf("== /proc/kallsyms\n");
+	while (f && fgets(b, sizeof b, f))
+		if (!strchr(b, '[') && n++ % 199 == 0) printf("sym %s", b);
+	printf("symbols %lu\n", n);
+}
+static pid_t task(const char *name, const char *cgroup, int cpu, int policy, int prio, int busy_us, int idle_us)
+{
+	pid_t p = fork();
+	if (p) return p;
+	char b[64]; prctl(PR_SET_NAME, name); snprintf(b, sizeof b, "%d", getpid());
+	if (cgroup) put(cgroup, b);
+	if (cpu >= 0) { cpu_set_t s; CPU_ZERO(&s); CPU_SET(cpu, &s); sched_setaffinity(0, sizeof s, &s); }
+	if (policy == SCHED_FIFO) { struct sched_param sp = { prio }; if (sched_setscheduler(0, policy, &sp)) perror("fifo"); }
+	if (policy == 6) {
+		struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t prio; uint64_t runtime, deadline, period; }
+			at = { 48, 6, 0, 0, 0, 3000000, 20000000, 20000000 };
+		if (syscall(SYS_sched_setattr, 0, &at, 0)) perror("deadline");
+	}
+	if (policy == SCHED_OTHER && prio) nice(prio);
+	for (;;) {
+		struct timespec a, b2; clock_gettime(CLOCK_MONOTONIC, &a);
+		do clock_gettime(CLOCK_MONOTONIC, &b2);
+		while ((b2.tv_sec - a.tv_sec) * 1000000L + (b2.tv_nsec - a.tv_nsec) / 1000 < busy_us);
+		if (idle_us) usleep(idle_us);
+	}
+}
+
+int main(void)
+{
+	mkdir("/proc", 0755); mkdir("/sys", 0755);
+	mount("proc", "/proc", "proc", 0, 0); mount("sysfs", "/sys", "sysfs", 0, 0);
+	mount("none", "/sys/fs/cgroup", "cgroup2", 0, 0);
+	char line[4096] = ""; int f = open("/proc/cmdline", O_RDONLY); if (read(f, line, sizeof line - 1) < 0) return 1;
+	put("/proc/sys/kernel/sched_schedstats", "1");
+	put("/proc/sys/kernel/kptr_restrict", "0");
+	put("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +cpuset +pids");
+	mkdir("/sys/fs/cgroup/left", 0755); mkdir("/sys/fs/cgroup/right", 0755); mkdir("/sys/fs/cgroup/cold", 0755);
+	put("/sys/fs/cgroup/left/cgroup.subtree_control", "+cpu +cpuset +pids");
+	mkdir("/sys/fs/cgroup/left/inner", 0755);
+	put("/sys/fs/cgroup/left/cpuset.cpus", "0-1"); put("/sys/fs/cgroup/right/cpuset.cpus", "2-3");
+	put("/sys/fs/cgroup/left/cpu.weight", "300"); put("/sys/fs/cgroup/right/cpu.max", "150000 100000");
+	put("/sys/fs/cgroup/right/pids.max", "77");
+	if (strstr(line, " scx")) attach();
+	for (int i = 0; i < 5; i++) { char n[16]; snprintf(n, 16, "spin-l%d", i);
+		task(n, "/sys/fs/cgroup/left/inner/cgroup.procs", -1, SCHED_OTHER, i, 50000, 0); }
+	for (int i = 0; i < 4; i++) { char n[16]; snprintf(n, 16, "spin-r%d", i);
+		task(n, "/sys/fs/cgroup/right/cgroup.procs", -1, SCHED_OTHER, 0, 50000, i == 3 ? 3000 : 0); }
+	task("cold", "/sys/fs/cgroup/cold/cgroup.procs", -1, SCHED_OTHER, 0, 1000, 1000);
+	task("fifo", 0, 1, SCHED_FIFO, 42, 2000, 4000);
+	task("fifo2", 0, 1, SCHED_FIFO, 41, 2000, 4000);
+	task("dead", 0, -1, 6, 0, 1000, 10000);
+	for (int i = 0; i < 3; i++) task("root-spin", 0, -1, SCHED_OTHER, 5, 50000, 0);
+	if (strstr(line, " churn") && !fork())
+		for (;;) { pid_t p = fork(); if (!p) _exit(0); waitpid(p, 0, 0);
+			mkdir("/sys/fs/cgroup/brief", 0755); rmdir("/sys/fs/cgroup/brief"); }
+	sleep(1); put("/sys/fs/cgroup/cold/cgroup.freeze", "1"); sleep(3);
+	cat("/sys/kernel/sched_ext/state"); cat("/sys/kernel/sched_ext/root/ops"); cat("/sys/kernel/sched_ext/nr_rejected");
+	cat("/sys/kernel/sched_ext/enable_seq"); cat("/proc/schedstat"); cat("/sys/fs/cgroup/right/cpu.stat");
+	cat("/proc/1/status");
+	if (strstr(line, " symbols")) symbols();
+	printf("READY\n"); fflush(stdout);
+	for (;;) pause();
+}

@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Boot a kernel with load.c as /init under QEMU (TCG, 4 CPUs, 2 LLCs, 2 nodes) and take an ELF core of it.
+
+    take_core.py KERNEL OUT.core ["extra kernel arguments"]
+
+Words in the extra arguments: `scx` attaches the sched_ext scheduler, `symbols` prints /proc/kallsyms,
+`nokaslr` as ever. The console goes to OUT.core.console.
+"""
+import json, os, socket, subprocess, sys, tempfile, time
+
+def cpio(files):
+    out = bytearray()
+    for i, (name, mode, data) in enumerate(files + [("TRAILER!!!", 0, b"")]):
+        fields = [i + 1, mode, 0, 0, 1, 0, len(data), 0, 0, 5 if mode & 0o170000 == 0o020000 else 0,
+                  1 if mode & 0o170000 == 0o020000 else 0, len(name) + 1, 0]
+        out += b"070701" + b"".join(b"%08X" % f for f in fields) + name.encode() + b"\0"
+        out += b"\0" * (-len(out) % 4) + data
+        out += b"\0" * (-len(out) % 4)
+    return bytes(out)
+
+def qmp(sock, command, **arguments):
+    sock.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+    for line in sock.makefile("r"):
+        reply = json.loads(line)
+        if "return" in reply or "error" in reply:
+            return reply
+
+def boot(kernel, extra, console, tmp, memory):
+    """Starts the guest and waits for it to say READY; returns it with its QMP socket."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    init, initrd, sock = (os.path.join(tmp, n) for n in ("init", "initrd", "qmp"))
+    subprocess.run(["gcc", "-static", "-O1", "-w", "-o", init, os.path.join(here, "load.c")], check=True)
+    with open(initrd, "wb") as f:
+        f.write(cpio([("dev", 0o040755, b""), ("dev/console", 0o020600, b""),
+                      ("init", 0o100755, open(init, "rb").read())]))
+    vm = subprocess.Popen([
+        "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512M",
+        "-smp", "4,sockets=2,cores=2", "-display", "none", "-no-reboot", "-nodefaults", *memory,
+        "-serial", f"file:{console}", "-qmp", f"unix:{sock},server=on,wait=off", "-kernel", kernel,
+        "-initrd", initrd, "-append", f"console=ttyS0 quiet panic=-1 {extra}"])
+    limit = time.time() + 240
+    while time.time() < limit and vm.poll() is None:
+        if os.path.exists(console) and b"READY" in open(console, "rb").read():
+            s = socket.socket(socket.AF_UNIX)
+            s.connect(sock)
+            s.makefile("r").readline()
+            qmp(s, "qmp_capabilities")
+            return vm, s
+        time.sleep(0.2)
+    vm.kill()
+    vm.wait()
+    sys.exit(f"the guest never said READY, see {console}")
+
+NODES = ["-object", "memory-backend-ram,id=m0,size=256M", "-object", "memory-backend-ram,id=m1,size=256M",
+         "-numa", "node,nodeid=0,cpus=0-1,memdev=m0", "-numa", "node,nodeid=1,cpus=2-3,memdev=m1"]
+
+def main():
+    kernel, out = sys.argv[1], os.path.abspath(sys.argv[2])
+    extra = sys.argv[3] if len(sys.argv) > 3 else "nokaslr"
+    with tempfile.TemporaryDirectory() as tmp:
+        vm, s = boot(kernel, extra, out + ".console", tmp, NODES)
+        try:
+            time.sleep(1)
+            print(qmp(s, "stop"), qmp(s, "dump-guest-memory", paging=False, protocol=f"file:{out}"))
+        finally:
+            vm.kill()
+            vm.wait()
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+//! Opening a kernel: its place, symbols, page tables, types.
+
+use std::sync::{Arc, OnceLock};
+
+use ktstr_introspect_memory::{
+    AddressSpace, LinearRange, PagingLevels, PhysAddr, PhysicalMemory, VirtAddr, VirtualMemory, X86PageTables,
+};
+use ktstr_introspect_symbols::{Kallsyms, Placement, SymbolTable, Vmlinux};
+use ktstr_introspect_types::{Btf, Plan};
+
+use crate::walk::{Links, Walker};
+use crate::{KernelError, cgroup, rq, sched_domain, sched_ext, schedstat, task};
+
+/// BTF of a kernel takes 3 to 8 MiB; more than this is no BTF.
+const MAX_BTF: u64 = 64 << 20;
+
+/// `PAGE_OFFSET` without `CONFIG_DYNAMIC_MEMORY_LAYOUT` (arch/x86/include/asm/page_64_types.h).
+const PAGE_OFFSET_L4: u64 = 0xffff_8880_0000_0000;
+const PAGE_OFFSET_L5: u64 = 0xff11_0000_0000_0000;
+
+/// A kernel in some memory.
+#[derive(Debug)]
+pub struct Kernel {
+    memory: VirtualMemory,
+    symbols: SymbolTable,
+    placement: Placement,
+    btf: Arc<Btf>,
+    links: Links,
+    pub(crate) plans: Plans,
+}
+
+/// Plans of each kind of object, compiled when first used.
+#[derive(Debug, Default)]
+pub(crate) struct Plans {
+    pub(crate) task: OnceLock<task::TaskPlans>,
+    pub(crate) rq: OnceLock<rq::RunqueuePlans>,
+    pub(crate) rq_schedstat: OnceLock<schedstat::RunqueueSchedstatPlans>,
+    pub(crate) domain: OnceLock<sched_domain::SchedDomainPlans>,
+    pub(crate) domain_schedstat: OnceLock<schedstat::DomainSchedstatPlans>,
+    pub(crate) shared: OnceLock<sched_domain::DomainSharedPlans>,
+    pub(crate) group: OnceLock<sched_domain::SchedGroupPlans>,
+    pub(crate) cgroup: OnceLock<cgroup::CgroupPlans>,
+    pub(crate) cpu_group: OnceLock<cgroup::CpuGroupPlans>,
+    pub(crate) cpuset: OnceLock<cgroup::CpusetPlans>,
+    pub(crate) pids: OnceLock<cgroup::PidsPlans>,
+    pub(crate) dsq: OnceLock<sched_ext::DispatchQueuePlans>,
+    pub(crate) ops: OnceLock<sched_ext::SchedExtOpsPlans>,
+    pub(crate) exit_info: OnceLock<sched_ext::ExitInfoPlans>,
+}
+
+impl Kernel {
+    /// Finds the x86-64 kernel in `physical`: with `vmlinux` by its symbols (the build ids must agree) and its BTF;
+    /// without, by the kallsyms and BTF that the kernel itself keeps in memory.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the kernel isn't there, isn't the file's, or has no types.
+    pub fn open(physical: Arc<dyn PhysicalMemory>, vmlinux: Option<&Vmlinux>) -> Result<Self, KernelError> {
+        let (symbols, placement) = match vmlinux {
+            Some(vmlinux) => {
+                let symbols = vmlinux.symbols()?;
+                let placement = Placement::find(vmlinux, &symbols, &*physical)?;
+                (symbols.with_offset(placement.kaslr), placement)
+            }
+            None => {
+                let symbols = Kallsyms::find(&*physical)?.symbols;
+                let placement = Placement::find_runtime(&symbols, &*physical)?;
+                (symbols, placement)
+            }
+        };
+        let memory = map(physical, &symbols, placement)?;
+        if let Some(vmlinux) = vmlinux {
+            vmlinux.check_build_id(&symbols, &memory)?;
+        }
+        let btf = match vmlinux.and_then(|vmlinux| vmlinux.section(".BTF")) {
+            Some(bytes) => Btf::parse(bytes)?,
+            None => Btf::parse(btf_in_memory(&symbols, &memory)?)?,
+        };
+        Self::from_parts(memory, symbols, placement, Arc::new(btf))
+    }
+
+    /// A kernel whose parts are known already: `symbols` at runtime addresses, `memory` with the kernel's mappings.
+    ///
+    /// # Errors
+    /// [`KernelError::Plan`] when `btf` lacks what every kernel has.
+    pub fn from_parts(
+        memory: VirtualMemory,
+        symbols: SymbolTable,
+        placement: Placement,
+        btf: Arc<Btf>,
+    ) -> Result<Self, KernelError> {
+        let links = Links::compile(&btf)?;
+        Ok(Self { memory, symbols, placement, btf, links, plans: Plans::default() })
+    }
+
+    /// The kernel's virtual memory.
+    #[must_use]
+    pub fn memory(&self) -> &VirtualMemory {
+        &self.memory
+    }
+
+    /// Its symbols, at runtime addresses.
+    #[must_use]
+    pub fn symbols(&self) -> &SymbolTable {
+        &self.symbols
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// Its types.
+    #[must_use]
+    pub fn btf(&self) -> &Arc<Btf> {
+        &self.btf
+    }
+
+    /// Walks of its lists and trees.
+    #[must_use]
+    pub fn walker(&self) -> Walker<'_> {
+        Walker::new(&self.memory, &self.links)
+    }
+
+    /// The runtime address of a symbol.
+    ///
+    /// # Errors
+    /// [`KernelError::NoSymbol`], which is [`crate::ErrorKind::Absent`].
+    pub fn symbol(&self, name: &str) -> Result<VirtAddr, KernelError> {
+        self.symbols
+            .lookup(name)
+            .map(|symbol| symbol.address)
+            .ok_or_else(|| KernelError::NoSymbol { name: name.into() })
+    }
+
+    /// A compiled path; see [`Btf::plan`].
+    ///
+    /// # Errors
+    /// [`KernelError::Plan`].
+    pub fn plan(&self, path: &str) -> Result<Plan, KernelError> {
+        Ok(self.btf.plan(path)?)
+    }
+
+    /// The distance of a member from the start of its struct, for `container_of`.
+    ///
+    /// # Errors
+    /// [`KernelError::Plan`] when the kernel has no such member.
+    pub fn offset(&self, path: &str) -> Result<u64, KernelError> {
+        Ok(self.btf.plan(path)?.offset().unwrap_or(0))
+    }
+
+    /// Compiles `path` and reads it once, from the object at `base`.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the path or the memory isn't there.
+    pub fn read(&self, path: &str, base: VirtAddr) -> Result<u64, KernelError> {
+        Ok(self.btf.plan(path)?.read(&self.memory, base)?)
+    }
+
+    /// The name of the symbol that `address` is at, with a distance if it isn't at its start.
+    #[must_use]
+    pub fn symbolize(&self, address: VirtAddr) -> Option<String> {
+        self.symbols.at(address).map(|(symbol, offset)| match offset {
+            0 => symbol.name.to_owned(),
+            _ => format!("{}+{offset:#x}", symbol.name),
+        })
+    }
+
+    /// A pointer variable's value.
+    pub(crate) fn pointer(&self, what: &'static str, at: VirtAddr) -> Result<VirtAddr, KernelError> {
+        self.memory.read_pointer(at).map_err(KernelError::read(what))
+    }
+}
+
+/// The kernel's address space: direct map and image by arithmetic, the rest by its page tables.
+fn map(
+    physical: Arc<dyn PhysicalMemory>,
+    symbols: &SymbolTable,
+    placement: Placement,
+) -> Result<VirtualMemory, KernelError> {
+    let address = |name: &str| {
+        let found = symbols.lookup(name).map(|symbol| symbol.address);
+        found.ok_or_else(|| KernelError::NoSymbol { name: name.into() })
+    };
+    let (text, end) = (address("_text").or_else(|_| address("_stext"))?, address("_end")?);
+    let image = placement.image_range(text, end);
+    let early = VirtualMemory::new(physical.clone()).with_linear(image);
+    let word = |name| early.read_u32(address(name)?).map_err(KernelError::read("__pgtable_l5_enabled"));
+    // The variable is there with CONFIG_X86_5LEVEL only; without, there are four levels.
+    let levels = match word("__pgtable_l5_enabled") {
+        Ok(0) | Err(KernelError::NoSymbol { .. }) => PagingLevels::Four,
+        Ok(_) => PagingLevels::Five,
+        Err(other) => return Err(other),
+    };
+    let root = placement.image_physical(address("init_top_pgt").or_else(|_| address("swapper_pg_dir"))?);
+    let tables = X86PageTables::new(root.0, levels);
+    // Likewise `page_offset_base`, with CONFIG_DYNAMIC_MEMORY_LAYOUT.
+    let start = match address("page_offset_base") {
+        Ok(at) => early.read_pointer(at).map_err(KernelError::read("page_offset_base"))?,
+        Err(_) if levels == PagingLevels::Five => VirtAddr(PAGE_OFFSET_L5),
+        Err(_) => VirtAddr(PAGE_OFFSET_L4),
+    };
+    let length =
+        physical.ranges().iter().map(|range| range.start.0.saturating_add(range.length)).max().unwrap_or(0);
+    let direct = LinearRange { start, length, physical: PhysAddr(0) };
+    let mut memory = VirtualMemory::new(physical.clone());
+    // The page tables have the last word: if they place the image's alias elsewhere, there is no fast path.
+    let alias = start.wrapping_add(placement.image_physical(text).0);
+    if tables.translate(&*physical, alias).is_ok_and(|found| found.physical == placement.image_physical(text))
+    {
+        memory = memory.with_linear(direct);
+    }
+    Ok(memory.with_linear(image).with_tables(Arc::new(tables)))
+}
+
+/// The `.BTF` that the kernel keeps between two symbols of its linker script (include/asm-generic/vmlinux.lds.h).
+fn btf_in_memory(symbols: &SymbolTable, memory: &VirtualMemory) -> Result<Vec<u8>, KernelError> {
+    let address = |name: &str| {
+        let found = symbols.lookup(name).map(|symbol| symbol.address);
+        found.ok_or_else(|| KernelError::NoSymbol { name: name.into() })
+    };
+    let (start, stop) = (address("__start_BTF")?, address("__stop_BTF")?);
+    let length = stop.0.wrapping_sub(start.0);
+    if length == 0 || length > MAX_BTF {
+        return Err(KernelError::Implausible {
+            what: "the length of the kernel's BTF",
+            at: start,
+            seen: length,
+            expected: "1 byte to 64 MiB",
+        });
+    }
+    let mut bytes = vec![0; length as usize];
+    memory.read(start, &mut bytes).map_err(KernelError::read("the kernel's BTF"))?;
+    Ok(bytes)
+}

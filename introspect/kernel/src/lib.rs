@@ -1,0 +1,37 @@
+//! A kernel's scheduler state out of its memory: tasks, runqueues, domains, cgroups, sched_ext.
+//!
+//! [`Kernel::open`] takes any [`ktstr_introspect_memory::PhysicalMemory`] and, if there is one, a vmlinux; it finds
+//! the kernel, its symbols, its page tables and its types. One module a subsystem then knows how the kernel's objects
+//! hang together, in the kernel's own names; the layout of each is always taken from BTF members, never from a version.
+//!
+//! The kernel may be running: a walk has a limit, checks the back link of every node and tells [`KernelError::Torn`]
+//! when they disagree. A member that this kernel lacks, memory that isn't there and type information that can't be
+//! read are different errors ([`ErrorKind`]), for each field apart.
+
+mod cgroup;
+mod error;
+mod kernel;
+mod percpu;
+mod record;
+mod rq;
+mod sample;
+mod sched_domain;
+mod sched_ext;
+mod schedstat;
+mod task;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use cgroup::{Cgroup, CgroupNode, CpuGroup, Cpuset, Pids};
+pub use error::{ErrorKind, KernelError};
+pub use kernel::Kernel;
+pub use record::{Cpus, Field, NamedField, ReadField, Value};
+pub use rq::Runqueue;
+pub use sample::{RunqueueSample, RunqueueSampler};
+pub use sched_domain::{DomainShared, SchedDomain, SchedGroup};
+pub use sched_ext::{DispatchQueue, ExitInfo, SchedExt, SchedExtOps};
+pub use schedstat::{DomainSchedstat, RunqueueSchedstat};
+pub use task::Task;
+pub use walk::{Links, Walker};

@@ -1,0 +1,136 @@
+//! Source lines of kernel addresses, from a vmlinux's DWARF.
+//!
+//! BTF says what a kernel's data looks like; only DWARF says which line an instruction came from. [`SourceLines`] finds
+//! it, with the functions that were inlined there. Opening reads the table of units; each unit's lines are read when an
+//! address in it is first asked for.
+
+use addr2line::gimli::{self, Dwarf, EndianSlice, LittleEndian, Section};
+use ktstr_introspect_memory::VirtAddr;
+use object::elf::{FileHeader64, SHF_COMPRESSED};
+use object::read::elf::{FileHeader, SectionHeader};
+
+type Slice<'a> = EndianSlice<'a, LittleEndian>;
+
+/// How many functions may be inlined into one another at one address; gcc stays far below.
+const MAX_FRAMES: usize = 256;
+
+/// Source lines can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LinesError {
+    /// Not a little-endian ELF64 file, or broken.
+    #[error("cannot look for source lines: not a readable little-endian ELF64 file: {0}")]
+    Elf(#[from] object::read::Error),
+    /// The file has no debug information.
+    #[error(
+        "the file has no {section}: expected a vmlinux built with CONFIG_DEBUG_INFO_DWARF5 or similar, unstripped"
+    )]
+    NoDwarf {
+        /// The first section that is missing.
+        section: &'static str,
+    },
+    /// The debug information is compressed.
+    #[error(
+        "section {section} is compressed: build with CONFIG_DEBUG_INFO_COMPRESSED_NONE, or run objcopy --decompress-debug-sections"
+    )]
+    Compressed {
+        /// The section.
+        section: &'static str,
+    },
+    /// The debug information is broken.
+    #[error("cannot read debug information{}: {reason}", address.map(|at| format!(" for {at}")).unwrap_or_default())]
+    Dwarf {
+        /// The address asked for, if it was one.
+        address: Option<VirtAddr>,
+        /// What the DWARF reader said.
+        reason: gimli::Error,
+    },
+}
+
+/// Where an instruction came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFrame {
+    /// The function, inlined or not.
+    pub function: Option<String>,
+    /// The file, as the compiler was given it.
+    pub file: Option<String>,
+    /// The line, from 1.
+    pub line: Option<u32>,
+    /// The column, from 1.
+    pub column: Option<u32>,
+}
+
+/// The line information of one vmlinux.
+pub struct SourceLines<'a> {
+    context: addr2line::Context<Slice<'a>>,
+}
+
+impl std::fmt::Debug for SourceLines<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceLines").finish_non_exhaustive()
+    }
+}
+
+impl<'a> SourceLines<'a> {
+    /// Opens the debug information in the bytes of a vmlinux.
+    ///
+    /// # Errors
+    /// [`LinesError`] when there is none, or none that can be read.
+    pub fn open(file: &'a [u8]) -> Result<Self, LinesError> {
+        let header = FileHeader64::<object::LittleEndian>::parse(file)?;
+        let endian = header.endian()?;
+        let sections = header.sections(endian, file)?;
+        let load = |id: gimli::SectionId| -> Result<Slice<'a>, LinesError> {
+            let Some((_, section)) = sections.section_by_name(endian, id.name().as_bytes()) else {
+                return Ok(EndianSlice::new(&[], LittleEndian));
+            };
+            if section.sh_flags(endian).0 & SHF_COMPRESSED.0 != 0 {
+                return Err(LinesError::Compressed { section: id.name() });
+            }
+            Ok(EndianSlice::new(section.data(endian, file)?, LittleEndian))
+        };
+        let dwarf = Dwarf::load(load)?;
+        for (section, bytes) in [
+            (".debug_info", dwarf.debug_info.reader().slice()),
+            (".debug_line", dwarf.debug_line.reader().slice()),
+        ] {
+            if bytes.is_empty() {
+                return Err(LinesError::NoDwarf { section });
+            }
+        }
+        let context = addr2line::Context::from_dwarf(dwarf)
+            .map_err(|reason| LinesError::Dwarf { address: None, reason })?;
+        Ok(Self { context })
+    }
+
+    /// Where the instruction at *link* address `at` came from: the innermost inlined function first, the one that it
+    /// all went into last. Empty when no unit covers the address. For the caller's line in a back-trace, ask for the
+    /// return address minus one.
+    ///
+    /// # Errors
+    /// [`LinesError::Dwarf`] when the unit's information is broken.
+    pub fn frames(&self, at: VirtAddr) -> Result<Vec<SourceFrame>, LinesError> {
+        let failed = |reason| LinesError::Dwarf { address: Some(at), reason };
+        let mut frames = self.context.find_frames(at.0).skip_all_loads().map_err(failed)?;
+        let mut found = Vec::new();
+        while let Some(frame) = frames.next().map_err(failed)? {
+            let location = frame.location.as_ref();
+            found.push(SourceFrame {
+                function: frame
+                    .function
+                    .as_ref()
+                    .and_then(|function| function.raw_name().ok())
+                    .map(std::borrow::Cow::into_owned),
+                file: location.and_then(|location| location.file).map(str::to_owned),
+                line: location.and_then(|location| location.line),
+                column: location.and_then(|location| location.column),
+            });
+            if found.len() >= MAX_FRAMES {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests;

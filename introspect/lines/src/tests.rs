@@ -1,0 +1,76 @@
+//! The lines of this very test program, and files that have none.
+
+use object::read::elf::Sym;
+
+use super::*;
+
+/// A function whose line is known: the one that says so.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn ktstr_lines_landmark(number: u32) -> u32 {
+    number.wrapping_mul(3)
+}
+
+const LANDMARK: std::ops::RangeInclusive<u32> = 8..=13;
+
+fn own_program() -> Vec<u8> {
+    std::fs::read(std::env::current_exe().unwrap()).unwrap()
+}
+
+fn link_address(file: &[u8], name: &[u8]) -> Option<u64> {
+    let header = FileHeader64::<object::LittleEndian>::parse(file).ok()?;
+    let endian = header.endian().ok()?;
+    let sections = header.sections(endian, file).ok()?;
+    let symbols = sections.symbols(endian, file, object::elf::SHT_SYMTAB).ok()?;
+    let symbol = symbols.iter().find(|symbol| symbol.name(endian, symbols.strings()) == Ok(name))?;
+    Some(symbol.st_value(endian))
+}
+
+#[test]
+fn the_landmark_is_found_by_its_address() {
+    assert_eq!(ktstr_lines_landmark(2), 6);
+    let file = own_program();
+    let at = link_address(&file, b"ktstr_lines_landmark").unwrap();
+    let lines = SourceLines::open(&file).unwrap();
+    let frames = lines.frames(VirtAddr(at)).unwrap();
+    let last = frames.last().unwrap();
+    assert!(last.file.as_deref().is_some_and(|file| file.ends_with("lines/src/tests.rs")), "{last:?}");
+    assert!(last.line.is_some_and(|line| LANDMARK.contains(&line)), "{last:?}");
+}
+
+#[test]
+fn an_address_that_no_unit_covers_has_no_frames() {
+    let file = own_program();
+    assert_eq!(SourceLines::open(&file).unwrap().frames(VirtAddr(u64::MAX - 5)).unwrap(), []);
+}
+
+#[test]
+fn files_without_lines_say_so() {
+    assert!(matches!(SourceLines::open(b"no ELF"), Err(LinesError::Elf(_))));
+    let mut file = own_program();
+    // Rename every section by pointing the header at no section table: nothing is left to be found.
+    file[0x28..0x30].fill(0);
+    file[0x3c..0x40].fill(0);
+    assert!(matches!(SourceLines::open(&file), Err(LinesError::NoDwarf { section: ".debug_info" })));
+}
+
+#[test]
+fn damaged_information_is_refused_or_answered() {
+    let whole = own_program();
+    let at = link_address(&whole, b"ktstr_lines_landmark").unwrap();
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    for _ in 0..8 {
+        let mut file = whole.clone();
+        for _ in 0..2000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            // Past the ELF header, so that what is damaged is what it leads to.
+            let place = 64 + (seed >> 16) as usize % (file.len() - 64);
+            file[place] = seed as u8;
+        }
+        if let Ok(lines) = SourceLines::open(&file) {
+            for step in 0..32 {
+                let _ = lines.frames(VirtAddr(at + step));
+            }
+        }
+    }
+}

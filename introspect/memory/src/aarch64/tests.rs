@@ -1,0 +1,86 @@
+//! Tables built by hand for each granule, and random ones.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::SparseMemory;
+
+const ROOT: u64 = 0x10000;
+
+fn mapped(
+    granule: Granule,
+    va_bits: u32,
+    virt: u64,
+    frame: u64,
+    leaf: u8,
+) -> (SparseMemory, Aarch64PageTables) {
+    let space = Aarch64PageTables::new(ROOT | 1 << 48, granule, va_bits).unwrap();
+    let mut memory = SparseMemory::new();
+    memory.insert(PhysAddr(0), vec![0; 0x60000]);
+    let (page, per) = (granule.shift(), granule.shift() - 3);
+    let mut table = ROOT;
+    for level in (leaf..=(va_bits - page).div_ceil(per) as u8).rev() {
+        let index =
+            ((virt & ((1 << va_bits) - 1)) >> (page + per * (u32::from(level) - 1))) & ((1 << per) - 1);
+        let entry = match level {
+            level if level > leaf => (table + 0x10000) | 3,
+            1 => frame | 3,
+            _ => frame | 1,
+        };
+        assert!(memory.write(PhysAddr(table + index * 8), &entry.to_le_bytes()));
+        table += 0x10000;
+    }
+    (memory, space)
+}
+
+#[test]
+fn pages_and_blocks_translate_for_each_granule() {
+    let virt = 0xffff_ffff_8040_0000u64;
+    for (granule, va_bits, leaf, size) in [
+        (Granule::K4, 48, 1, 1u64 << 12),
+        (Granule::K4, 39, 1, 1 << 12),
+        (Granule::K4, 48, 2, 1 << 21),
+        (Granule::K4, 39, 3, 1 << 30),
+        (Granule::K16, 47, 1, 1 << 14),
+        (Granule::K16, 48, 2, 1 << 25),
+        (Granule::K64, 48, 1, 1 << 16),
+        (Granule::K64, 52, 2, 1 << 29),
+    ] {
+        let virt = virt & !(size - 1);
+        let (memory, space) = mapped(granule, va_bits, virt, 0x4000_0000, leaf);
+        let found = space.translate(&memory, VirtAddr(virt + 0x123)).unwrap();
+        let expected = Translation { physical: PhysAddr(0x4000_0123), remaining: size - 0x123 };
+        assert_eq!(found, expected, "{granule:?} {va_bits} {leaf}");
+    }
+}
+
+#[test]
+fn high_output_bits_come_back_with_64k_pages() {
+    let (memory, space) = mapped(Granule::K64, 48, 0xffff_ffff_8000_0000, 0x4000_0000 | 0xa << 12, 1);
+    let found = space.translate(&memory, VirtAddr(0xffff_ffff_8000_0000)).unwrap();
+    assert_eq!(found.physical, PhysAddr(0x000a_0000_4000_0000));
+}
+
+#[test]
+fn user_addresses_and_unknown_geometry_are_refused() {
+    let (memory, space) = mapped(Granule::K4, 48, 0xffff_ffff_8000_0000, 0x4000_0000, 1);
+    assert!(matches!(space.translate(&memory, VirtAddr(0x1000)), Err(TranslationFault::NonCanonical { .. })));
+    assert!(Aarch64PageTables::new(0, Granule::K4, 52).is_err());
+    assert!(Aarch64PageTables::new(0, Granule::K4, 64).is_err());
+}
+
+proptest! {
+    #[test]
+    fn random_tables_never_loop_or_panic(
+        words in proptest::collection::vec(any::<u64>(), 512), address: u64, which in 0usize..4,
+    ) {
+        let mut memory = SparseMemory::new();
+        memory.insert(PhysAddr(0), words.iter().flat_map(|word| (word & 0xf003).to_le_bytes()).collect());
+        let (granule, bits) =
+            [(Granule::K4, 48), (Granule::K4, 39), (Granule::K16, 47), (Granule::K64, 52)][which];
+        let space = Aarch64PageTables::new(0, granule, bits).unwrap();
+        if let Ok(found) = space.translate(&memory, VirtAddr(address | u64::MAX << bits)) {
+            prop_assert!(found.remaining > 0 && found.remaining <= 1 << 30);
+        }
+    }
+}
