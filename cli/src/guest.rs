@@ -144,7 +144,8 @@ fn configure(ctx: &mut Ctx<'_>, entry: &KtstrTestEntry, plan: &GuestPlan) -> Res
     ctx.duration = plan.duration_ms.map_or(spec.duration, std::time::Duration::from_millis);
     ctx.workers_per_cgroup = spec.workers_per_cgroup;
     ctx.seed = plan.seed;
-    ctx.assert = Assert::default_checks().merge(&spec.checks);
+    let defaults = if plan.emulated { Assert::default_checks_emulated() } else { Assert::default_checks() };
+    ctx.assert = defaults.merge(&spec.checks);
     if let Some(name) = &plan.work_type {
         ctx.work_type_override = Some(WorkType::from_name(name)?);
     }

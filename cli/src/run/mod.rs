@@ -72,7 +72,7 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     let (hypervisor, accel) = hypervisor::choose(settings)?;
     let kernel = kernel::resolve_for_test()?;
     let image = image::of_this_binary(settings)?;
-    let plan = plan(entry, settings, &image.build_id);
+    let plan = GuestPlan { emulated: accel == Accel::Tcg, ..plan(entry, settings, &image.build_id) };
     let spec = MachineSpec {
         kernel: kernel.image.clone(),
         initramfs: image.with_plan(&plan)?,
@@ -132,6 +132,7 @@ fn plan(entry: &KtstrTestEntry, settings: &Settings, build_id: &str) -> GuestPla
         module: entry.spec.module.to_string(),
         build_id: build_id.to_string(),
         seed: settings.seed,
+        emulated: false,
         duration_ms: settings.duration.map(|d| d.as_millis() as u64),
         log_passes: settings.log_passes,
         work_type: settings.work_type.clone(),

@@ -118,6 +118,16 @@ impl Assert {
         Self::default_checks_of_build(cfg!(debug_assertions))
     }
 
+    /// [`default_checks`](Self::default_checks) where software emulation runs the vCPUs at
+    /// the host's pace: they share its cores unevenly, so twice the spread is allowed.
+    pub const fn default_checks_emulated() -> Self {
+        let defaults = Self::default_checks();
+        match defaults.max_spread_pct {
+            Some(limit) => defaults.max_spread_pct(limit * 2.0),
+            None => defaults,
+        }
+    }
+
     /// [`default_checks`](Self::default_checks) of a debug or a release build.
     pub const fn default_checks_of_build(debug: bool) -> Self {
         let (gap_ms, spread_pct) = if debug { (3000, 35.0) } else { (2000, 15.0) };

@@ -24,6 +24,9 @@ pub struct GuestPlan {
     pub build_id: String,
     /// Decides everything random.
     pub seed: u64,
+    /// True when vCPUs compete for the host's cores at the emulator's pace, so that the
+    /// default limits made for hardware are too tight.
+    pub emulated: bool,
     /// Replaces the test's duration, ms.
     pub duration_ms: Option<u64>,
     /// Report claims that hold, too.

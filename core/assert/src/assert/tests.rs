@@ -46,3 +46,10 @@ proptest! {
         prop_assert_eq!(a.merge(&b).merge(&c).max_gap_ms, gaps.into_iter().flatten().last());
     }
 }
+
+#[test]
+fn emulation_is_allowed_twice_the_spread_and_nothing_else() {
+    let (hardware, emulated) = (Assert::default_checks(), Assert::default_checks_emulated());
+    assert_eq!(emulated.max_spread_pct, hardware.max_spread_pct.map(|limit| limit * 2.0));
+    assert_eq!(Assert { max_spread_pct: hardware.max_spread_pct, ..emulated }, hardware);
+}
