@@ -7,7 +7,7 @@ drgn finds the objects by itself (its own helpers, its own walks, DWARF for layo
 own object model; only the paths come from the dump. `--bare` runs the dump without the vmlinux, so that symbols and
 types come out of guest memory. Exit code 1 on any mismatch.
 """
-import collections, json, re, struct, subprocess, sys
+import collections, json, re, struct, subprocess, sys, time
 import drgn
 from drgn import Object, cast
 from drgn.helpers.linux.cgroup import css_for_each_descendant_pre, cgroup_path
@@ -26,7 +26,7 @@ TYPES = {
 }
 agree, differ, absent = collections.Counter(), [], collections.Counter()
 
-def program(core, vmlinux, kaslr, phys_base):
+def program(core, vmlinux, kaslr, phys_base, took=None):
     """QEMU's core has no VMCOREINFO; make one from the vmlinux and where the kernel lies."""
     symbols = {}
     for line in subprocess.run(["nm", vmlinux], capture_output=True, text=True, check=True).stdout.splitlines():
@@ -39,9 +39,12 @@ def program(core, vmlinux, kaslr, phys_base):
             f"SYMBOL(_stext)={symbols['_stext'] + kaslr:x}\nKERNELOFFSET={kaslr:x}\n"
             f"NUMBER(phys_base)={struct.unpack('<q', struct.pack('<Q', phys_base))[0]}\n"
             f"NUMBER(pgtable_l5_enabled)={five}\nNUMBER(KERNEL_IMAGE_SIZE)=1073741824\n")
+    start = time.perf_counter()
     prog = drgn.Program(vmcoreinfo=info.encode())
     prog.set_core_dump(core)
     prog.load_debug_info([vmlinux])
+    if took is not None:
+        took.append(time.perf_counter() - start)
     return prog
 
 def follow(obj, path):
@@ -225,4 +228,5 @@ def main():
         print("  ", name, "ours", str(ours)[:200], "drgn", str(theirs)[:200])
     sys.exit(bool(differ))
 
-main()
+if __name__ == "__main__":
+    main()

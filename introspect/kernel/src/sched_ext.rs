@@ -1,6 +1,6 @@
 //! sched_ext: state, loaded scheduler, dispatch queues, events (kernel/sched/ext.c).
 //!
-//! Up to 6.15 its globals are variables of their own; from 6.16 ("sched_ext: Introduce scx_sched") most are members of
+//! Up to 6.15 its globals are variables; from 6.16 (48e126777386 "sched_ext: Introduce scx_sched") most are members of
 //! a `struct scx_sched` that `scx_root` points to. Both are looked for, by symbol and by member.
 
 use ktstr_introspect_memory::VirtAddr;

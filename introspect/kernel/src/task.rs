@@ -183,17 +183,18 @@ impl Kernel {
             Ok(at) => *at,
             Err(_) => VirtAddr(self.read("task_struct.sched_class", task.address)?),
         };
-        let symbol = self
-            .symbols()
-            .iter()
-            .find(|symbol| symbol.address == at && symbol.name.ends_with("_sched_class"));
-        symbol.map(|symbol| symbol.name.trim_end_matches("_sched_class").to_owned()).ok_or(
-            KernelError::Implausible {
-                what: "a task's sched_class",
-                at: task.address,
-                seen: at.0,
-                expected: "the address of a *_sched_class",
-            },
-        )
+        // By name first: at the address of the first class, symbols of the linker script stand too.
+        let known = ["stop", "dl", "rt", "fair", "ext", "idle"];
+        let is_it = |name: &&str| self.symbol(&format!("{name}_sched_class")).is_ok_and(|class| class == at);
+        let by_address = || {
+            let (symbol, offset) = self.symbols().at(at)?;
+            symbol.name.strip_suffix("_sched_class").filter(|_| offset == 0)
+        };
+        known.into_iter().find(is_it).or_else(by_address).map(str::to_owned).ok_or(KernelError::Implausible {
+            what: "a task's sched_class",
+            at: task.address,
+            seen: at.0,
+            expected: "the address of a *_sched_class",
+        })
     }
 }

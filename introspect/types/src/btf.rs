@@ -72,6 +72,12 @@ pub enum BtfError {
         /// Where it started.
         id: u32,
     },
+    /// A struct whose anonymous members have no end.
+    #[error("a search for a member went through {limit} others: anonymous structs contain one another")]
+    Members {
+        /// How many were looked at.
+        limit: u32,
+    },
     /// A type without a size was asked for it.
     #[error("BTF type {id} has no size, or one past the address space")]
     Unsized {

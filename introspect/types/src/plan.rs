@@ -5,8 +5,8 @@ use ktstr_introspect_memory::{ReadFault, VirtAddr, VirtualMemory};
 use crate::path::{Step, parse};
 use crate::{Btf, BtfError, Composite, Integer, Type, TypeId};
 
-/// How many anonymous structs and unions one search may go through: hostile BTF could nest them without end.
-const MAX_ANONYMOUS: u32 = 4096;
+/// How many members one search may look at: hostile BTF could nest anonymous ones without end.
+const MAX_MEMBERS: u32 = 1 << 18;
 /// The largest array or struct that [`Plan::read_bytes`] copies.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -375,21 +375,20 @@ impl Compiler<'_> {
     /// The member called `name`, in this struct or in anonymous ones inside it.
     fn member(&self, whole: Composite<'_>, name: &str) -> Result<Option<Found>, PlanError> {
         let mut waiting = vec![(whole, 0u64)];
-        let mut left = MAX_ANONYMOUS;
+        let mut left = MAX_MEMBERS;
         while let Some((whole, base)) = waiting.pop() {
             for member in whole.members() {
                 let member = self.broken(member)?;
+                left = self.broken(left.checked_sub(1).ok_or(BtfError::Members { limit: MAX_MEMBERS }))?;
                 let bit_offset = base.saturating_add(u64::from(member.bit_offset));
                 if member.name == name {
                     return self.found(member.ty, bit_offset, member.bits).map(Some);
                 }
-                if member.name.is_empty() && left > 0 {
-                    left -= 1;
-                    if let (_, Type::Struct(inner) | Type::Union(inner)) =
+                if member.name.is_empty()
+                    && let (_, Type::Struct(inner) | Type::Union(inner)) =
                         self.broken(self.btf.resolve(member.ty))?
-                    {
-                        waiting.push((inner, bit_offset));
-                    }
+                {
+                    waiting.push((inner, bit_offset));
                 }
             }
         }

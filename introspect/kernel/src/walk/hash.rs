@@ -6,8 +6,9 @@ use ktstr_introspect_types::{Btf, Plan, PlanError};
 use super::Walker;
 use crate::KernelError;
 
-/// The most buckets that a table of ours has: `scx`'s and the network's stay far below.
-const MAX_BUCKETS: u64 = 1 << 24;
+/// Buckets for each object that a table may have: it grows when three quarters full, and starts with up to 64.
+const BUCKETS_EACH: u64 = 4;
+const MIN_BUCKETS: u64 = 64;
 /// A table is moved into one other; a third would wait.
 const MAX_TABLES: usize = 4;
 
@@ -54,8 +55,9 @@ impl Walker<'_> {
                 break;
             }
             let size = offsets.size.read(self.memory, at)?;
-            if !size.is_power_of_two() || size > MAX_BUCKETS {
-                let expected = "a power of two up to 2^24 buckets";
+            if !size.is_power_of_two() || size > (limit as u64).saturating_mul(BUCKETS_EACH).max(MIN_BUCKETS)
+            {
+                let expected = "a power of two, at most four buckets for each object that there can be";
                 return Err(KernelError::Implausible { what, at, seen: size, expected });
             }
             let nest = offsets.nest.read(self.memory, at)?;

@@ -96,6 +96,16 @@ fn null_and_unmapped_keep_path_and_address() {
     ));
 }
 
+#[test]
+fn anonymous_structs_without_end_are_broken_not_absent() {
+    let mut build = BtfBuilder::new();
+    // Each is the other's anonymous member, twice.
+    build.structure("a", 8, &[("", TypeId(2), 0), ("", TypeId(2), 0)]);
+    build.structure("", 8, &[("", TypeId(1), 0), ("", TypeId(1), 0)]);
+    let refused = Btf::parse(build.bytes()).unwrap().plan("a.x").unwrap_err();
+    assert!(matches!(&refused, PlanError::Btf { source: BtfError::Members { .. }, .. }), "{refused}");
+}
+
 proptest! {
     #[test]
     fn any_text_compiles_or_is_refused(text in "[a-z_.>\\[\\]0-9-]{0,24}") {
