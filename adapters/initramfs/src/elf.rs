@@ -1,8 +1,8 @@
 //! What of an ELF file is loaded, and what it asks the dynamic linker for.
 
 use crate::InitramfsError;
-use object::elf::{DT_NEEDED, DT_RPATH, DT_RUNPATH, FileHeader64, PT_LOAD};
-use object::read::elf::{Dyn, FileHeader, ProgramHeader};
+use object::elf::{DT_NEEDED, DT_RPATH, DT_RUNPATH, FileHeader64, PT_LOAD, SHT_NOBITS, SHT_SYMTAB};
+use object::read::elf::{Dyn, FileHeader, ProgramHeader, SectionHeader};
 use object::{Endianness, LittleEndian};
 use std::borrow::Cow;
 use std::path::Path;
@@ -65,6 +65,55 @@ pub fn without_debug(bytes: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(stripped)
 }
 
+/// The file without debug information but with its symbol table, so that a back-trace
+/// has names (no lines). Anything else than a plain 64-bit ELF file comes back as it was.
+pub fn with_symbols_only(bytes: &[u8]) -> Cow<'_, [u8]> {
+    match keep_symbols(bytes) {
+        Some(kept) => Cow::Owned(kept),
+        None => Cow::Borrowed(bytes),
+    }
+}
+
+/// The loaded part, then the symbol table, its strings and the section names, then a
+/// section table in which what was left out is null (ELF gABI, chapter 4).
+fn keep_symbols(bytes: &[u8]) -> Option<Vec<u8>> {
+    const HEADER: usize = 64;
+    let end = loaded_end(bytes)?;
+    let header = FileHeader64::<LittleEndian>::parse(bytes).ok()?;
+    let endian = header.endian().ok()?;
+    let table = usize::try_from(header.e_shoff(endian)).ok()?;
+    let (count, names) = (usize::from(header.e_shnum(endian)), usize::from(header.e_shstrndx(endian).0));
+    let mut sections: Vec<Vec<u8>> =
+        bytes.get(table..table + count * HEADER)?.chunks_exact(HEADER).map(<[u8]>::to_vec).collect();
+    let sections_of = header.sections(endian, bytes).ok()?;
+    let mut kept = bytes[..end].to_vec();
+    for (index, section) in sections_of.iter().enumerate() {
+        let kind = section.sh_type(endian);
+        let (offset, size) = (section.sh_offset(endian), section.sh_size(endian));
+        if kind == SHT_NOBITS || offset.saturating_add(size) <= end as u64 {
+            continue;
+        }
+        let is_symbols_string = sections_of
+            .iter()
+            .any(|s| s.sh_type(endian) == SHT_SYMTAB && s.sh_link(endian) as usize == index);
+        if kind == SHT_SYMTAB || is_symbols_string || index == names {
+            let from = usize::try_from(offset).ok()?;
+            let content = bytes.get(from..from.checked_add(usize::try_from(size).ok()?)?)?;
+            kept.resize(kept.len().next_multiple_of(8), 0);
+            // sh_offset is 8 bytes at 24.
+            sections[index][24..32].copy_from_slice(&(kept.len() as u64).to_le_bytes());
+            kept.extend_from_slice(content);
+        } else {
+            sections[index].fill(0);
+        }
+    }
+    kept.resize(kept.len().next_multiple_of(8), 0);
+    let new_table = kept.len() as u64;
+    kept.extend(sections.concat());
+    kept[40..48].copy_from_slice(&new_table.to_le_bytes());
+    Some(kept)
+}
+
 fn loaded_end(bytes: &[u8]) -> Option<usize> {
     let header = FileHeader64::<LittleEndian>::parse(bytes).ok()?;
     let endian = header.endian().ok()?;
@@ -108,9 +157,32 @@ mod tests {
         assert!(String::from_utf8_lossy(&output.stdout).contains("still_runs: test"), "{output:?}");
     }
 
+    /// `readelf` is an oracle that we did not write.
+    #[test]
+    fn a_binary_with_symbols_only_runs_and_has_its_names() {
+        let path = std::env::current_exe().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let kept = with_symbols_only(&bytes);
+        assert!(without_debug(&bytes).len() < kept.len() && kept.len() < bytes.len());
+        let dir = tempfile::tempdir().unwrap();
+        let copy = dir.path().join("copy");
+        std::fs::write(&copy, &kept).unwrap();
+        std::fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let output = Command::new(&copy).arg("--list").output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stdout).contains("has_its_names: test"), "{output:?}");
+        let symbols = |file: &Path| {
+            let output = Command::new("readelf").args(["--wide", "--symbols"]).arg(file).output().ok()?;
+            Some(String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        if let Some(theirs) = symbols(&path) {
+            assert_eq!(symbols(&copy).unwrap(), theirs);
+        }
+    }
+
     #[test]
     fn what_is_no_elf_file_stays_as_it_is() {
         assert_eq!(&*without_debug(b"#!/bin/sh\n"), b"#!/bin/sh\n");
+        assert_eq!(&*with_symbols_only(b"#!/bin/sh\n"), b"#!/bin/sh\n");
         let err = dynamic(Path::new("/x"), b"#!/bin/sh\n").unwrap_err().to_string();
         assert!(err.contains("/x") && err.contains("ELF"), "{err}");
     }

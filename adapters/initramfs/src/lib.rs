@@ -10,7 +10,7 @@ mod elf;
 mod libraries;
 
 pub use archive::Archive;
-pub use elf::without_debug;
+pub use elf::{with_symbols_only, without_debug};
 pub use libraries::{Library, LibrarySearch, closure};
 
 use std::path::PathBuf;

@@ -85,14 +85,21 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     };
     let duration = settings.duration.unwrap_or(entry.spec.duration);
     let limits = Limits::new(accel, spec.topology.total_cpus(), duration, entry.spec.timeout);
-    let (seen, restarts) = play(hypervisor.as_ref(), &spec, &image.build_id, &limits)?;
+    // What the record needs of the host is looked up while the machine runs.
+    let (provenance, played) = std::thread::scope(|scope| {
+        let provenance = scope.spawn(|| Provenance::find(settings, &kernel, hypervisor.as_ref()));
+        let played = play(hypervisor.as_ref(), &spec, &image.build_id, &limits);
+        (provenance.join(), played)
+    });
+    let (seen, restarts) = played?;
+    let provenance = provenance.unwrap_or_default();
     let mut case = judge(&entry.spec, &seen);
     for _ in 0..restarts {
         case.result.note(LOST_PATCH);
     }
     let mut facts = RunFacts { mode: accel.to_string(), kernel: kernel.label(), ..facts(entry, settings) };
-    let sidecar = sidecar(&spec, &facts, &kernel, entry, &case, &seen, hypervisor.as_ref());
-    record(settings, &kernel, sidecar, &mut facts);
+    let sidecar = sidecar(&spec, &facts, &kernel, entry, &case, &seen, &provenance);
+    record(settings, &sidecar, &mut facts);
     Ok(finish(settings, &facts, &case, Some(&seen)))
 }
 
@@ -156,6 +163,25 @@ fn memory(entry: &KtstrTestEntry, initramfs_bytes: usize) -> u64 {
     memory_floor_mib(entry.spec.topology.total_cpus(), asked.max(unpacking))
 }
 
+/// What a record says of the host's side.
+#[derive(Default)]
+struct Provenance {
+    hypervisor: String,
+    kernel_crc: String,
+    project_commit: String,
+}
+
+impl Provenance {
+    fn find(settings: &Settings, kernel: &Kernel, hypervisor: &dyn Hypervisor) -> Self {
+        let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+        Self {
+            hypervisor: hypervisor.describe().unwrap_or_else(|e| format!("unknown: {e}")),
+            kernel_crc: kernel.crc(),
+            project_commit: settings.project_commit.clone().unwrap_or_else(|| project_commit(&here)),
+        }
+    }
+}
+
 #[allow(clippy::too_many_arguments, reason = "each is a different part of one record")]
 fn sidecar(
     spec: &MachineSpec,
@@ -164,7 +190,7 @@ fn sidecar(
     entry: &KtstrTestEntry,
     case: &CaseResult,
     seen: &Observation,
-    hypervisor: &dyn Hypervisor,
+    provenance: &Provenance,
 ) -> Sidecar {
     let ms = |d: Duration| d.as_millis() as u64;
     let result = &case.result;
@@ -180,13 +206,13 @@ fn sidecar(
         topology: facts.topology.clone(),
         memory_mib: spec.memory_mib,
         accel: facts.mode.clone(),
-        hypervisor: hypervisor.describe().unwrap_or_else(|e| format!("unknown: {e}")),
+        hypervisor: provenance.hypervisor.clone(),
         seed: facts.seed,
         kernel_version: kernel.release.clone().unwrap_or_else(|| "unknown".to_string()),
         kernel: kernel.origin.clone(),
-        kernel_crc: kernel.crc(),
+        kernel_crc: provenance.kernel_crc.clone(),
         scheduler: "eevdf".to_string(),
-        project_commit: String::new(),
+        project_commit: provenance.project_commit.clone(),
         outcome: result.outcome.word().to_string(),
         passed: result.is_pass(),
         skipped: result.is_skip(),
@@ -209,15 +235,11 @@ fn sidecar(
 }
 
 /// Writes the sidecar. A result that can't be recorded is still the result.
-fn record(settings: &Settings, kernel: &Kernel, mut sidecar: Sidecar, facts: &mut RunFacts) {
-    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
-    let commit = settings.project_commit.clone().unwrap_or_else(|| project_commit(&here));
+fn record(settings: &Settings, sidecar: &Sidecar, facts: &mut RunFacts) {
     let dir = settings.sidecar_dir.clone().unwrap_or_else(|| {
-        let kernel = kernel.release.as_deref().unwrap_or("unknown");
-        target_dir().join("ktstr").join(format!("{kernel}-{commit}"))
+        target_dir().join("ktstr").join(format!("{}-{}", sidecar.kernel_version, sidecar.project_commit))
     });
-    sidecar.project_commit = commit;
-    match ResultsDir::new(dir).write(&sidecar) {
+    match ResultsDir::new(dir).write(sidecar) {
         Ok(path) => facts.sidecar = Some(path.display().to_string()),
         Err(e) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
     }
