@@ -70,7 +70,9 @@ pub(crate) fn hypervisor_of(child: &Child) -> Option<i32> {
     let children = tasks
         .filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("children")).ok())
         .flat_map(|c| c.split_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<i32>>());
+    // A case also asks QEMU for its version; only a machine is given a kernel.
     children.into_iter().find(|pid| {
-        std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("qemu"))
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.contains("qemu-system") && line.contains("\0-kernel\0"))
     })
 }
