@@ -3,7 +3,9 @@
 use crate::table::{bytes_of, with_header};
 use crate::{Machine, SerialPort, VirtioMmio};
 use acpi_tables::Aml;
-use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, ONE, Package, Path, ResourceTemplate, Scope, ZERO};
+use acpi_tables::aml::{
+    Device, EISAName, IO, Interrupt, Memory32Fixed, Name, ONE, Package, Path, ResourceTemplate, Scope, ZERO,
+};
 
 pub(crate) fn build(machine: &Machine<'_>) -> Vec<u8> {
     let mut body = Vec::new();

@@ -20,12 +20,14 @@ const MAX_ENTRY: u64 = 0xfffe;
 /// `None` when no node says anything.
 pub(crate) fn build(topology: &Topology) -> Option<Vec<u8>> {
     let nodes = topology.nodes.as_deref()?;
-    let told = |n: &NumaNode| n.latency_ns.is_some() || n.bandwidth_mbs.is_some() || n.mem_side_cache.is_some();
+    let told =
+        |n: &NumaNode| n.latency_ns.is_some() || n.bandwidth_mbs.is_some() || n.mem_side_cache.is_some();
     if !nodes.iter().any(told) {
         return None;
     }
     let mut body = vec![0; 4];
-    let initiators: Vec<u32> = numbered(nodes).filter(|(_, n)| !n.is_memory_only()).map(|(id, _)| id).collect();
+    let initiators: Vec<u32> =
+        numbered(nodes).filter(|(_, n)| !n.is_memory_only()).map(|(id, _)| id).collect();
     for (node, listed) in numbered(nodes) {
         body.extend(proximity(node, (!listed.is_memory_only()).then_some(node)));
     }
@@ -75,8 +77,11 @@ fn locality(
     targets: &[NumaNode],
     cell: impl Fn(u32, u32, &NumaNode) -> u64,
 ) -> Vec<u8> {
-    let values: Vec<u64> =
-        initiators.iter().flat_map(|&from| numbered(targets).map(move |(to, n)| (from, to, n))).map(|(f, t, n)| cell(f, t, n)).collect();
+    let values: Vec<u64> = initiators
+        .iter()
+        .flat_map(|&from| numbered(targets).map(move |(to, n)| (from, to, n)))
+        .map(|(f, t, n)| cell(f, t, n))
+        .collect();
     let divisor = values.iter().max().copied().unwrap_or(0).div_ceil(MAX_ENTRY).max(1);
     let length = 32 + 4 * (initiators.len() + targets.len()) + 2 * values.len();
     let mut bytes = head(LOCALITY, length);

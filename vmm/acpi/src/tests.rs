@@ -19,7 +19,13 @@ fn tables(topology: &Topology) -> Result<Tables, AcpiError> {
         interrupts: arch::Interrupts { local_apic: 0xfee0_0000, ioapic: 0xfec0_0000 },
         serial: &[SerialPort { port: 0x3f8, irq: 4 }, SerialPort { port: 0x2f8, irq: 3 }],
         virtio: &[VirtioMmio { address: 0xd000_0000, bytes: 0x1000, irq: 5 }],
-        power: PowerPorts { reset: 0x600, reset_value: 1, sleep_control: 0x601, sleep_status: 0x602, off_type: 5 },
+        power: PowerPorts {
+            reset: 0x600,
+            reset_value: 1,
+            sleep_control: 0x601,
+            sleep_status: 0x602,
+            off_type: 5,
+        },
     };
     build(&machine, PLACE)
 }
@@ -125,7 +131,8 @@ fn disassembly(tables: &Tables) -> Option<String> {
                 return None;
             }
         };
-        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        let said =
+            String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{}: {said}", table.signature);
         for complaint in ["Error", "Warning", "Invalid", "invalid"] {
             assert!(!said.contains(complaint), "{}: {said}", table.signature);

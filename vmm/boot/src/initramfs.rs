@@ -25,10 +25,11 @@ impl Part {
     fn bytes(&self, index: usize) -> Result<u64, BootError> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.len() as u64),
-            Self::File(file) => file
-                .metadata()
-                .map(|m| m.len())
-                .map_err(|e| BootError::Initramfs { index, bytes: 0, why: e.to_string() }),
+            Self::File(file) => file.metadata().map(|m| m.len()).map_err(|e| BootError::Initramfs {
+                index,
+                bytes: 0,
+                why: e.to_string(),
+            }),
         }
     }
 

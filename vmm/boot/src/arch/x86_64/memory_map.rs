@@ -42,7 +42,11 @@ pub struct MapEntry {
 #[must_use]
 pub fn memory_map(regions: &[Region]) -> Vec<MapEntry> {
     let fixed = [
-        MapEntry { start: layout::BELOW_EBDA, bytes: layout::ACPI - layout::BELOW_EBDA, kind: MapKind::Reserved },
+        MapEntry {
+            start: layout::BELOW_EBDA,
+            bytes: layout::ACPI - layout::BELOW_EBDA,
+            kind: MapKind::Reserved,
+        },
         MapEntry { start: layout::ACPI, bytes: layout::ACPI_END - layout::ACPI, kind: MapKind::Acpi },
     ];
     let mut map = Vec::new();

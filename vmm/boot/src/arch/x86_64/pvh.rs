@@ -45,8 +45,11 @@ pub(super) fn describe(
         let raw = Plain(hvm_memmap_table_entry { addr, size, type_, reserved: 0 });
         write(boot, "the PVH memory map", at, raw)?;
     }
-    let module =
-        hvm_modlist_entry { paddr: initramfs.start, size: initramfs.end - initramfs.start, ..Default::default() };
+    let module = hvm_modlist_entry {
+        paddr: initramfs.start,
+        size: initramfs.end - initramfs.start,
+        ..Default::default()
+    };
     write(boot, "the PVH module list", PVH_MODULES, Plain(module))?;
     let info = hvm_start_info {
         magic: MAGIC,

@@ -51,13 +51,22 @@ const CACHES: [(u32, u32, u32, u32); 4] = [(1, 1, 8, 64), (1, 2, 8, 64), (2, 3, 
 pub fn vendor(leaves: &[kvm_cpuid_entry2]) -> Vendor {
     let words = leaves.iter().find(|l| l.function == 0).map(|l| [l.ebx, l.edx, l.ecx]);
     let name: Vec<u8> = words.into_iter().flatten().flat_map(u32::to_le_bytes).collect();
-    if [&b"AuthenticAMD"[..], b"HygonGenuine"].contains(&name.as_slice()) { Vendor::Amd } else { Vendor::Intel }
+    if [&b"AuthenticAMD"[..], b"HygonGenuine"].contains(&name.as_slice()) {
+        Vendor::Amd
+    } else {
+        Vendor::Intel
+    }
 }
 
 /// Leaves of CPU `cpu`, made of what KVM supports on this host
 /// (`KVM_GET_SUPPORTED_CPUID`).
 #[must_use]
-pub fn for_cpu(supported: &[kvm_cpuid_entry2], ids: Ids, cpu: u32, options: Options) -> Vec<kvm_cpuid_entry2> {
+pub fn for_cpu(
+    supported: &[kvm_cpuid_entry2],
+    ids: Ids,
+    cpu: u32,
+    options: Options,
+) -> Vec<kvm_cpuid_entry2> {
     let mut leaves = Leaves(supported.to_vec());
     let vendor = vendor(supported);
     leaves.raise_maximum(0, 0xb);

@@ -1,8 +1,8 @@
 //! Registers, MSRs, descriptor and page tables of the first vCPU. The others wait
 //! for the kernel's INIT and SIPI, with the state that KVM gives them.
 
-use kvm_bindings::{kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs};
 use ktstr_vmm_memory::layout::{BOOT_STACK, GDT, PAGE_TABLES};
+use kvm_bindings::{kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
 /// How the first vCPU starts.
@@ -74,7 +74,8 @@ pub fn special(base: kvm_sregs, start: Start) -> kvm_sregs {
     sregs.cs.db = u8::from(!long);
     let data = segment(DATA, 0x3);
     (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
-    sregs.tr = kvm_segment { selector: TASK, type_: 0xb, s: 0, g: 0, db: 0, limit: 0x67, ..segment(TASK, 0xb) };
+    sregs.tr =
+        kvm_segment { selector: TASK, type_: 0xb, s: 0, g: 0, db: 0, limit: 0x67, ..segment(TASK, 0xb) };
     sregs.gdt.base = GDT;
     sregs.gdt.limit = (gdt(long).len() * 8 - 1) as u16;
     sregs.idt.base = 0;
