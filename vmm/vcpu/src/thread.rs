@@ -116,11 +116,7 @@ impl Vcpu {
 /// The first that still runs after that.
 pub fn pause_all(vcpus: &[Vcpu], patience: Duration) -> Result<(), VcpuError> {
     vcpus.iter().for_each(|vcpu| vcpu.ask(Want::Pause));
-    let deadline = Instant::now() + patience;
-    match vcpus.iter().find(|vcpu| !vcpu.shared.control.wait_still(deadline)) {
-        Some(vcpu) => Err(VcpuError::StillRunning { index: vcpu.index(), after: patience }),
-        None => Ok(()),
-    }
+    wait_all(vcpus, patience)
 }
 
 /// Lets all of them run on.
@@ -128,9 +124,21 @@ pub fn resume_all(vcpus: &[Vcpu]) {
     vcpus.iter().for_each(Vcpu::resume);
 }
 
-/// Asks all of them to end; dropping them waits until they have.
-pub fn stop_all(vcpus: &[Vcpu]) {
+/// Ends all of them, within `patience` together; dropping them waits for their threads.
+///
+/// # Errors
+/// The first that still runs after that.
+pub fn stop_all(vcpus: &[Vcpu], patience: Duration) -> Result<(), VcpuError> {
     vcpus.iter().for_each(|vcpu| vcpu.ask(Want::Stop));
+    wait_all(vcpus, patience)
+}
+
+fn wait_all(vcpus: &[Vcpu], patience: Duration) -> Result<(), VcpuError> {
+    let deadline = Instant::now() + patience;
+    match vcpus.iter().find(|vcpu| !vcpu.shared.control.wait_still(deadline)) {
+        Some(vcpu) => Err(VcpuError::StillRunning { index: vcpu.index(), after: patience }),
+        None => Ok(()),
+    }
 }
 
 impl Drop for Vcpu {

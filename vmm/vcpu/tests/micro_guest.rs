@@ -182,7 +182,7 @@ fn vcpus_that_never_exit_are_paused_in_bounded_time_and_run_on() {
         resume_all(&guest.vcpus);
     }
     assert!(matches!(guest.vcpus[0].registers(), Err(VcpuError::Runs { .. })));
-    stop_all(&guest.vcpus);
+    stop_all(&guest.vcpus, PATIENCE).unwrap();
     let mut ended: Vec<_> = (0..4).map(|_| guest.next()).collect();
     ended.sort_by_key(|e| format!("{e:?}"));
     assert_eq!(ended, (0..4).map(|n| Event::Ended(n, End::Stopped)).collect::<Vec<_>>());
