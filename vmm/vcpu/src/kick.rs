@@ -27,7 +27,8 @@ pub(crate) fn signal() -> c_int {
 pub(crate) fn install() -> Result<(), VcpuError> {
     static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
     let signal = signal();
-    let installed = INSTALLED.get_or_init(|| register_signal_handler(signal, handler).map_err(|e| e.errno()));
+    let installed = INSTALLED
+        .get_or_init(|| register_signal_handler(signal, handler).map_err(vmm_sys_util::errno::Error::errno));
     installed.map_err(|code| VcpuError::Signal { signal, source: std::io::Error::from_raw_os_error(code) })
 }
 

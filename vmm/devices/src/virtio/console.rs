@@ -173,7 +173,7 @@ impl Console {
         Ok(())
     }
 
-    fn from_guest(
+    fn take_output(
         &mut self,
         index: usize,
         queue: usize,
@@ -198,7 +198,7 @@ impl Console {
         Ok(())
     }
 
-    fn to_guest(
+    fn give_input(
         &mut self,
         index: usize,
         queue: usize,
@@ -259,9 +259,9 @@ impl Device for Console {
             queue => {
                 let index = (queue - 4) / 2;
                 if queue.is_multiple_of(2) {
-                    self.to_guest(index, queue, queues, memory)
+                    self.give_input(index, queue, queues, memory)
                 } else {
-                    self.from_guest(index, queue, queues, memory)
+                    self.take_output(index, queue, queues, memory)
                 }
             }
         }

@@ -7,6 +7,7 @@
 //! says so and passes; without the second it skips what needs it and says so.
 //!
 //! Arguments are parts of names; only tests that contain one of them are run.
+//! `KTSTR_VMM_REPEAT` runs them that many times.
 
 mod cpio;
 mod guest;
@@ -22,7 +23,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The lab emulates the host's processor: everything takes its time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 pub(crate) type Outcome = Result<(), String>;
 type Test = (&'static str, fn(&Kernels) -> Outcome);
 
@@ -56,8 +57,10 @@ fn main() -> ExitCode {
     let kernels = Kernels { bzimage, vmlinux: std::env::var_os("KTSTR_VMM_VMLINUX").map(PathBuf::from) };
     let filters: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let chosen = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str()));
+    let repeat = std::env::var("KTSTR_VMM_REPEAT").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     let mut failed = 0;
-    for (name, test) in TESTS.iter().filter(|(name, _)| chosen(name)) {
+    let all = std::iter::repeat_n(TESTS, repeat).flatten();
+    for (name, test) in all.filter(|(name, _)| chosen(name)) {
         let begin = Instant::now();
         let outcome = test(&kernels);
         let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
@@ -93,7 +96,7 @@ impl Guest {
         config.initramfs = vec![Part::Bytes(Arc::new(cpio::archive(&me)))];
         config.command_line = format!(
             "console=ttyS0 earlyprintk=serial rdinit=/init panic=-1 mitigations=off nokaslr no_timer_check \
-             loglevel=5 guest_mode={mode}"
+             loglevel=7 guest_mode={mode}"
         );
         let console = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&console);
@@ -141,10 +144,12 @@ impl Guest {
     }
 
     pub(crate) fn post_mortem(&self) -> String {
+        let paused = self.vm.pause().map_err(|e| e.to_string());
+        let registers = paused.and_then(|()| self.vm.registers().map_err(|e| e.to_string()));
         let console = self.console.lock().unwrap();
         let tail = &console[console.len().saturating_sub(3000)..];
         format!(
-            "\nconsole port broken: {:?}; end: {:?}\n{}",
+            "\nconsole port broken: {:?}; end: {:?}\n{registers:#x?}\n{}",
             self.vm.console_broken(),
             self.vm.wait(Duration::ZERO),
             String::from_utf8_lossy(tail)

@@ -62,5 +62,5 @@ fn expected(shape: &Topology) -> Vec<String> {
 /// Every node has memory of its own.
 fn memory_is_there(report: &str) -> bool {
     let sizes = report.lines().filter_map(|line| line.split(" kib ").nth(1));
-    sizes.map(|size| size.parse::<u64>()).all(|size| size.is_ok_and(|kib| kib > 16 << 10))
+    sizes.map(str::parse::<u64>).all(|size| size.is_ok_and(|kib| kib > 16 << 10))
 }

@@ -44,7 +44,7 @@ impl Ids {
     #[must_use]
     pub const fn id(self, cpu: u32) -> u32 {
         let package = cpu / self.cpus_per_package();
-        package << self.package_bits() | self.core(cpu) << self.thread_bits() | cpu % self.threads
+        (package << self.package_bits()) | (self.core(cpu) << self.thread_bits()) | (cpu % self.threads)
     }
 
     /// Core of CPU `cpu` within its package.
