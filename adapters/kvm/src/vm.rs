@@ -11,6 +11,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long a halted vCPU is polled for when the host has CPUs enough.
+const HALT_POLL: Duration = Duration::from_micros(200);
+
 pub(crate) struct KvmVm {
     vm: ktstr_vmm::Vm,
     queue: Arc<Queue>,
@@ -30,6 +33,7 @@ impl KvmVm {
         let mut config = Config::new(kernel, spec.topology.clone(), spec.memory_mib);
         config.initramfs = spec.initramfs.iter().map(part).collect::<Result<_, _>>()?;
         config.command_line = command_line::build(spec)?;
+        config.halt_poll = Some(halt_poll(spec.topology.total_cpus()));
         config.console = sink(&queue, VmEvent::Console);
         let data = Port::new("ktstr.data", sink(&queue, VmEvent::Data));
         let stdio = Port::new("ktstr.stdio", sink(&queue, VmEvent::Output));
@@ -57,6 +61,13 @@ impl KvmVm {
         }
         answer
     }
+}
+
+/// Polling makes wake-ups quick where every vCPU can have a host CPU, and steals time
+/// from other vCPUs where not.
+fn halt_poll(vcpus: u32) -> Duration {
+    let host = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if vcpus as usize > host { Duration::ZERO } else { HALT_POLL }
 }
 
 fn part(blob: &Blob) -> Result<Part, MachineError> {

@@ -7,6 +7,7 @@ use ktstr_vmm_devices::Sink;
 use ktstr_vmm_devices::virtio::Port;
 use ktstr_vmm_memory::RamOptions;
 use std::fs::File;
+use std::time::Duration;
 
 /// A machine to boot.
 pub struct Config {
@@ -25,6 +26,9 @@ pub struct Config {
     /// True when each vCPU has a host CPU of its own: the guest is told that it is
     /// never preempted.
     pub realtime: bool,
+    /// How long a halted vCPU is waited for on its host CPU before that is given up
+    /// (`KVM_CAP_HALT_POLL`); `None` leaves it to the host's `kvm.halt_poll_ns`.
+    pub halt_poll: Option<Duration>,
     /// Where the first serial port, `ttyS0`, goes.
     pub console: Box<dyn Sink>,
     /// Where the second serial port, `ttyS1`, goes.
@@ -48,6 +52,7 @@ impl Config {
             memory_mib,
             ram: RamOptions::default(),
             realtime: false,
+            halt_poll: None,
             console: Box::new(|_: &[u8]| {}),
             second_serial: Box::new(|_: &[u8]| {}),
             ports: Vec::new(),

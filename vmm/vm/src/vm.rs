@@ -10,7 +10,7 @@ use ktstr_vmm_devices::virtio::{Console, Mmio, Port};
 use ktstr_vmm_devices::{Power, Serial, Sink};
 use ktstr_vmm_memory::{GuestRam, layout};
 use ktstr_vmm_vcpu::{Machine, Registers, Vcpu, pause_all, resume_all};
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -51,7 +51,7 @@ impl Vm {
         let Config { mut kernel, initramfs, command_line, topology, memory_mib, ram, realtime, .. } = config;
         topology.validate()?;
         let mut clock = Clock::start();
-        let (kvm, vm) = open(&topology)?;
+        let (kvm, vm) = open(&topology, config.halt_poll)?;
         clock.step("opening KVM and making the VM");
         let nodes: Vec<u64> = topology.node_memory_mib(memory_mib)?.iter().map(|mib| mib << 20).collect();
         let ram = GuestRam::create(&nodes, ram)?;
@@ -130,7 +130,7 @@ impl Vm {
     }
 
     /// Gives the guest bytes to read on port `port` of the virtio console, from 1;
-    /// returns how many were taken.
+    /// returns how many were taken. They wait until the guest opens the port.
     pub fn send(&self, port: usize, bytes: &[u8]) -> usize {
         let mut console = self.bus.console();
         let taken = console.device().input(port, bytes);
@@ -191,7 +191,7 @@ impl Clock {
     }
 }
 
-fn open(topology: &Topology) -> Result<(Kvm, VmFd), VmError> {
+fn open(topology: &Topology, halt_poll: Option<Duration>) -> Result<(Kvm, VmFd), VmError> {
     let kvm = Kvm::new().map_err(|source| VmError::NoKvm { source })?;
     let (cpus, most) = (topology.total_cpus() as usize, kvm.get_max_vcpus());
     if cpus > most {
@@ -201,6 +201,11 @@ fn open(topology: &Topology) -> Result<(Kvm, VmFd), VmError> {
     arch::check(&kvm, topology)?;
     let vm = kvm.create_vm().map_err(VmError::kvm("making a VM"))?;
     arch::prepare(&vm)?;
+    if let Some(halt_poll) = halt_poll {
+        let mut cap = kvm_enable_cap { cap: KVM_CAP_HALT_POLL, ..Default::default() };
+        cap.args[0] = u64::try_from(halt_poll.as_nanos()).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
+        vm.enable_cap(&cap).map_err(VmError::kvm("setting the halt-polling time"))?;
+    }
     Ok((kvm, vm))
 }
 

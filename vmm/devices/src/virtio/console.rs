@@ -143,6 +143,9 @@ impl Console {
             }
             used(queue, queues, memory, head, 0)?;
             self.control_to_guest(queues, memory)?;
+            for port in 1..=self.ports.len() {
+                self.give_input(port - 1, Self::receive_queue(port), queues, memory)?;
+            }
         }
         // A driver asks each port twice at most before it gives room for the answers.
         let owed = self.answers.len();
@@ -207,7 +210,9 @@ impl Console {
     ) -> Result<(), VirtioError> {
         let Some(port) = self.ports.get_mut(index) else { return Ok(()) };
         for _ in 0..QUEUE_SIZE {
-            if port.input.is_empty() {
+            // Linux throws away what comes in while no one has the port open
+            // (`in_intr()` in drivers/char/virtio_console.c), so it waits here.
+            if port.input.is_empty() || !port.open {
                 break;
             }
             let Some(chain) = next_chain(queue, queues, memory)? else { break };

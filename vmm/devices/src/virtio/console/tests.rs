@@ -177,6 +177,8 @@ fn bytes_go_both_ways_and_raise_interrupts() {
     let text = [b'x'; 100];
     assert_eq!(driver.mmio.device().input(1, &text), 100);
     driver.mmio.serve(Console::receive_queue(1)).unwrap();
+    assert!(driver.taken(4).is_empty(), "no one has the port open yet");
+    driver.control(1, VIRTIO_CONSOLE_PORT_OPEN, 1);
     assert_eq!(driver.taken(4).concat(), text);
     assert_eq!(driver.mmio.device().input(2, b"no such port"), 0);
 }
