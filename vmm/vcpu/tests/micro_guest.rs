@@ -206,6 +206,19 @@ fn a_vcpu_paused_in_an_access_shows_it_done() {
     }
 }
 
+/// Hosts that are virtual machines may not honour debug registers in their guests: KVM's
+/// instruction emulator looks at those for instructions only, QEMU's SVM at none. On
+/// hardware there is no excuse.
+fn missed_by_an_emulated_host(test: &str, event: &Event) -> bool {
+    let virtual_host =
+        std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" hypervisor"));
+    let missed = virtual_host && *event == Event::Ended(0, End::Halted);
+    if missed {
+        eprintln!("skipped {test}: this host is a virtual machine whose KVM doesn't honour debug registers");
+    }
+    missed
+}
+
 #[test]
 fn a_watchpoint_stops_after_the_write() {
     let Some(kvm) = kvm("a_watchpoint_stops_after_the_write") else { return };
@@ -215,17 +228,11 @@ fn a_watchpoint_stops_after_the_write() {
     guest.vcpus[0].pause(PATIENCE).unwrap();
     guest.vcpus[0].watch(&[Watch { address: 0x2001, bytes: 1, access: Access::Write }]).unwrap();
     guest.run();
-    match guest.next() {
-        Event::Trapped(0, trap) => assert_eq!(trap, Trap { ip: CODE + 10, hit: 1 }),
-        // Emulated code doesn't look at the debug registers for data.
-        Event::Ended(0, End::Halted) => {
-            eprintln!(
-                "skipped a_watchpoint_stops_after_the_write: this KVM emulates guest code and misses data watchpoints"
-            );
-            return;
-        }
-        other => panic!("{other:?}"),
+    let trap = guest.next();
+    if missed_by_an_emulated_host("a_watchpoint_stops_after_the_write", &trap) {
+        return;
     }
+    assert_eq!(trap, Event::Trapped(0, Trap { ip: CODE + 10, hit: 1 }));
     let bytes: [u8; 2] = guest.ram.memory().read_obj(GuestAddress(0x2000)).unwrap();
     assert_eq!(bytes, [1, 2]);
     guest.vcpus[0].watch(&[]).unwrap();
@@ -241,7 +248,11 @@ fn a_breakpoint_stops_before_the_instruction() {
     guest.vcpus[0].pause(PATIENCE).unwrap();
     guest.vcpus[0].watch(&[Watch { address: CODE + 2, bytes: 1, access: Access::Execute }]).unwrap();
     guest.run();
-    assert_eq!(guest.next(), Event::Trapped(0, Trap { ip: CODE + 2, hit: 1 }));
+    let trap = guest.next();
+    if missed_by_an_emulated_host("a_breakpoint_stops_before_the_instruction", &trap) {
+        return;
+    }
+    assert_eq!(trap, Event::Trapped(0, Trap { ip: CODE + 2, hit: 1 }));
     assert_eq!(guest.vcpus[0].registers().unwrap().general[0], 2);
 }
 
