@@ -1,5 +1,7 @@
 //! x86-64: in-kernel interrupt controllers, vCPUs with their identity, ACPI tables.
 
+pub(crate) mod probe;
+
 use crate::VmError;
 use ktstr_topology::Topology;
 use ktstr_vmm_acpi::{Machine, NodeRam, Place, PowerPorts, SerialPort, VirtioMmio, arch::Interrupts};

@@ -27,7 +27,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) type Outcome = Result<(), String>;
 type Test = (&'static str, fn(&Kernels) -> Outcome);
 
-const TESTS: [Test; 10] = [
+const TESTS: [Test; 11] = [
+    ("the_probe_finds_this_kvm_usable", ways::the_probe_finds_this_kvm_usable),
     ("bytes_go_both_ways", ways::bytes_go_both_ways),
     ("a_vmlinux_boots_by_pvh", ways::a_vmlinux_boots_by_pvh),
     ("a_busy_guest_pauses_and_runs_on", ways::a_busy_guest_pauses_and_runs_on),

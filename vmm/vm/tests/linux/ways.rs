@@ -9,6 +9,14 @@ fn two_cpus() -> Topology {
     Topology::DEFAULT
 }
 
+/// Where Linux boots, the probe must not say otherwise.
+pub(crate) fn the_probe_finds_this_kvm_usable(_: &Kernels) -> Outcome {
+    match ktstr_vmm::probe(crate::PATIENCE) {
+        Ok(ktstr_vmm::Probe::Usable { .. }) => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
 pub(crate) fn bytes_go_both_ways(kernels: &Kernels) -> Outcome {
     echo(&kernels.bzimage)
 }
