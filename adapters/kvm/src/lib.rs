@@ -16,6 +16,11 @@ mod queue;
 mod vm;
 
 use ktstr_machine::{Accel, Hypervisor, MachineError, MachineSpec, Vm};
+use ktstr_vmm::Probe;
+use std::time::Duration;
+
+/// How long the probing guest may take; milliseconds on an idle host.
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Boots machines under KVM.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,6 +31,22 @@ impl Kvm {
     #[must_use]
     pub const fn new() -> Self {
         Self
+    }
+
+    /// Whether machines can run here, found out by running a tiny guest.
+    ///
+    /// # Errors
+    /// What is missing, in words for whoever asked for this mode.
+    pub fn probe() -> Result<(), MachineError> {
+        let unusable = |what: String| Err(MachineError::Unsupported { accel: Accel::Kvm, what });
+        match ktstr_vmm::probe(PROBE_PATIENCE) {
+            Ok(Probe::Usable { .. }) => Ok(()),
+            Ok(Probe::Unusable { failed_at, why }) => unusable(format!(
+                "/dev/kvm is there, but a guest got no further than {failed_at} ({why}): this host emulates guest \
+                 kernel code, on which Linux can't boot; use --accel tcg, or a host with hardware virtualization"
+            )),
+            Err(e) => unusable(format!("{e}; or use --accel tcg")),
+        }
     }
 }
 

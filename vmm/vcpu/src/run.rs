@@ -16,10 +16,31 @@ enum Left {
     Ended(End),
 }
 
+/// Tells of the end however the thread comes to it, a panic in a device included.
+struct Farewell<'a> {
+    shared: &'a Shared,
+    machine: &'a dyn Machine,
+    end: Option<End>,
+}
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        let panicked =
+            || End::Failed { why: "its thread panicked; this is a bug of the monitor".to_string() };
+        self.shared.control.set(State::Ended);
+        self.machine.ended(self.shared.index, self.end.take().unwrap_or_else(panicked));
+    }
+}
+
 pub(crate) fn main(shared: &Shared, machine: &dyn Machine) {
-    let end = loop {
+    let mut farewell = Farewell { shared, machine, end: None };
+    farewell.end = Some(live(shared, machine));
+}
+
+fn live(shared: &Shared, machine: &dyn Machine) -> End {
+    loop {
         match shared.control.rest() {
-            Want::Stop | Want::Pause => break End::Stopped,
+            Want::Stop | Want::Pause => return End::Stopped,
             Want::Run => {}
         }
         match run(shared, machine) {
@@ -29,11 +50,9 @@ pub(crate) fn main(shared: &Shared, machine: &dyn Machine) {
                 shared.control.set(State::Paused);
                 machine.trapped(shared.index, trap);
             }
-            Left::Ended(end) => break end,
+            Left::Ended(end) => return end,
         }
-    };
-    shared.control.set(State::Ended);
-    machine.ended(shared.index, end);
+    }
 }
 
 fn run(shared: &Shared, machine: &dyn Machine) -> Left {

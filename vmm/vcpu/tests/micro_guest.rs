@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
+/// A device whose model is broken.
+const BROKEN: Address = Address::Port(0x66);
 const CODE: u64 = 0x1000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -33,6 +35,7 @@ impl Recorder {
 
 impl Machine for Recorder {
     fn read(&self, address: Address, data: &mut [u8]) {
+        assert_ne!(address, BROKEN, "a device that panics, for a test");
         let value = match address {
             Address::Port(port) => u64::from(port) + 1,
             Address::Memory(at) => at + 2,
@@ -264,4 +267,15 @@ fn a_triple_fault_is_a_shutdown() {
     let guest = guest(&kvm, &code, 1);
     guest.run();
     assert_eq!(guest.next(), Event::Ended(0, End::Shutdown));
+}
+
+#[test]
+fn a_device_that_panics_ends_the_vcpu() {
+    let Some(kvm) = kvm("a_device_that_panics_ends_the_vcpu") else { return };
+    // in al,0x66; hlt
+    let guest = guest(&kvm, &[0xe4, 0x66, 0xf4], 1);
+    guest.run();
+    assert!(matches!(guest.next(), Event::Ended(0, End::Failed { .. })));
+    assert_eq!(guest.vcpus[0].state(), State::Ended);
+    assert!(guest.vcpus[0].registers().is_ok());
 }
