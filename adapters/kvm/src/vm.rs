@@ -1,0 +1,159 @@
+//! A running machine.
+
+use crate::memory::Ram;
+use crate::queue::Queue;
+use crate::{command_line, core_file, errors};
+use ktstr_machine::{Blob, MachineError, MachineSpec, PhysicalMemory, VcpuRegisters, Vm, VmEvent, VmExit};
+use ktstr_vmm::{Config, Part, Port, VmEnd};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a halted vCPU is polled for when the host has CPUs enough.
+const HALT_POLL: Duration = Duration::from_micros(200);
+
+pub(crate) struct KvmVm {
+    vm: ktstr_vmm::Vm,
+    queue: Arc<Queue>,
+    setup: Duration,
+    paused: bool,
+    ended: bool,
+}
+
+impl KvmVm {
+    pub(crate) fn start(spec: &MachineSpec) -> Result<Self, MachineError> {
+        let begin = Instant::now();
+        let kernel = File::open(&spec.kernel).map_err(|e| match e.kind() {
+            ErrorKind::NotFound => errors::kernel(&spec.kernel, "no such file".to_string()),
+            _ => errors::kernel(&spec.kernel, e.to_string()),
+        })?;
+        let queue = Arc::new(Queue::default());
+        let mut config = Config::new(kernel, spec.topology.clone(), spec.memory_mib);
+        config.initramfs = spec.initramfs.iter().map(part).collect::<Result<_, _>>()?;
+        config.command_line = command_line::build(spec)?;
+        config.halt_poll = Some(halt_poll(spec.topology.total_cpus()));
+        config.console = sink(&queue, VmEvent::Console);
+        let data = Port::new("ktstr.data", sink(&queue, VmEvent::Data));
+        let stdio = Port::new("ktstr.stdio", sink(&queue, VmEvent::Output));
+        config.ports = vec![data, stdio];
+        let told = Arc::clone(&queue);
+        config.on_end = Box::new(move |end| told.push(VmEvent::Exited(exit(end))));
+        let vm = ktstr_vmm::Vm::boot(config).map_err(|e| errors::boot(&spec.kernel, e))?;
+        Ok(Self { vm, queue, setup: begin.elapsed(), paused: false, ended: false })
+    }
+
+    fn alive(&self, doing: &str) -> Result<(), MachineError> {
+        if self.ended { Err(MachineError::Gone { doing: doing.to_string() }) } else { Ok(()) }
+    }
+
+    /// Does something while all vCPUs stand still, and leaves them as they were.
+    fn still<T>(
+        &mut self,
+        ask: impl FnOnce(&ktstr_vmm::Vm) -> Result<T, MachineError>,
+    ) -> Result<T, MachineError> {
+        let ran = !self.paused;
+        self.vm.pause().map_err(|e| errors::ask("pausing the machine", &e))?;
+        let answer = ask(&self.vm);
+        if ran {
+            self.vm.resume();
+        }
+        answer
+    }
+}
+
+/// Polling makes wake-ups quick where every vCPU can have a host CPU, and steals time
+/// from other vCPUs where not.
+fn halt_poll(vcpus: u32) -> Duration {
+    let host = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if vcpus as usize > host { Duration::ZERO } else { HALT_POLL }
+}
+
+fn part(blob: &Blob) -> Result<Part, MachineError> {
+    match blob {
+        Blob::Bytes(bytes) => Ok(Part::Bytes(Arc::clone(bytes))),
+        Blob::File(path) => {
+            let doing = format!("opening the initramfs part {}", path.display());
+            Ok(Part::File(Arc::new(File::open(path).map_err(MachineError::os(doing))?)))
+        }
+    }
+}
+
+fn sink(queue: &Arc<Queue>, event: fn(Vec<u8>) -> VmEvent) -> Box<dyn ktstr_vmm::Sink> {
+    let queue = Arc::clone(queue);
+    Box::new(move |bytes: &[u8]| queue.push(event(bytes.to_vec())))
+}
+
+fn exit(end: VmEnd) -> VmExit {
+    match end {
+        VmEnd::PowerOff => VmExit::PowerOff,
+        VmEnd::Reset => VmExit::Reset,
+        VmEnd::Stopped => VmExit::Stopped,
+        VmEnd::Failed { why } => VmExit::Failed { code: -1, stderr: why },
+    }
+}
+
+impl Vm for KvmVm {
+    fn next_event(&mut self, timeout: Duration) -> Result<Option<VmEvent>, MachineError> {
+        self.alive("waiting for the machine")?;
+        let event = self.queue.pop(timeout);
+        self.ended = matches!(event, Some(VmEvent::Exited(_)));
+        Ok(event)
+    }
+
+    fn pause(&mut self) -> Result<(), MachineError> {
+        self.alive("pausing the machine")?;
+        self.vm.pause().map_err(|e| errors::ask("pausing the machine", &e))?;
+        self.paused = true;
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<(), MachineError> {
+        self.alive("resuming the machine")?;
+        self.vm.resume();
+        self.paused = false;
+        Ok(())
+    }
+
+    fn registers(&mut self) -> Result<Vec<VcpuRegisters>, MachineError> {
+        let registers = self.vm.registers().map_err(|e| errors::ask("reading registers", &e))?;
+        let convert = |(cpu, r): (u32, ktstr_vmm::Registers)| VcpuRegisters {
+            cpu,
+            ip: r.ip,
+            sp: r.sp,
+            page_table: r.page_table,
+            halted: r.halted,
+        };
+        Ok((0..).zip(registers).map(convert).collect())
+    }
+
+    fn dump(&mut self, path: &Path) -> Result<(), MachineError> {
+        self.still(|vm| {
+            let registers = vm.registers().map_err(|e| errors::ask("reading registers for a core", &e))?;
+            let doing = format!("writing a core of the machine to {}", path.display());
+            core_file::write(path, vm.ram(), &registers).map_err(MachineError::os(doing))
+        })
+    }
+
+    fn memory(&self) -> Arc<dyn PhysicalMemory> {
+        Arc::new(Ram(self.vm.ram().clone()))
+    }
+
+    fn kill(&mut self) -> Result<(), MachineError> {
+        if !self.ended {
+            self.vm.kill();
+        }
+        Ok(())
+    }
+
+    fn setup_time(&self) -> Option<Duration> {
+        Some(self.setup)
+    }
+}
+
+impl Drop for KvmVm {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}

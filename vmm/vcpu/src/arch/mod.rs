@@ -1,0 +1,10 @@
+//! What differs by architecture. Every module here has the same names: `Registers`,
+//! `registers`, `Trap`, `trap`, `Watch`, `watch`.
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "x86_64")]
+pub use x86_64::{Access, Registers, Trap, Watch};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::{registers, trap, watch};

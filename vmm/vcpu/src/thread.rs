@@ -1,0 +1,152 @@
+//! A vCPU with its thread.
+
+use crate::control::{Control, State, Want};
+use crate::{Machine, Registers, VcpuError, arch, kick, run};
+use kvm_ioctls::VcpuFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use vmm_sys_util::signal::Killable;
+
+/// What the thread and its owner share. The thread holds `fd` while the guest runs.
+pub(crate) struct Shared {
+    pub(crate) index: u32,
+    pub(crate) control: Control,
+    pub(crate) fd: Mutex<VcpuFd>,
+}
+
+/// A vCPU with its thread. Dropping it stops and joins the thread.
+pub struct Vcpu {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Vcpu {
+    /// Gives `fd` a thread, paused: [`resume`](Self::resume) lets it run.
+    ///
+    /// # Errors
+    /// No signal handler or thread to be had.
+    pub fn start(index: u32, fd: VcpuFd, machine: Arc<dyn Machine>) -> Result<Self, VcpuError> {
+        kick::install()?;
+        let shared = Arc::new(Shared { index, control: Control::new(), fd: Mutex::new(fd) });
+        let inner = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name(format!("vcpu{index}"))
+            .spawn(move || run::main(&inner, machine.as_ref()))
+            .map_err(|source| VcpuError::Thread { index, source })?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Its number, from 0.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.shared.index
+    }
+
+    /// What it does.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.shared.control.state()
+    }
+
+    /// Stops it where it is, within `patience`.
+    ///
+    /// # Errors
+    /// It still runs after that.
+    pub fn pause(&self, patience: Duration) -> Result<(), VcpuError> {
+        pause_all(std::slice::from_ref(self), patience)
+    }
+
+    /// Lets it run on.
+    pub fn resume(&self) {
+        self.shared.control.ask(Want::Run);
+    }
+
+    /// Its registers, while it doesn't run.
+    ///
+    /// # Errors
+    /// It runs, or KVM refuses.
+    pub fn registers(&self) -> Result<Registers, VcpuError> {
+        let index = self.index();
+        let doing = "reading the registers";
+        self.with_still(doing, |fd| {
+            arch::registers(fd).map_err(|source| VcpuError::Kvm { index, doing, source })
+        })
+    }
+
+    /// Replaces its breakpoints and watchpoints, while it doesn't run.
+    ///
+    /// # Errors
+    /// It runs, or there are more than the processor has.
+    pub fn watch(&self, points: &[arch::Watch]) -> Result<(), VcpuError> {
+        let index = self.index();
+        let doing = "setting watchpoints";
+        self.with_still(doing, |fd| {
+            arch::watch(fd, points).map_err(|source| VcpuError::Kvm { index, doing, source })
+        })
+    }
+
+    /// Asks KVM something about it, while it doesn't run.
+    ///
+    /// # Errors
+    /// It runs, or what `ask` fails with.
+    pub fn with_still<T>(
+        &self,
+        doing: &'static str,
+        ask: impl FnOnce(&mut VcpuFd) -> Result<T, VcpuError>,
+    ) -> Result<T, VcpuError> {
+        if self.state() == State::Running {
+            return Err(VcpuError::Runs { index: self.index(), doing });
+        }
+        ask(&mut self.shared.fd.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn ask(&self, want: Want) {
+        self.shared.control.ask(want);
+        if let Some(thread) = &self.thread {
+            // Fails only when the thread has ended, which is as good.
+            let _ = thread.kill(kick::signal());
+        }
+    }
+}
+
+/// Stops all of them where they are, within `patience` together.
+///
+/// # Errors
+/// The first that still runs after that.
+pub fn pause_all(vcpus: &[Vcpu], patience: Duration) -> Result<(), VcpuError> {
+    vcpus.iter().for_each(|vcpu| vcpu.ask(Want::Pause));
+    wait_all(vcpus, patience)
+}
+
+/// Lets all of them run on.
+pub fn resume_all(vcpus: &[Vcpu]) {
+    vcpus.iter().for_each(Vcpu::resume);
+}
+
+/// Ends all of them, within `patience` together; dropping them waits for their threads.
+///
+/// # Errors
+/// The first that still runs after that.
+pub fn stop_all(vcpus: &[Vcpu], patience: Duration) -> Result<(), VcpuError> {
+    vcpus.iter().for_each(|vcpu| vcpu.ask(Want::Stop));
+    wait_all(vcpus, patience)
+}
+
+fn wait_all(vcpus: &[Vcpu], patience: Duration) -> Result<(), VcpuError> {
+    let deadline = Instant::now() + patience;
+    match vcpus.iter().find(|vcpu| !vcpu.shared.control.wait_still(deadline)) {
+        Some(vcpu) => Err(VcpuError::StillRunning { index: vcpu.index(), after: patience }),
+        None => Ok(()),
+    }
+}
+
+impl Drop for Vcpu {
+    fn drop(&mut self) {
+        self.ask(Want::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A panic there was printed already; there is nothing left to stop.
+            let _ = thread.join();
+        }
+    }
+}

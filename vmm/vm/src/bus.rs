@@ -1,0 +1,157 @@
+//! The machine as its vCPUs see it: which device answers which address, and how the
+//! machine ends.
+
+use crate::VmError;
+use ktstr_vmm_devices::virtio::mmio::REGION_BYTES;
+use ktstr_vmm_devices::virtio::{Console, Mmio, VirtioError};
+use ktstr_vmm_devices::{Power, PowerEvent, Serial};
+use ktstr_vmm_vcpu::{Address, End, Machine};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// How a machine ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VmEnd {
+    /// The guest powered off.
+    PowerOff,
+    /// The guest asked for a reset, or a triple fault did.
+    Reset,
+    /// We ended it.
+    Stopped,
+    /// KVM or a device could not go on.
+    Failed {
+        /// What happened.
+        why: String,
+    },
+}
+
+/// A serial port and its first I/O port.
+pub(crate) struct SerialAt {
+    pub(crate) base: u16,
+    pub(crate) serial: Mutex<Serial>,
+}
+
+/// Every device of a machine.
+pub(crate) struct Bus {
+    pub(crate) serial: [SerialAt; 2],
+    pub(crate) console_base: u64,
+    pub(crate) console: Mutex<Mmio<Console>>,
+    pub(crate) power: Power,
+    end: Mutex<Option<VmEnd>>,
+    /// Readable once the machine is to end.
+    pub(crate) end_event: EventFd,
+}
+
+const SERIAL_PORTS: u16 = 8;
+
+impl Bus {
+    pub(crate) fn new(
+        serial: [SerialAt; 2],
+        console_base: u64,
+        console: Mmio<Console>,
+        power: Power,
+    ) -> Result<Self, VmError> {
+        let end_event = EventFd::new(EFD_NONBLOCK).map_err(VmError::os("making an eventfd"))?;
+        Ok(Self {
+            serial,
+            console_base,
+            console: Mutex::new(console),
+            power,
+            end: Mutex::new(None),
+            end_event,
+        })
+    }
+
+    /// Ends the machine; the first reason stays.
+    pub(crate) fn finish(&self, end: VmEnd) {
+        lock(&self.end).get_or_insert(end);
+        // Fails only when the counter is full, and then it is readable.
+        let _ = self.end_event.write(1);
+    }
+
+    /// Why the machine is to end, when it is.
+    pub(crate) fn end(&self) -> Option<VmEnd> {
+        lock(&self.end).clone()
+    }
+
+    pub(crate) fn console(&self) -> MutexGuard<'_, Mmio<Console>> {
+        lock(&self.console)
+    }
+
+    /// Ends the machine if the monitor itself could not do its work.
+    pub(crate) fn check(&self, served: Result<(), VirtioError>) {
+        if let Err(e) = served {
+            self.finish(VmEnd::Failed { why: e.to_string() });
+        }
+    }
+
+    /// Hands on everything that devices still hold.
+    pub(crate) fn flush(&self) {
+        self.serial.iter().for_each(|at| lock(&at.serial).flush());
+    }
+
+    fn serial(&self, port: u16) -> Option<(&Mutex<Serial>, u8)> {
+        self.serial.iter().find_map(|at| {
+            let offset = port.checked_sub(at.base).filter(|offset| *offset < SERIAL_PORTS)?;
+            Some((&at.serial, offset as u8))
+        })
+    }
+
+    fn console_offset(&self, address: u64) -> Option<u64> {
+        address.checked_sub(self.console_base).filter(|offset| *offset < REGION_BYTES)
+    }
+}
+
+impl Machine for Bus {
+    fn read(&self, address: Address, data: &mut [u8]) {
+        match address {
+            Address::Port(port) => match self.serial(port) {
+                Some((serial, offset)) => lock(serial).read(offset, data),
+                None if self.power.owns(port) => data.fill(self.power.read()),
+                None => data.fill(0xff),
+            },
+            Address::Memory(address) => match self.console_offset(address) {
+                Some(offset) => self.console().read(offset, data),
+                None => data.fill(0xff),
+            },
+        }
+    }
+
+    fn write(&self, address: Address, data: &[u8]) {
+        match address {
+            Address::Port(port) => {
+                if let Some((serial, offset)) = self.serial(port) {
+                    if let Err(e) = lock(serial).write(offset, data) {
+                        self.finish(VmEnd::Failed { why: e.to_string() });
+                    }
+                } else if let [value] = data {
+                    match self.power.write(port, *value) {
+                        Some(PowerEvent::Off) => self.finish(VmEnd::PowerOff),
+                        Some(PowerEvent::Reset) => self.finish(VmEnd::Reset),
+                        None => {}
+                    }
+                }
+            }
+            Address::Memory(address) => {
+                if let Some(offset) = self.console_offset(address) {
+                    let written = self.console().write(offset, data);
+                    self.check(written);
+                }
+            }
+        }
+    }
+
+    fn ended(&self, index: u32, end: End) {
+        match end {
+            End::Stopped => {}
+            End::Shutdown => self.finish(VmEnd::Reset),
+            End::Halted => self.finish(VmEnd::Failed { why: format!("vCPU {index} halted outside of KVM") }),
+            End::Failed { why } => self.finish(VmEnd::Failed { why: format!("vCPU {index}: {why}") }),
+        }
+    }
+}
+
+/// A device that a panic left half done is still a device.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,62 @@
+//! What a machine is made of.
+
+use crate::VmEnd;
+use ktstr_topology::Topology;
+use ktstr_vmm_boot::Part;
+use ktstr_vmm_devices::Sink;
+use ktstr_vmm_devices::virtio::Port;
+use ktstr_vmm_memory::RamOptions;
+use std::fs::File;
+use std::time::Duration;
+
+/// A machine to boot.
+pub struct Config {
+    /// Kernel image: a bzImage or a vmlinux with a PVH note.
+    pub kernel: File,
+    /// Parts of the initramfs, concatenated.
+    pub initramfs: Vec<Part>,
+    /// Kernel command line, as it is.
+    pub command_line: String,
+    /// CPUs and NUMA nodes.
+    pub topology: Topology,
+    /// RAM in MiB, shared among the nodes that don't name their own size.
+    pub memory_mib: u64,
+    /// How RAM is backed.
+    pub ram: RamOptions,
+    /// True when each vCPU has a host CPU of its own: the guest is told that it is
+    /// never preempted.
+    pub realtime: bool,
+    /// How long a halted vCPU is waited for on its host CPU before that is given up
+    /// (`KVM_CAP_HALT_POLL`); `None` leaves it to the host's `kvm.halt_poll_ns`.
+    pub halt_poll: Option<Duration>,
+    /// Where the first serial port, `ttyS0`, goes.
+    pub console: Box<dyn Sink>,
+    /// Where the second serial port, `ttyS1`, goes.
+    pub second_serial: Box<dyn Sink>,
+    /// Named ports of the virtio console, numbered from 1.
+    pub ports: Vec<Port>,
+    /// Told once how the machine ended, after everything that it said was handed to
+    /// the sinks.
+    pub on_end: Box<dyn FnOnce(VmEnd) + Send>,
+}
+
+impl Config {
+    /// A machine with this kernel, shape and RAM, that says nothing to no one.
+    #[must_use]
+    pub fn new(kernel: File, topology: Topology, memory_mib: u64) -> Self {
+        Self {
+            kernel,
+            initramfs: Vec::new(),
+            command_line: String::new(),
+            topology,
+            memory_mib,
+            ram: RamOptions::default(),
+            realtime: false,
+            halt_poll: None,
+            console: Box::new(|_: &[u8]| {}),
+            second_serial: Box::new(|_: &[u8]| {}),
+            ports: Vec::new(),
+            on_end: Box::new(|_| {}),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The loop that serves queues that the guest kicked, and ends the machine.
+
+use crate::bus::{Bus, VmEnd, lock};
+use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
+use ktstr_vmm_vcpu::{Vcpu, stop_all};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::EventFd;
+
+/// How long the end of a line may wait when nothing happens, in milliseconds.
+const FLUSH_EVERY_MS: i32 = 50;
+/// How long stopped vCPUs may take to leave the guest.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How the machine ended, once everything was handed on.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    end: Mutex<Option<VmEnd>>,
+    told: Condvar,
+}
+
+impl Outcome {
+    pub(crate) fn wait(&self, patience: Duration) -> Option<VmEnd> {
+        let deadline = Instant::now() + patience;
+        let mut end = lock(&self.end);
+        while end.is_none() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                break;
+            }
+            end = self.told.wait_timeout(end, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        end.clone()
+    }
+
+    fn tell(&self, end: VmEnd) {
+        *lock(&self.end) = Some(end);
+        self.told.notify_all();
+    }
+}
+
+/// Everything that the loop's thread needs.
+pub(crate) struct Service {
+    pub(crate) bus: Arc<Bus>,
+    /// Kick of each queue of the console.
+    pub(crate) kicks: Vec<EventFd>,
+    pub(crate) vcpus: Arc<[Vcpu]>,
+    pub(crate) outcome: Arc<Outcome>,
+    pub(crate) on_end: Box<dyn FnOnce(VmEnd) + Send>,
+}
+
+impl Service {
+    /// Serves until the machine is to end, then ends it.
+    pub(crate) fn run(self, mut manager: EventManager<Subscriber>) {
+        while self.bus.end().is_none() {
+            match manager.run_with_timeout(FLUSH_EVERY_MS) {
+                Ok(0) => self.bus.flush(),
+                Ok(_) => {}
+                Err(e) => self.bus.finish(VmEnd::Failed { why: format!("waiting for events: {e:?}") }),
+            }
+        }
+        if let Err(e) = stop_all(&self.vcpus, STOP_PATIENCE) {
+            // The end that was asked for stays the end; this is told when it is all.
+            self.bus.finish(VmEnd::Failed { why: e.to_string() });
+        }
+        // What was kicked before the end and not yet served.
+        let queues = self.kicks.len();
+        for queue in 0..queues {
+            let served = self.bus.console().serve(queue);
+            self.bus.check(served);
+        }
+        self.bus.flush();
+        let end = self.bus.end().unwrap_or(VmEnd::Stopped);
+        (self.on_end)(end.clone());
+        self.outcome.tell(end);
+    }
+
+    /// The event loop, told of all that it waits for.
+    pub(crate) fn manager(&self) -> Result<EventManager<Subscriber>, String> {
+        let mut manager = EventManager::new().map_err(|e| format!("{e:?}"))?;
+        let clone = |fd: &EventFd| fd.try_clone().map_err(|e| format!("duplicating an eventfd: {e}"));
+        let kicks = self.kicks.iter().map(clone).collect::<Result<_, _>>()?;
+        let end = clone(&self.bus.end_event)?;
+        manager.add_subscriber(Subscriber { bus: Arc::clone(&self.bus), kicks, end });
+        Ok(manager)
+    }
+}
+
+/// What the loop calls.
+pub(crate) struct Subscriber {
+    bus: Arc<Bus>,
+    kicks: Vec<EventFd>,
+    end: EventFd,
+}
+
+impl Subscriber {
+    /// Number of the end event among the events; queues are before it.
+    fn end_data(&self) -> u32 {
+        self.kicks.len() as u32
+    }
+}
+
+impl MutEventSubscriber for Subscriber {
+    fn process(&mut self, events: Events, _ops: &mut EventOps) {
+        let queue = events.data() as usize;
+        if let Some(kick) = self.kicks.get(queue) {
+            // Empty only if another wake-up took it, and then it is served already.
+            if kick.read().is_ok() {
+                let served = self.bus.console().serve(queue);
+                self.bus.check(served);
+            }
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps) {
+        let kicks = (0u32..).zip(&self.kicks);
+        let all = kicks.chain([(self.end_data(), &self.end)]);
+        for (data, fd) in all {
+            if let Err(e) = ops.add(Events::with_data(fd, data, EventSet::IN)) {
+                self.bus.finish(VmEnd::Failed { why: format!("waiting for an eventfd: {e:?}") });
+            }
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! A small virtual machine monitor for Linux kernels on KVM, to be linked: boots this
+//! kernel with this topology, hands over its memory, and says how it ended.
+//!
+//! ```no_run
+//! use ktstr_vmm::{Config, Vm};
+//! let kernel = std::fs::File::open("bzImage")?;
+//! let topology: ktstr_topology::Topology = "2n4l2c1t".parse()?;
+//! let mut config = Config::new(kernel, topology, 1024);
+//! config.command_line = "console=ttyS0 panic=-1".to_string();
+//! config.console = Box::new(|bytes: &[u8]| print!("{}", String::from_utf8_lossy(bytes)));
+//! let vm = Vm::boot(config)?;
+//! println!("{:?}", vm.wait(std::time::Duration::from_secs(60)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Everything runs in the calling process: a thread a vCPU, and one that serves
+//! devices. When the process ends, however it does, nothing is left.
+
+pub mod arch;
+mod bus;
+mod config;
+mod error;
+mod events;
+mod probe;
+mod vm;
+
+pub use bus::VmEnd;
+pub use config::Config;
+pub use error::VmError;
+pub use ktstr_vmm_boot::Part;
+pub use ktstr_vmm_devices::{Sink, virtio::Port};
+pub use ktstr_vmm_memory::{GuestRam, Pages, RamOptions};
+pub use ktstr_vmm_vcpu::{Registers, State, VcpuError};
+pub use probe::{Probe, probe};
+pub use vm::{SetupStep, Vm};

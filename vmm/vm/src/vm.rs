@@ -1,0 +1,262 @@
+//! A running machine.
+
+use crate::bus::{Bus, SerialAt, VmEnd};
+use crate::events::{Outcome, Service};
+use crate::{Config, VmError, arch};
+use ktstr_topology::Topology;
+use ktstr_vmm_boot::{Boot, load};
+use ktstr_vmm_devices::virtio::mmio::QUEUE_NOTIFY;
+use ktstr_vmm_devices::virtio::{Console, Mmio, Port};
+use ktstr_vmm_devices::{Power, Serial, Sink};
+use ktstr_vmm_memory::{GuestRam, layout};
+use ktstr_vmm_vcpu::{Machine, Registers, Vcpu, pause_all, resume_all};
+use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap, kvm_userspace_memory_region};
+use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+/// How long vCPUs may take to leave the guest when asked; microseconds on an idle host.
+const PAUSE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A part of the time between the request to boot and the guest's first instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetupStep {
+    /// What was done.
+    pub what: &'static str,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// A running machine. Dropping it ends it.
+pub struct Vm {
+    // In this order: vCPUs go before the VM, and all before the RAM that it maps.
+    vcpus: Arc<[Vcpu]>,
+    bus: Arc<Bus>,
+    outcome: Arc<Outcome>,
+    events: Option<JoinHandle<()>>,
+    setup: Vec<SetupStep>,
+    _vm: VmFd,
+    ram: GuestRam,
+}
+
+impl Vm {
+    /// Makes a machine and lets it run.
+    ///
+    /// # Errors
+    /// No usable KVM, a machine that makes no sense, or a kernel that can't be loaded.
+    pub fn boot(config: Config) -> Result<Self, VmError> {
+        let Config { mut kernel, initramfs, command_line, topology, memory_mib, ram, realtime, .. } = config;
+        topology.validate()?;
+        let mut clock = Clock::start();
+        let (kvm, vm) = open(&topology, config.halt_poll)?;
+        clock.step("opening KVM and making the VM");
+        let nodes: Vec<u64> = topology.node_memory_mib(memory_mib)?.iter().map(|mib| mib << 20).collect();
+        let ram = GuestRam::create(&nodes, ram)?;
+        map(&vm, &ram)?;
+        clock.step("mapping RAM");
+        let rsdp = arch::write_acpi(&topology, &ram)?;
+        clock.step("building ACPI tables");
+        let loaded = load(Boot {
+            ram: &ram,
+            kernel: &mut kernel,
+            initramfs: &initramfs,
+            command_line: &command_line,
+            rsdp,
+        })?;
+        clock.step("loading kernel and initramfs");
+        let serial = [config.console, config.second_serial];
+        let (bus, kicks) = devices(&vm, &ram, serial, config.ports)?;
+        let bus = Arc::new(bus);
+        clock.step("making devices");
+        let machine: Arc<dyn Machine> = bus.clone();
+        let vcpus: Arc<[Vcpu]> = arch::vcpus(&kvm, &vm, &ram, &topology, realtime, loaded.entry)?
+            .into_iter()
+            .zip(0u32..)
+            .map(|(fd, index)| Vcpu::start(index, fd, Arc::clone(&machine)))
+            .collect::<Result<_, _>>()?;
+        clock.step("making vCPUs");
+        let outcome = Arc::new(Outcome::default());
+        let service = Service {
+            bus: Arc::clone(&bus),
+            kicks,
+            vcpus: Arc::clone(&vcpus),
+            outcome: Arc::clone(&outcome),
+            on_end: config.on_end,
+        };
+        let manager = service.manager().map_err(|why| VmError::Events { why })?;
+        let events = std::thread::Builder::new()
+            .name("vm-events".to_string())
+            .spawn(move || service.run(manager))
+            .map_err(VmError::os("starting the thread that serves devices"))?;
+        clock.step("starting the event loop");
+        resume_all(&vcpus);
+        Ok(Self { vcpus, bus, outcome, events: Some(events), setup: clock.steps, _vm: vm, ram })
+    }
+
+    /// Stops all vCPUs.
+    ///
+    /// # Errors
+    /// One of them still runs after ten seconds.
+    pub fn pause(&self) -> Result<(), VmError> {
+        Ok(pause_all(&self.vcpus, PAUSE_PATIENCE)?)
+    }
+
+    /// Lets them run on.
+    pub fn resume(&self) {
+        resume_all(&self.vcpus);
+    }
+
+    /// Registers of every vCPU, of a paused machine.
+    ///
+    /// # Errors
+    /// The machine runs.
+    pub fn registers(&self) -> Result<Vec<Registers>, VmError> {
+        self.vcpus.iter().map(|vcpu| Ok(vcpu.registers()?)).collect()
+    }
+
+    /// The vCPUs, for watchpoints and the like.
+    #[must_use]
+    pub fn vcpus(&self) -> &[Vcpu] {
+        &self.vcpus
+    }
+
+    /// Guest RAM. A clone outlives the machine.
+    #[must_use]
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
+    /// Gives the guest bytes to read on port `port` of the virtio console, from 1;
+    /// returns how many were taken. They wait until the guest opens the port.
+    pub fn send(&self, port: usize, bytes: &[u8]) -> usize {
+        let mut console = self.bus.console();
+        let taken = console.device().input(port, bytes);
+        let served = console.serve(Console::receive_queue(port));
+        drop(console);
+        self.bus.check(served);
+        taken
+    }
+
+    /// What the guest did to the virtio console that ended its use, if it did.
+    #[must_use]
+    pub fn console_broken(&self) -> Option<String> {
+        self.bus.console().broken().map(ToString::to_string)
+    }
+
+    /// Ends the machine at once; [`wait`](Self::wait) then answers soon.
+    pub fn kill(&self) {
+        self.bus.finish(VmEnd::Stopped);
+    }
+
+    /// Waits for the end; `None` when it didn't come within `patience`.
+    #[must_use]
+    pub fn wait(&self, patience: Duration) -> Option<VmEnd> {
+        self.outcome.wait(patience)
+    }
+
+    /// Where the time went between the request to boot and the first instruction.
+    #[must_use]
+    pub fn setup(&self) -> &[SetupStep] {
+        &self.setup
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.kill();
+        if let Some(events) = self.events.take() {
+            // A panic there was printed already.
+            let _ = events.join();
+        }
+    }
+}
+
+struct Clock {
+    last: Instant,
+    steps: Vec<SetupStep>,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { last: Instant::now(), steps: Vec::new() }
+    }
+
+    fn step(&mut self, what: &'static str) {
+        let now = Instant::now();
+        self.steps.push(SetupStep { what, took: now - self.last });
+        self.last = now;
+    }
+}
+
+fn open(topology: &Topology, halt_poll: Option<Duration>) -> Result<(Kvm, VmFd), VmError> {
+    let kvm = Kvm::new().map_err(|source| VmError::NoKvm { source })?;
+    let (cpus, most) = (topology.total_cpus() as usize, kvm.get_max_vcpus());
+    if cpus > most {
+        let what = format!("{cpus} vCPUs asked for, at most {most} here; use fewer LLCs or cores");
+        return Err(VmError::Unsupported { what });
+    }
+    arch::check(&kvm, topology)?;
+    let vm = kvm.create_vm().map_err(VmError::kvm("making a VM"))?;
+    arch::prepare(&vm)?;
+    if let Some(halt_poll) = halt_poll {
+        let mut cap = kvm_enable_cap { cap: KVM_CAP_HALT_POLL, ..Default::default() };
+        cap.args[0] = u64::try_from(halt_poll.as_nanos()).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
+        vm.enable_cap(&cap).map_err(VmError::kvm("setting the halt-polling time"))?;
+    }
+    Ok((kvm, vm))
+}
+
+fn map(vm: &VmFd, ram: &GuestRam) -> Result<(), VmError> {
+    for (slot, region) in (0u32..).zip(ram.memory().iter()) {
+        let start = region.start_addr().0;
+        let entry = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: start,
+            memory_size: region.len(),
+            userspace_addr: region.as_ptr() as u64,
+        };
+        // SAFETY: the range is a mapping of `ram`, which `Vm` drops after the VM.
+        unsafe { vm.set_user_memory_region(entry) }
+            .map_err(VmError::kvm(format!("mapping {} bytes of RAM at {start:#x}", region.len())))?;
+    }
+    Ok(())
+}
+
+fn devices(
+    vm: &VmFd,
+    ram: &GuestRam,
+    [first, second]: [Box<dyn Sink>; 2],
+    ports: Vec<Port>,
+) -> Result<(Bus, Vec<EventFd>), VmError> {
+    let [serial_1, serial_2] = arch::SERIAL;
+    let serial = |(base, irq): (u16, u32), sink| -> Result<SerialAt, VmError> {
+        Ok(SerialAt { base, serial: Serial::new(interrupt(vm, irq)?, sink).into() })
+    };
+    let serial = [serial(serial_1, first)?, serial(serial_2, second)?];
+    let irq = interrupt(vm, layout::VIRTIO_MMIO_IRQ)?;
+    let console = Mmio::new(Console::new(ports), ram.memory().clone(), irq)?;
+    let mut kicks = Vec::with_capacity(console.queue_count());
+    for queue in 0..console.queue_count() as u32 {
+        let kick = eventfd()?;
+        let address = IoEventAddress::Mmio(layout::VIRTIO_MMIO + QUEUE_NOTIFY);
+        vm.register_ioevent(&kick, &address, queue)
+            .map_err(VmError::kvm(format!("registering the ioeventfd of console queue {queue}")))?;
+        kicks.push(kick);
+    }
+    let power = Power::new(arch::POWER_PORTS);
+    Ok((Bus::new(serial, layout::VIRTIO_MMIO, console, power)?, kicks))
+}
+
+fn interrupt(vm: &VmFd, line: u32) -> Result<EventFd, VmError> {
+    let fd = eventfd()?;
+    vm.register_irqfd(&fd, line).map_err(VmError::kvm(format!("registering the irqfd of line {line}")))?;
+    Ok(fd)
+}
+
+fn eventfd() -> Result<EventFd, VmError> {
+    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(VmError::os("making an eventfd"))
+}

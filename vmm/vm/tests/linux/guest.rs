@@ -1,0 +1,110 @@
+//! The guest: PID 1 of the machine under test.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+/// Does what `guest_mode` on the kernel command line says, then powers off.
+pub(crate) fn main() -> ! {
+    for (kind, at) in [(c"proc", c"/proc"), (c"sysfs", c"/sys"), (c"devtmpfs", c"/dev")] {
+        let _ = std::fs::create_dir(at.to_str().unwrap());
+        // SAFETY: all pointers are terminated strings, data is none.
+        unsafe { libc::mount(kind.as_ptr(), at.as_ptr(), kind.as_ptr(), 0, std::ptr::null()) };
+    }
+    let mode = std::env::var("guest_mode").unwrap_or_default();
+    let mut data = port("ktstr.data");
+    match mode.as_str() {
+        "report" => data.write_all(report().as_bytes()).unwrap(),
+        "echo" => echo(&mut data),
+        "spin" => spin(&mut data),
+        // SAFETY: no pointers.
+        "reboot" => unsafe {
+            data.write_all(b"rebooting").unwrap();
+            libc::reboot(libc::RB_AUTOBOOT);
+        },
+        "panic" => std::process::exit(1),
+        other => println!("no such mode: {other:?}"),
+    }
+    // SAFETY: no pointers.
+    unsafe { libc::reboot(libc::RB_POWER_OFF) };
+    unreachable!("powered off");
+}
+
+/// Opens a virtio console port by its name, once the driver has found it.
+fn port(name: &str) -> File {
+    let begin = Instant::now();
+    loop {
+        let ports = std::fs::read_dir("/sys/class/virtio-ports").into_iter().flatten().flatten();
+        for port in ports {
+            let named = std::fs::read_to_string(port.path().join("name")).unwrap_or_default();
+            if named.trim() == name {
+                let path = std::path::Path::new("/dev").join(port.file_name());
+                return OpenOptions::new().read(true).write(true).open(path).unwrap();
+            }
+        }
+        assert!(begin.elapsed() < Duration::from_secs(20), "no port {name}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A megabyte out, a line in and back.
+fn echo(data: &mut File) {
+    let mut stdio = port("ktstr.stdio");
+    let block: Vec<u8> = (0..1 << 20).map(|n| b'a' + (n % 26) as u8).collect();
+    data.write_all(&block).unwrap();
+    data.write_all(b"\nready\n").unwrap();
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while stdio.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
+        line.extend(byte);
+    }
+    line.reverse();
+    data.write_all(&line).unwrap();
+}
+
+/// Keeps every CPU busy until the host sends something.
+fn spin(data: &mut File) {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    for _ in 0..cpus {
+        std::thread::spawn(|| {
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+    }
+    data.write_all(b"spinning").unwrap();
+    let mut stdio = port("ktstr.stdio");
+    stdio.read_exact(&mut [0]).unwrap();
+    data.write_all(b"done").unwrap();
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).map_or_else(|e| format!("({e})"), |text| text.trim().to_string())
+}
+
+/// What `/sys` tells of CPUs and nodes, one line each.
+fn report() -> String {
+    let mut text = format!("cpus {}\n", read("/sys/devices/system/cpu/online"));
+    let mut cpu = 0;
+    while std::fs::exists(format!("/sys/devices/system/cpu/cpu{cpu}")).unwrap_or(false) {
+        let at = format!("/sys/devices/system/cpu/cpu{cpu}");
+        let siblings = read(&format!("{at}/topology/thread_siblings_list"));
+        let package = read(&format!("{at}/topology/package_cpus_list"));
+        let llc = read(&format!("{at}/cache/index3/shared_cpu_list"));
+        text.push_str(&format!("cpu {cpu} siblings {siblings} package {package} llc {llc}\n"));
+        cpu += 1;
+    }
+    text.push_str(&format!("nodes {}\n", read("/sys/devices/system/node/online")));
+    let mut node = 0;
+    while std::fs::exists(format!("/sys/devices/system/node/node{node}")).unwrap_or(false) {
+        let at = format!("/sys/devices/system/node/node{node}");
+        let cpus = read(&format!("{at}/cpulist"));
+        let distances = read(&format!("{at}/distance"));
+        let total = read(&format!("{at}/meminfo"));
+        let total = total.split_whitespace().nth(3).unwrap_or("?").to_string();
+        text.push_str(&format!("node {node} cpus {cpus} distances {distances} kib {total}\n"));
+        node += 1;
+    }
+    text.push_str("end of report\n");
+    text
+}

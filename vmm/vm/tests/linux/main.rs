@@ -1,0 +1,159 @@
+//! Linux under this monitor: boots a real kernel and compares what the guest finds in
+//! its `/sys` with what was declared, moves bytes, pauses, ends in every way.
+//!
+//! Needs a KVM that runs Linux (see `vmm/LAB.md`), this binary linked statically, as
+//! it is `/init` of the guest too, and kernels named by environment variables:
+//! `KTSTR_VMM_BZIMAGE`, and `KTSTR_VMM_VMLINUX` for the PVH entry. Without the first it
+//! says so and passes; without the second it skips what needs it and says so.
+//!
+//! Arguments are parts of names; only tests that contain one of them are run.
+//! `KTSTR_VMM_REPEAT` runs them that many times.
+
+mod cpio;
+mod guest;
+mod shapes;
+mod ways;
+
+use ktstr_vmm::{Config, Part, Port, Vm, VmEnd};
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// The lab emulates the host's processor: everything takes its time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) type Outcome = Result<(), String>;
+type Test = (&'static str, fn(&Kernels) -> Outcome);
+
+const TESTS: [Test; 11] = [
+    ("the_probe_finds_this_kvm_usable", ways::the_probe_finds_this_kvm_usable),
+    ("bytes_go_both_ways", ways::bytes_go_both_ways),
+    ("a_vmlinux_boots_by_pvh", ways::a_vmlinux_boots_by_pvh),
+    ("a_busy_guest_pauses_and_runs_on", ways::a_busy_guest_pauses_and_runs_on),
+    ("a_reboot_is_a_reset", ways::a_reboot_is_a_reset),
+    ("a_triple_fault_is_a_reset", ways::a_triple_fault_is_a_reset),
+    ("a_panic_is_a_reset", ways::a_panic_is_a_reset),
+    ("dropped_machines_leave_nothing", ways::dropped_machines_leave_nothing),
+    ("small_shapes_are_seen_as_declared", shapes::small),
+    ("uneven_shapes_are_seen_as_declared", shapes::uneven),
+    ("large_shapes_are_seen_as_declared", shapes::large),
+];
+
+/// Where the kernels are.
+pub(crate) struct Kernels {
+    pub(crate) bzimage: PathBuf,
+    pub(crate) vmlinux: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        guest::main();
+    }
+    let Some(bzimage) = std::env::var_os("KTSTR_VMM_BZIMAGE").map(PathBuf::from) else {
+        eprintln!("skipped: KTSTR_VMM_BZIMAGE names no kernel; vmm/LAB.md says how these tests are run");
+        return ExitCode::SUCCESS;
+    };
+    let kernels = Kernels { bzimage, vmlinux: std::env::var_os("KTSTR_VMM_VMLINUX").map(PathBuf::from) };
+    let filters: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let chosen = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str()));
+    let repeat = std::env::var("KTSTR_VMM_REPEAT").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let mut failed = 0;
+    let all = std::iter::repeat_n(TESTS, repeat).flatten();
+    for (name, test) in all.filter(|(name, _)| chosen(name)) {
+        let begin = Instant::now();
+        let outcome = test(&kernels);
+        let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
+        println!("test {name} ... {verdict} in {:.1} s", begin.elapsed().as_secs_f64());
+        if let Err(why) = outcome {
+            failed += 1;
+            println!("{why}");
+        }
+    }
+    println!("{failed} failed");
+    ExitCode::from(u8::from(failed > 0))
+}
+
+/// A booted machine and what it says.
+pub(crate) struct Guest {
+    pub(crate) vm: Vm,
+    pub(crate) data: Receiver<Vec<u8>>,
+    seen: Vec<u8>,
+    console: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Guest {
+    /// Boots `kernel` with this binary as `/init` in `mode`.
+    pub(crate) fn boot(
+        kernel: &PathBuf,
+        shape: ktstr_topology::Topology,
+        mode: &str,
+    ) -> Result<Self, String> {
+        let text = |e: &dyn std::fmt::Display| e.to_string();
+        let mib = 256 + 32 * u64::from(shape.total_cpus());
+        let mut config = Config::new(File::open(kernel).map_err(|e| text(&e))?, shape, mib);
+        let me = std::fs::read("/proc/self/exe").map_err(|e| text(&e))?;
+        config.initramfs = vec![Part::Bytes(Arc::new(cpio::archive(&me)))];
+        config.command_line = format!(
+            "console=ttyS0 earlyprintk=serial rdinit=/init panic=-1 mitigations=off nokaslr no_timer_check \
+             loglevel=5 guest_mode={mode}"
+        );
+        let console = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&console);
+        config.console = Box::new(move |bytes: &[u8]| into.lock().unwrap().extend_from_slice(bytes));
+        let (sender, data) = channel();
+        // The test may have seen enough and gone.
+        let take = move |bytes: &[u8]| drop(sender.send(bytes.to_vec()));
+        config.ports =
+            vec![Port::new("ktstr.data", Box::new(take)), Port::new("ktstr.stdio", Box::new(|_: &[u8]| {}))];
+        let vm = Vm::boot(config).map_err(|e| text(&e))?;
+        Ok(Self { vm, data, seen: Vec::new(), console })
+    }
+
+    /// Waits until the guest has sent `text` on the data port.
+    pub(crate) fn expect(&mut self, text: &str) -> Outcome {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let seen = String::from_utf8_lossy(&self.seen);
+            if let Some(at) = seen.find(text) {
+                self.seen.drain(..at + text.len());
+                return Ok(());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.data.recv_timeout(left) {
+                Ok(bytes) => self.seen.extend(bytes),
+                Err(e) => {
+                    return Err(format!("waiting for {text:?}: {e}; seen {seen:?}{}", self.post_mortem()));
+                }
+            }
+        }
+    }
+
+    /// Waits for the end, which must be this one.
+    pub(crate) fn expect_end(&self, wanted: &VmEnd) -> Outcome {
+        match self.vm.wait(PATIENCE) {
+            Some(end) if end == *wanted => Ok(()),
+            other => Err(format!("expected {wanted:?}, got {other:?}{}", self.post_mortem())),
+        }
+    }
+
+    /// Everything that was sent on the data port, of a machine that has ended.
+    pub(crate) fn rest(&mut self) -> String {
+        self.seen.extend(self.data.try_iter().flatten());
+        String::from_utf8_lossy(&std::mem::take(&mut self.seen)).into_owned()
+    }
+
+    pub(crate) fn post_mortem(&self) -> String {
+        let paused = self.vm.pause().map_err(|e| e.to_string());
+        let registers = paused.and_then(|()| self.vm.registers().map_err(|e| e.to_string()));
+        let console = self.console.lock().unwrap();
+        let tail = &console[console.len().saturating_sub(3000)..];
+        format!(
+            "\nconsole port broken: {:?}; end: {:?}\n{registers:#x?}\n{}",
+            self.vm.console_broken(),
+            self.vm.wait(Duration::ZERO),
+            String::from_utf8_lossy(tail)
+        )
+    }
+}

@@ -1,0 +1,115 @@
+//! Ways to boot, to talk, to stand still and to end.
+
+use crate::{Guest, Kernels, Outcome};
+use ktstr_topology::Topology;
+use ktstr_vmm::VmEnd;
+use std::time::{Duration, Instant};
+
+fn two_cpus() -> Topology {
+    Topology::DEFAULT
+}
+
+/// Where Linux boots, the probe must not say otherwise.
+pub(crate) fn the_probe_finds_this_kvm_usable(_: &Kernels) -> Outcome {
+    match ktstr_vmm::probe(crate::PATIENCE) {
+        Ok(ktstr_vmm::Probe::Usable { .. }) => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+pub(crate) fn bytes_go_both_ways(kernels: &Kernels) -> Outcome {
+    echo(&kernels.bzimage)
+}
+
+pub(crate) fn a_vmlinux_boots_by_pvh(kernels: &Kernels) -> Outcome {
+    match &kernels.vmlinux {
+        Some(vmlinux) => echo(vmlinux),
+        None => {
+            println!("skipped: KTSTR_VMM_VMLINUX names no kernel");
+            Ok(())
+        }
+    }
+}
+
+fn echo(kernel: &std::path::PathBuf) -> Outcome {
+    let mut guest = Guest::boot(kernel, two_cpus(), "echo")?;
+    let block: String = (0..1u32 << 20).map(|n| char::from(b'a' + (n % 26) as u8)).collect();
+    guest.expect(&block)?;
+    guest.expect("\nready\n")?;
+    if guest.vm.send(2, b"stressed\n") != 9 {
+        return Err("the port took less than a line".to_string());
+    }
+    guest.expect("desserts")?;
+    guest.expect_end(&VmEnd::PowerOff)
+}
+
+pub(crate) fn a_busy_guest_pauses_and_runs_on(kernels: &Kernels) -> Outcome {
+    let mut guest = Guest::boot(&kernels.bzimage, two_cpus(), "spin")?;
+    guest.expect("spinning")?;
+    let text = |e: ktstr_vmm::VmError| e.to_string();
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let begin = Instant::now();
+        guest.vm.pause().map_err(text)?;
+        let took = begin.elapsed();
+        if took > Duration::from_secs(5) {
+            return Err(format!("pausing took {took:?}"));
+        }
+        let first = guest.vm.registers().map_err(text)?;
+        if first != guest.vm.registers().map_err(text)? {
+            return Err("registers of a paused guest changed".to_string());
+        }
+        if first.iter().any(|r| r.page_table == 0) {
+            return Err(format!("no page tables: {first:?}"));
+        }
+        seen.push(first);
+        guest.vm.resume();
+    }
+    if guest.vm.registers().is_ok() {
+        return Err("registers of a running guest were read".to_string());
+    }
+    guest.vm.send(2, b"x");
+    guest.expect("done")?;
+    guest.expect_end(&VmEnd::PowerOff)
+}
+
+pub(crate) fn a_reboot_is_a_reset(kernels: &Kernels) -> Outcome {
+    let mut guest = Guest::boot(&kernels.bzimage, two_cpus(), "reboot")?;
+    guest.expect("rebooting")?;
+    guest.expect_end(&VmEnd::Reset)
+}
+
+pub(crate) fn a_triple_fault_is_a_reset(kernels: &Kernels) -> Outcome {
+    let mut guest = Guest::boot(&kernels.bzimage, two_cpus(), "reboot reboot=t")?;
+    guest.expect("rebooting")?;
+    guest.expect_end(&VmEnd::Reset)
+}
+
+pub(crate) fn a_panic_is_a_reset(kernels: &Kernels) -> Outcome {
+    let guest = Guest::boot(&kernels.bzimage, two_cpus(), "panic")?;
+    guest.expect_end(&VmEnd::Reset)?;
+    let console = guest.post_mortem();
+    if console.contains("Kernel panic") { Ok(()) } else { Err(format!("no panic on the console: {console}")) }
+}
+
+/// Machines that are dropped at any moment are gone at once, threads and all.
+pub(crate) fn dropped_machines_leave_nothing(kernels: &Kernels) -> Outcome {
+    let threads = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    let before = threads();
+    for round in 0..10u64 {
+        let guest = Guest::boot(&kernels.bzimage, two_cpus(), "spin")?;
+        let end = guest.vm.wait(Duration::from_millis(round * 97));
+        if end.is_some() {
+            return Err(format!("round {round}: ended by itself: {end:?}{}", guest.post_mortem()));
+        }
+        let begin = Instant::now();
+        drop(guest);
+        if begin.elapsed() > Duration::from_secs(10) {
+            return Err(format!("round {round}: dropping took {:?}", begin.elapsed()));
+        }
+        if threads() != before {
+            return Err(format!("round {round}: {} threads, {before} before", threads()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! The whole monitor with hand-made kernels, entered by PVH: a few instructions that
+//! run on any `/dev/kvm`, those that emulate guest kernel code included.
+
+use ktstr_topology::Topology;
+use ktstr_vmm::{Config, Probe, Vm, VmEnd, VmError, probe};
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const LOAD: u64 = 16 << 20;
+/// out 0x601, 0x34: power off; then wait.
+const POWER_OFF: [u8; 10] = [0x66, 0xba, 0x01, 0x06, 0xb0, 0x34, 0xee, 0xf4, 0xeb, 0xfd];
+
+/// True, with the reason printed, where there is no KVM.
+fn no_kvm(test: &str) -> bool {
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    if let Err(e) = &opened {
+        eprintln!("skipped {test}: opening /dev/kvm: {e}");
+    }
+    opened.is_err()
+}
+
+/// An ELF file of `code`, loaded and entered in 32-bit mode at 16 MiB.
+fn kernel(code: &[u8]) -> std::fs::File {
+    let note: Vec<u8> = [4u32, 4, 18]
+        .iter()
+        .flat_map(|w| w.to_le_bytes())
+        .chain(*b"Xen\0")
+        .chain((LOAD as u32).to_le_bytes())
+        .collect();
+    let mut image = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    image.extend(LOAD.to_le_bytes());
+    image.extend(64u64.to_le_bytes());
+    image.extend([0; 12]);
+    image.extend([64, 0, 56, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+    let data = 64 + 2 * 56;
+    for (kind, at, address, bytes) in [(4u32, data, 0, note.len()), (1, data + note.len(), LOAD, code.len())]
+    {
+        image.extend(kind.to_le_bytes());
+        image.extend(5u32.to_le_bytes());
+        for word in [at as u64, address, address, bytes as u64, bytes as u64, 4] {
+            image.extend(word.to_le_bytes());
+        }
+    }
+    image.extend(note);
+    image.extend(code);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&image).unwrap();
+    file
+}
+
+type Bytes = Arc<Mutex<Vec<u8>>>;
+
+fn boot(code: &[u8]) -> (Vm, Bytes, Bytes) {
+    let (first, second) = (Bytes::default(), Bytes::default());
+    let mut config = Config::new(kernel(code), Topology::uniform(2, 2, 2, 1), 64);
+    let sink = |into: &Bytes| {
+        let into = Arc::clone(into);
+        Box::new(move |bytes: &[u8]| into.lock().unwrap().extend_from_slice(bytes))
+    };
+    config.console = sink(&first);
+    config.second_serial = sink(&second);
+    (Vm::boot(config).unwrap(), first, second)
+}
+
+#[test]
+fn serial_ports_virtio_registers_and_power_answer() {
+    if no_kvm("serial_ports_virtio_registers_and_power_answer") {
+        return;
+    }
+    // "hi" without an end of line to COM1; the first byte of virtio's magic to COM2.
+    let mut code = vec![0x66, 0xba, 0xf8, 0x03, 0xb0, b'h', 0xee, 0xb0, b'i', 0xee];
+    code.extend([0xa1, 0x00, 0x00, 0x00, 0xd0, 0x66, 0xba, 0xf8, 0x02, 0xee]);
+    code.extend(POWER_OFF);
+    let (vm, first, second) = boot(&code);
+    assert_eq!(vm.wait(PATIENCE), Some(VmEnd::PowerOff));
+    assert_eq!((&**first.lock().unwrap(), &**second.lock().unwrap()), (&b"hi"[..], &b"v"[..]));
+    let steps: Vec<_> = vm.setup().iter().map(|s| s.what).collect();
+    assert!(steps.contains(&"loading kernel and initramfs"), "{steps:?}");
+}
+
+#[test]
+fn a_loop_is_paused_looked_at_and_killed() {
+    if no_kvm("a_loop_is_paused_looked_at_and_killed") {
+        return;
+    }
+    // again: jmp again
+    let (vm, ..) = boot(&[0xeb, 0xfe]);
+    for _ in 0..5 {
+        vm.pause().unwrap();
+        let registers = vm.registers().unwrap();
+        assert_eq!((registers.len(), registers[0].ip), (4, LOAD));
+        vm.resume();
+    }
+    assert!(matches!(vm.registers(), Err(VmError::Vcpu(_))));
+    assert_eq!(vm.wait(Duration::from_millis(10)), None);
+    vm.kill();
+    assert_eq!(vm.wait(PATIENCE), Some(VmEnd::Stopped));
+}
+
+#[test]
+fn resets_of_every_kind_end_the_machine() {
+    if no_kvm("resets_of_every_kind_end_the_machine") {
+        return;
+    }
+    // mov dx, port; mov al, value; out dx, al; hlt
+    let out = |port: u16, value: u8| {
+        let [low, high] = port.to_le_bytes();
+        vec![0x66, 0xba, low, high, 0xb0, value, 0xee, 0xf4, 0xeb, 0xfd]
+    };
+    for (port, value) in [(0x600, 1), (0x64, 0xfe)] {
+        assert_eq!(boot(&out(port, value)).0.wait(PATIENCE), Some(VmEnd::Reset), "port {port:#x}");
+    }
+    // ud2, without an interrupt table: a triple fault.
+    assert_eq!(boot(&[0x0f, 0x0b]).0.wait(PATIENCE), Some(VmEnd::Reset));
+}
+
+#[test]
+fn a_dropped_machine_is_gone() {
+    if no_kvm("a_dropped_machine_is_gone") {
+        return;
+    }
+    let (vm, first, _) = boot(&[0xeb, 0xfe]);
+    let ram = vm.ram().clone();
+    drop(vm);
+    // The sinks are gone with the threads that used them; RAM lives while it is held.
+    assert_eq!(Arc::strong_count(&first), 1);
+    assert_eq!(ram.regions().len(), 2);
+}
+
+#[test]
+fn the_probe_has_an_answer() {
+    if no_kvm("the_probe_has_an_answer") {
+        return;
+    }
+    match probe(PATIENCE).unwrap() {
+        Probe::Usable { took } => assert!(took < PATIENCE),
+        Probe::Unusable { failed_at, why } => {
+            assert!(!why.is_empty());
+            eprintln!("this KVM is of no use: {why} at {failed_at}");
+        }
+    }
+}
