@@ -179,7 +179,6 @@ fn bad_settings() {
         &fails("drill_healthy", &[("KTSTR_ACCEL", "warp")]),
         &["KTSTR_ACCEL", "warp", "deterministic"],
     );
-    assert_says(&fails("drill_healthy", &[("KTSTR_ACCEL", "kvm")]), &["kvm", "--accel tcg"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use ktstr_kernel::Arch;
 use ktstr_kernel::ports::{KernelBuilder, KernelStore};
 use ktstr_kernel_build::MakeBuilder;
 use ktstr_kernel_cache::KernelCache;
+use ktstr_kvm::Kvm;
 use ktstr_machine::Hypervisor;
 use ktstr_qemu::Qemu;
 use std::fmt::Write;
@@ -42,16 +43,19 @@ fn render(findings: &[Finding]) -> String {
 }
 
 fn accel_kvm() -> Finding {
-    let open = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    let device = match open {
-        Ok(_) => "/dev/kvm opens".to_string(),
-        Err(e) => format!("/dev/kvm: {e}"),
-    };
-    Finding {
-        what: "kvm",
-        ok: false,
-        seen: format!("{device}, but this version has no VMM of its own yet"),
-        remedy: Some("nothing to do: `auto` uses tcg".to_string()),
+    match Kvm::probe() {
+        Ok(()) => Finding {
+            what: "kvm",
+            ok: true,
+            seen: "a guest ran kernel code as hardware does".to_string(),
+            remedy: None,
+        },
+        Err(e) => Finding {
+            what: "kvm",
+            ok: false,
+            seen: e.to_string(),
+            remedy: Some("nothing that must be done: `auto` uses tcg here".to_string()),
+        },
     }
 }
 

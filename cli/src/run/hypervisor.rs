@@ -2,25 +2,27 @@
 
 use crate::settings::Settings;
 use anyhow::Result;
-use ktstr_machine::{Accel, AccelChoice, Hypervisor, MachineError};
+use ktstr_kvm::Kvm;
+use ktstr_machine::{Accel, AccelChoice, Hypervisor};
 use ktstr_qemu::Qemu;
 
 /// The hypervisor and the mode to use it in.
 ///
-/// There is no adapter for `kvm` yet, so `auto` means software emulation.
+/// `auto` takes `kvm` where a tiny guest shows that it runs kernel code as hardware
+/// does, and software emulation elsewhere: a `/dev/kvm` alone proves nothing.
 pub(crate) fn choose(settings: &Settings) -> Result<(Box<dyn Hypervisor>, Accel)> {
     let accel = match settings.accel {
+        AccelChoice::Auto if Kvm::probe().is_ok() => Accel::Kvm,
         AccelChoice::Auto => Accel::Tcg,
         AccelChoice::Only(Accel::Kvm) => {
-            return Err(MachineError::Unsupported {
-                accel: Accel::Kvm,
-                what: "the VMM of our own is not part of this version; use --accel tcg or deterministic"
-                    .to_string(),
-            }
-            .into());
+            Kvm::probe()?;
+            Accel::Kvm
         }
         AccelChoice::Only(accel) => accel,
     };
+    if accel == Accel::Kvm {
+        return Ok((Box::new(Kvm::new()), accel));
+    }
     let path = std::env::var("PATH").ok();
     let qemu = Qemu::find(settings.qemu.as_deref(), path.as_deref())?;
     Ok((Box::new(qemu), accel))
