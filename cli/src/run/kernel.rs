@@ -7,6 +7,7 @@ use ktstr_kernel_source::OsFiles;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// A kernel image and what is known of it.
 #[derive(Debug, Clone)]
@@ -16,6 +17,7 @@ pub(crate) struct Kernel {
     pub(crate) release: Option<String>,
     /// Cache key or path.
     pub(crate) origin: String,
+    mark: OnceLock<(String, u64)>,
 }
 
 impl Kernel {
@@ -24,9 +26,15 @@ impl Kernel {
         self.release.clone().unwrap_or_else(|| self.image.display().to_string())
     }
 
-    /// CRC-32 of the image; empty if it can't be read any more.
+    /// CRC-32 of the image; empty if it can't be read.
     pub(crate) fn crc(&self) -> String {
-        std::fs::read(&self.image).map(|bytes| crc_hex(&bytes)).unwrap_or_default()
+        self.mark().0.clone()
+    }
+
+    /// CRC-32 of the image and its length.
+    pub(crate) fn mark(&self) -> &(String, u64) {
+        let read = || std::fs::read(&self.image).map(|bytes| (crc_hex(&bytes), bytes.len() as u64));
+        self.mark.get_or_init(|| read().unwrap_or_default())
     }
 }
 
@@ -44,7 +52,7 @@ pub(crate) fn resolve_for_test() -> Result<Kernel> {
     let found = discover_here()?.require()?;
     let release = release(&found.image);
     let origin = origin(&found);
-    Ok(Kernel { image: found.image, release, origin })
+    Ok(Kernel { image: found.image, release, origin, mark: OnceLock::new() })
 }
 
 fn discover_here() -> Result<ktstr_kernel::Discovery> {

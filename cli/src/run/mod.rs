@@ -4,6 +4,7 @@ mod host_only;
 mod hypervisor;
 mod image;
 pub(crate) mod kernel;
+mod machine;
 
 use crate::settings::Settings;
 use crate::test_support::KtstrTestEntry;
@@ -14,8 +15,8 @@ use ktstr_machine::{CommandLine, Digest, Hypervisor, MachineSpec, memory_floor_m
 use ktstr_results::{ResultsDir, project_commit};
 use ktstr_run::ports::{HostClock, SidecarStore};
 use ktstr_run::{
-    CaseResult, GuestPlan, Limits, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes, drive,
-    judge, render,
+    CaseResult, GuestPlan, Limits, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes, judge,
+    render,
 };
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -85,11 +86,11 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     };
     let duration = settings.duration.unwrap_or(entry.spec.duration);
     let limits = Limits::new(accel, spec.topology.total_cpus(), duration, entry.spec.timeout);
-    let mut vm = hypervisor.boot(&spec)?;
-    let seen = drive(vm.as_mut(), &image.build_id, &limits, &MonotonicHostClock::new())?;
-    drop(vm);
+    let machine = machine::Machine { hypervisor: hypervisor.as_ref(), spec: &spec, kernel: &kernel, limits };
+    let (seen, resumed) = machine.run(settings, &image.build_id)?;
     let case = judge(&entry.spec, &seen);
-    let mut facts = RunFacts { mode: accel.to_string(), kernel: kernel.label(), ..facts(entry, settings) };
+    let mut facts =
+        RunFacts { mode: accel.to_string(), kernel: kernel.label(), resumed, ..facts(entry, settings) };
     let sidecar = sidecar(&spec, &facts, &kernel, entry, &case, &seen, hypervisor.as_ref());
     record(settings, &kernel, sidecar, &mut facts);
     Ok(finish(settings, &facts, &case, Some(&seen)))
@@ -155,6 +156,7 @@ fn sidecar(
         memory_mib: spec.memory_mib,
         accel: facts.mode.clone(),
         hypervisor: hypervisor.describe().unwrap_or_else(|e| format!("unknown: {e}")),
+        start: if facts.resumed { "resumed" } else { "booted" }.to_string(),
         seed: facts.seed,
         kernel_version: kernel.release.clone().unwrap_or_else(|| "unknown".to_string()),
         kernel: kernel.origin.clone(),
@@ -220,10 +222,10 @@ fn finish(settings: &Settings, facts: &RunFacts, case: &CaseResult, seen: Option
     CaseRun { outcome, text }
 }
 
-struct MonotonicHostClock(Instant);
+pub(crate) struct MonotonicHostClock(Instant);
 
 impl MonotonicHostClock {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Instant::now())
     }
 }
