@@ -3,7 +3,7 @@
 //! It mounts the basic file systems, waits until the kernel's drivers are there,
 //! marks the pages of its mailbox, stops the machine and, when it is resumed, finds
 //! in the mailbox what to do: set the clock, feed the random number generator,
-//! unpack an archive over the root file system and become its `/init`.
+//! unpack an archive over the root file system and become the program beside it.
 //!
 //! No library, no allocation, x86-64 system calls only: a few KB that depend on no
 //! test, so that one saved machine serves all of them. `build.sh` makes the
@@ -39,18 +39,17 @@ extern "C" fn main() -> ! {
         sys::mount(fs, target);
     }
     wait_for_ports();
-    let mailbox = mailbox();
+    let (fd, mailbox) = mailbox();
     mark(mailbox);
     sys::say(READY);
     sys::say("\n");
     sys::drain();
     stop();
-    let archive = opened(mailbox);
-    set_clock(mailbox);
-    feed_entropy(mailbox);
-    cpio::unpack(archive);
-    sys::exec(c"/init");
-    fail("starting /init of the payload")
+    let header = header(mailbox);
+    set_clock(header);
+    feed_entropy(header);
+    cpio::unpack(archive(mailbox, header));
+    become_init(fd, mailbox, number(header, PROGRAM_BYTES_AT))
 }
 
 /// Prints why, in the words that the host looks for, and powers off.
@@ -78,16 +77,19 @@ fn wait_for_ports() {
     sys::sleep_ms(100);
 }
 
-fn mailbox() -> &'static mut [u8] {
+/// A file in the root file system, mapped: what is written to its pages is its content.
+fn mailbox() -> (sys::Fd, &'static mut [u8]) {
     let mut pages = [0; 8];
     if sys::read_file(c"/ktstr-mailbox", &mut pages) != 8 {
         fail("reading /ktstr-mailbox: expected eight bytes");
     }
     sys::unlink(c"/ktstr-mailbox".as_ptr().cast());
     let bytes = u64::from_le_bytes(pages) as usize * PAGE;
-    match sys::locked_memory(bytes) {
+    let memory = sys::Fd::create(c"/ktstr-init".as_ptr().cast(), 0o755)
+        .and_then(|fd| sys::mapped_file(&fd, bytes).map(|address| (fd, address)));
+    match memory {
         // SAFETY: a fresh mapping of that many bytes that nothing else uses.
-        Some(address) => unsafe { slice::from_raw_parts_mut(address, bytes) },
+        Some((fd, address)) => (fd, unsafe { slice::from_raw_parts_mut(address, bytes) }),
         None => fail("reserving the mailbox: out of memory; give the test more memory_mib"),
     }
 }
@@ -118,41 +120,58 @@ fn stop() {
     unsafe { page.add(start % PAGE).write_volatile(1) };
 }
 
-/// The archive, after a look at the header that came with it.
-fn opened(mailbox: &'static [u8]) -> &'static [u8] {
-    if number(mailbox, 0) != MAGIC {
+/// The last page, after a look at what it begins with.
+fn header(mailbox: &[u8]) -> &[u8] {
+    let header = mailbox.get(mailbox.len().saturating_sub(PAGE)..).unwrap_or_default();
+    if number(header, 0) != MAGIC {
         fail("opening the mailbox: it is empty");
     }
-    let length = number(mailbox, LENGTH_AT) as usize;
-    let Some(archive) = mailbox.get(ARCHIVE_AT..).and_then(|rest| rest.get(..length)) else {
+    header
+}
+
+fn archive<'a>(mailbox: &'a [u8], header: &[u8]) -> &'a [u8] {
+    let at = number(header, ARCHIVE_AT) as usize;
+    let bytes = number(header, ARCHIVE_BYTES_AT) as usize;
+    let Some(archive) = mailbox.get(at..).and_then(|rest| rest.get(..bytes)) else {
         fail("opening the mailbox: its content is longer than it");
     };
-    if sum(archive) != number(mailbox, SUM_AT) {
+    if sum(archive) != number(header, SUM_AT) {
         fail("opening the mailbox: pages are lost or out of order");
     }
     archive
 }
 
-fn set_clock(mailbox: &[u8]) {
-    if number(mailbox, FLAGS_AT) & SET_CLOCK != 0 {
-        sys::set_clock(number(mailbox, SECONDS_AT), number(mailbox, NANOS_AT));
+/// Cuts the mailbox's file after the program, makes it `/init` and runs it.
+fn become_init(fd: sys::Fd, mailbox: &'static mut [u8], program_bytes: u64) -> ! {
+    sys::unmap(mailbox);
+    sys::truncate(&fd, program_bytes as usize);
+    // A file that is open for writing can't be run.
+    drop(fd);
+    sys::rename(c"/ktstr-init", c"/init");
+    sys::exec(c"/init");
+    fail("starting /init of the payload")
+}
+
+fn set_clock(header: &[u8]) {
+    if number(header, FLAGS_AT) & SET_CLOCK != 0 {
+        sys::set_clock(number(header, SECONDS_AT), number(header, NANOS_AT));
     }
 }
 
-fn feed_entropy(mailbox: &[u8]) {
+fn feed_entropy(header: &[u8]) {
     let mut pool = [0; 8 + ENTROPY_BYTES];
     // struct rand_pool_info (include/uapi/linux/random.h): bits, bytes, buffer.
     pool[..4].copy_from_slice(&(ENTROPY_BYTES as u32 * 8).to_le_bytes());
     pool[4..8].copy_from_slice(&(ENTROPY_BYTES as u32).to_le_bytes());
-    if let Some(entropy) = mailbox.get(ENTROPY_AT..ENTROPY_AT + ENTROPY_BYTES) {
+    if let Some(entropy) = header.get(ENTROPY_AT..ENTROPY_AT + ENTROPY_BYTES) {
         pool[8..].copy_from_slice(entropy);
     }
     sys::reseed(&pool);
 }
 
-fn number(mailbox: &[u8], at: usize) -> u64 {
+fn number(header: &[u8], at: usize) -> u64 {
     let mut bytes = [0; 8];
-    if let Some(field) = mailbox.get(at..at + 8) {
+    if let Some(field) = header.get(at..at + 8) {
         bytes.copy_from_slice(field);
     }
     u64::from_le_bytes(bytes)

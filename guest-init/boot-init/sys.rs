@@ -11,9 +11,12 @@ const WRITE: usize = 1;
 const OPEN: usize = 2;
 const CLOSE: usize = 3;
 const MMAP: usize = 9;
+const MUNMAP: usize = 11;
 const IOCTL: usize = 16;
 const NANOSLEEP: usize = 35;
 const EXECVE: usize = 59;
+const FTRUNCATE: usize = 77;
+const RENAME: usize = 82;
 const MKDIR: usize = 83;
 const UNLINK: usize = 87;
 const SYMLINK: usize = 88;
@@ -22,6 +25,7 @@ const MKNOD: usize = 133;
 const MOUNT: usize = 165;
 const REBOOT: usize = 169;
 const CLOCK_SETTIME: usize = 227;
+const FALLOCATE: usize = 285;
 
 const O_RDWR: usize = 2;
 const O_WRONLY: usize = 1;
@@ -30,8 +34,8 @@ const O_EXCL: usize = 0o200;
 const O_SYNC: usize = 0o4_010_000;
 const PROT_READ_WRITE: usize = 3;
 const MAP_SHARED: usize = 1;
-/// `MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED | MAP_POPULATE`
-const MAP_LOCKED_MEMORY: usize = 0x02 | 0x20 | 0x2000 | 0x8000;
+const MAP_POPULATE: usize = 0x8000;
+const ENOSPC: isize = 28;
 const MS_NOSUID: usize = 2;
 /// include/uapi/asm-generic/ioctls.h
 const TCSBRK: usize = 0x5409;
@@ -70,9 +74,14 @@ fn call3(number: usize, a: usize, b: usize, c: usize) -> isize {
 }
 
 /// A descriptor that is closed at the end; PID 1 has few.
-struct Fd(usize);
+pub struct Fd(usize);
 
 impl Fd {
+    /// A new, empty file.
+    pub fn create(path: *const u8, mode: u32) -> Option<Self> {
+        Self::open(path, O_RDWR | O_CREAT | O_EXCL, mode)
+    }
+
     fn open(path: *const u8, flags: usize, mode: u32) -> Option<Self> {
         usize::try_from(call3(OPEN, path as usize, flags, mode as usize)).ok().map(Self)
     }
@@ -160,9 +169,27 @@ pub fn set_clock(seconds: u64, nanos: u64) {
     call2(CLOCK_SETTIME, 0, time.as_ptr() as usize);
 }
 
-/// Memory that is there and stays where it is.
-pub fn locked_memory(bytes: usize) -> Option<*mut u8> {
-    address(call(MMAP, [0, bytes, PROT_READ_WRITE, MAP_LOCKED_MEMORY, usize::MAX, 0]))
+/// Makes the file so long and maps all of it, if there is room.
+pub fn mapped_file(fd: &Fd, bytes: usize) -> Option<*mut u8> {
+    truncate(fd, bytes);
+    // Not every file system can reserve room; one that has none says so now instead of
+    // with a signal later.
+    if call(FALLOCATE, [fd.0, 0, 0, bytes, 0, 0]) == -ENOSPC {
+        return None;
+    }
+    address(call(MMAP, [0, bytes, PROT_READ_WRITE, MAP_SHARED | MAP_POPULATE, fd.0, 0]))
+}
+
+pub fn unmap(memory: &'static mut [u8]) {
+    call2(MUNMAP, memory.as_mut_ptr() as usize, memory.len());
+}
+
+pub fn truncate(fd: &Fd, bytes: usize) {
+    call2(FTRUNCATE, fd.0, bytes);
+}
+
+pub fn rename(from: &CStr, to: &CStr) {
+    call2(RENAME, from.as_ptr() as usize, to.as_ptr() as usize);
 }
 
 /// The first page of a device's registers.

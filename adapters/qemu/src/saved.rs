@@ -10,11 +10,12 @@
 
 use crate::fds::NodeRam;
 use ktstr_machine::MachineError;
-use ktstr_machine::mailbox::layout::{ARCHIVE_AT, PAGE};
-use ktstr_machine::mailbox::{header, marked};
+use ktstr_machine::mailbox::layout::PAGE;
+use ktstr_machine::mailbox::{archive_page, header, marked};
 use ktstr_machine::{Blob, Wake};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
@@ -181,69 +182,81 @@ impl Map {
 /// Puts the work of a resumed machine into its mailbox.
 pub(crate) fn fill_mailbox(
     nodes: &[NodeRam],
-    parts: &[Blob],
+    archive: &[Blob],
     wake: &Wake,
     dir: &Path,
 ) -> Result<(), MachineError> {
     let path = dir.join(MAILBOX);
     let map = std::fs::read(&path).map_err(os("reading", &path))?;
-    let letter = letter(parts, wake)?;
-    let room = map.len() / 8 * PAGE;
-    if letter.len() > room {
-        return Err(broken(dir, format!("a mailbox of {room} bytes for {} bytes of work", letter.len())));
+    let places: Vec<u64> =
+        map.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())).collect();
+    let mailbox = Mailbox { nodes, places, dir };
+    let program = content(std::slice::from_ref(&wake.init))?;
+    let archive = content(archive)?;
+    mailbox.write(0, &program)?;
+    mailbox.write(archive_page(program.len() as u64), &archive)?;
+    // Last, and over what is too long: then there is no header.
+    let last = (mailbox.places.len() as u64).saturating_sub(1);
+    let taken = archive_page(program.len() as u64) + (archive.len() as u64).div_ceil(PAGE as u64);
+    if taken > last {
+        let room = last * PAGE as u64;
+        return Err(broken(
+            dir,
+            format!("a mailbox of {room} bytes for {} bytes of work", taken * PAGE as u64),
+        ));
     }
-    let mut places = map.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default()));
-    let mut run: Option<(u64, std::ops::Range<usize>)> = None;
-    let mut done = 0;
-    while done < letter.len() {
-        let Some(place) = places.next() else { break };
-        let end = letter.len().min(done + PAGE);
-        run = match run {
-            // The next page in the guest's memory, too.
-            Some((first, range)) if first + (range.len() / PAGE) as u64 == place => {
-                Some((first, range.start..end))
-            }
-            other => {
-                put(nodes, other, &letter, dir)?;
-                Some((place, done..end))
-            }
-        };
-        done = end;
-    }
-    put(nodes, run, &letter, dir)
+    mailbox.write(last, &header(program.len() as u64, &archive, wake))
 }
 
-fn put(
-    nodes: &[NodeRam],
-    run: Option<(u64, std::ops::Range<usize>)>,
-    letter: &[u8],
-    dir: &Path,
-) -> Result<(), MachineError> {
-    let Some((place, range)) = run else { return Ok(()) };
-    let (number, page) = ((place >> NODE_SHIFT) as usize, place & ((1 << NODE_SHIFT) - 1));
-    let at = page * PAGE as u64;
-    let node = nodes
-        .get(number)
-        .filter(|n| at + range.len() as u64 <= n.bytes)
-        .ok_or_else(|| broken(dir, format!("a page of the mailbox at {at:#x} of node {number}")))?;
-    node.file.write_all_at(&letter[range], at).map_err(MachineError::os("filling the mailbox"))
+struct Mailbox<'a> {
+    nodes: &'a [NodeRam],
+    places: Vec<u64>,
+    dir: &'a Path,
 }
 
-/// Header and archive.
-fn letter(parts: &[Blob], wake: &Wake) -> Result<Vec<u8>, MachineError> {
-    let mut letter = vec![0; ARCHIVE_AT];
+impl Mailbox<'_> {
+    /// Writes from a page on; what is adjacent in RAM goes there at once.
+    fn write(&self, first: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        let places = self.places.get(first as usize..).unwrap_or_default();
+        let mut done = 0;
+        while done < bytes.len() {
+            let run = &places[(done / PAGE).min(places.len())..];
+            let Some(&place) = run.first() else { return Ok(()) };
+            let adjacent = (0..).zip(run).take_while(|(n, p)| place.checked_add(*n) == Some(**p)).count();
+            let end = bytes.len().min(done + adjacent * PAGE);
+            self.put(place, &bytes[done..end])?;
+            done = end;
+        }
+        Ok(())
+    }
+
+    fn put(&self, place: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        let (number, page) = ((place >> NODE_SHIFT) as usize, place & ((1 << NODE_SHIFT) - 1));
+        let at = page * PAGE as u64;
+        let node =
+            self.nodes.get(number).filter(|n| at + bytes.len() as u64 <= n.bytes).ok_or_else(|| {
+                broken(self.dir, format!("a page of the mailbox at {at:#x} of node {number}"))
+            })?;
+        node.file.write_all_at(bytes, at).map_err(MachineError::os("filling the mailbox"))
+    }
+}
+
+/// All parts, one after the other.
+fn content(parts: &[Blob]) -> Result<Cow<'_, [u8]>, MachineError> {
+    if let [Blob::Bytes(bytes)] = parts {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    let mut all = Vec::new();
     for part in parts {
         match part {
-            Blob::Bytes(bytes) => letter.extend_from_slice(bytes),
+            Blob::Bytes(bytes) => all.extend_from_slice(bytes),
             Blob::File(path) => {
-                let read = File::open(path).and_then(|mut f| f.read_to_end(&mut letter));
+                let read = File::open(path).and_then(|mut f| f.read_to_end(&mut all));
                 read.map_err(os("reading", path))?;
             }
         }
     }
-    let header = header(&letter[ARCHIVE_AT..], wake);
-    letter[..ARCHIVE_AT].copy_from_slice(&header);
-    Ok(letter)
+    Ok(Cow::Owned(all))
 }
 
 /// An error about one of the files. One that is missing or too short means a broken

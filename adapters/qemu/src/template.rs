@@ -156,16 +156,18 @@ pub(crate) fn resume(
     let ram = channels.ram.clone();
     // QEMU takes a while to start and does not look at the RAM before it is told to.
     let copy = {
-        let (ram, dir) = (ram.clone(), dir.to_path_buf());
+        let (dir, work, wake) = (dir.to_path_buf(), spec.initramfs.clone(), wake.clone());
         std::thread::Builder::new()
             .name("ktstr-ram".to_string())
-            .spawn(move || ram.iter().enumerate().try_for_each(|(n, node)| saved::load_node(node, n, &dir)))
+            .spawn(move || {
+                ram.iter().enumerate().try_for_each(|(n, node)| saved::load_node(node, n, &dir))?;
+                saved::fill_mailbox(&ram, &work, &wake, &dir)
+            })
             .map_err(MachineError::os("starting the thread that copies RAM"))?
     };
     let mut vm = QemuVm::start(program, spec, Start::Resume, channels, begin)?;
     leave_out_ram(&mut vm)?;
     copy.join().map_err(|_| MachineError::Gone { doing: "copying RAM".to_string() })??;
-    saved::fill_mailbox(&ram, &spec.initramfs, wake, dir)?;
     vm.hand_over(STATE, &state)?;
     vm.execute("migrate-incoming", json!({ "uri": format!("fd:{STATE}") }))?;
     wait_for("loading the machine's state", || {

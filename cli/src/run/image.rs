@@ -3,52 +3,84 @@
 use crate::guest::PLAN_PATH;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
-use ktstr_initramfs::{Archive, LibrarySearch, closure, without_debug};
+use ktstr_initramfs::{Archive, Library, LibrarySearch, closure, without_debug};
 use ktstr_machine::Blob;
 use ktstr_run::GuestPlan;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 
-/// The part that all tests of a binary share.
+/// What the tests of a binary share.
 pub(crate) struct Image {
-    base: Arc<Vec<u8>>,
-    /// CRC-32 of the binary: both sides must be the same build.
+    program: Arc<Vec<u8>>,
+    libraries: Vec<Library>,
+    /// CRC-32 of the program: both sides must be the same build.
     pub(crate) build_id: String,
 }
 
-/// Packs the running binary.
+/// Reads the running binary and finds its libraries.
 pub(crate) fn of_this_binary(settings: &Settings) -> Result<Image> {
     let exe = std::env::current_exe().context("finding the test binary's own path")?;
     let bytes = std::fs::read(&exe).with_context(|| format!("reading the test binary {}", exe.display()))?;
-    let build_id = ktstr_kernel::crc_hex(&bytes);
     // Names in a guest's back-trace need the symbols; without them it boots faster.
     let wants_symbols = settings.backtrace.as_deref().is_some_and(|v| v != "0");
-    let program = if wants_symbols { bytes.as_slice().into() } else { without_debug(&bytes) };
-    let mut archive = Archive::new();
-    // The kernel opens it as PID 1's standard streams before anything is mounted.
-    archive.char_device("/dev/console", 5, 1)?;
-    for dir in ["proc", "sys", "tmp", "run"] {
-        archive.dir(dir)?;
-    }
-    archive.file("/init", 0o755, &program)?;
+    let program = if wants_symbols { bytes } else { without_debug(&bytes).into_owned() };
     let search = LibrarySearch::of_system(std::env::var("LD_LIBRARY_PATH").ok().as_deref());
-    for library in closure(&exe, &search)? {
-        let content = std::fs::read(&library.source)
-            .with_context(|| format!("reading library {}", library.source.display()))?;
-        archive.file(&library.destination, 0o755, &without_debug(&content))?;
-    }
-    Ok(Image { base: Arc::new(archive.finish()), build_id })
+    let libraries = closure(&exe, &search)?;
+    Ok(Image { build_id: ktstr_kernel::crc_hex(&program), program: Arc::new(program), libraries })
 }
 
 impl Image {
-    /// Size of the shared part in bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.base.len()
+    /// The program that runs as `/init`.
+    pub(crate) fn program(&self) -> Blob {
+        Blob::Bytes(Arc::clone(&self.program))
     }
 
-    /// The parts of one test's initramfs.
-    pub(crate) fn with_plan(&self, plan: &GuestPlan) -> Result<Vec<Blob>> {
-        let mut archive = Archive::new();
-        archive.file(PLAN_PATH, 0o600, &plan.encode()?)?;
-        Ok(vec![Blob::Bytes(Arc::clone(&self.base)), Blob::Bytes(Arc::new(archive.finish()))])
+    /// Bytes of program and libraries, about.
+    pub(crate) fn len(&self) -> usize {
+        self.program.len() + self.libraries.iter().map(|l| file_len(&l.source)).sum::<u64>() as usize
     }
+
+    /// Text that changes with the libraries.
+    pub(crate) fn libraries_identity(&self) -> String {
+        let line = |l: &Library| {
+            let found = std::fs::metadata(&l.source);
+            let seen = found.map(|m| format!("{} bytes {}.{:09}", m.len(), m.mtime(), m.mtime_nsec()));
+            format!("{} from {} {}\n", l.destination, l.source.display(), seen.unwrap_or_default())
+        };
+        self.libraries.iter().map(line).collect()
+    }
+
+    /// The basic directories with `init` and the libraries.
+    pub(crate) fn base(&self, init: &[u8]) -> Result<Archive> {
+        let mut archive = Archive::new();
+        // The kernel opens it as PID 1's standard streams before anything is mounted.
+        archive.char_device("/dev/console", 5, 1)?;
+        for dir in ["proc", "sys", "tmp", "run"] {
+            archive.dir(dir)?;
+        }
+        archive.file("/init", 0o755, init)?;
+        for library in &self.libraries {
+            let content = std::fs::read(&library.source)
+                .with_context(|| format!("reading library {}", library.source.display()))?;
+            archive.file(&library.destination, 0o755, &without_debug(&content))?;
+        }
+        Ok(archive)
+    }
+
+    /// All but the test's own part, for a machine that boots to run it.
+    pub(crate) fn whole(&self) -> Result<Vec<Blob>> {
+        Ok(vec![Blob::Bytes(Arc::new(self.base(&self.program)?.finish()))])
+    }
+}
+
+/// The part that differs from test to test.
+pub(crate) fn plan_archive(plan: &GuestPlan) -> Result<Blob> {
+    let mut archive = Archive::new();
+    archive.file(PLAN_PATH, 0o600, &plan.encode()?)?;
+    Ok(Blob::Bytes(Arc::new(archive.finish())))
+}
+
+fn file_len(path: &Path) -> u64 {
+    std::fs::metadata(path).map(|m| m.len()).unwrap_or_default()
 }

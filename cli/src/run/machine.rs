@@ -1,11 +1,11 @@
 //! A test's machine: resumed from a saved one where that is possible, else booted.
 
 use super::MonotonicHostClock;
+use super::image::Image;
 use super::kernel::Kernel;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
 use ktstr_guest_init::BOOT_INIT;
-use ktstr_initramfs::Archive;
 use ktstr_kernel_cache::KernelCache;
 use ktstr_machine::mailbox::layout::{ENTROPY_BYTES, SIZE_FILE};
 use ktstr_machine::mailbox::{entropy_of, pages_for};
@@ -21,7 +21,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// What a machine is made of and how long it may take.
 pub(super) struct Machine<'a> {
     pub(super) hypervisor: &'a dyn Hypervisor,
+    /// Its initial RAM disk is the test's own part only.
     pub(super) spec: &'a MachineSpec,
+    pub(super) image: &'a Image,
     pub(super) kernel: &'a Kernel,
     pub(super) limits: Limits,
 }
@@ -30,24 +32,28 @@ impl Machine<'_> {
     /// Runs the machine to its end; true if it was resumed.
     ///
     /// Whatever is wrong with a saved machine costs a boot, never a verdict.
-    pub(super) fn run(&self, settings: &Settings, build_id: &str) -> Result<(Observation, bool)> {
+    pub(super) fn run(&self, settings: &Settings) -> Result<(Observation, bool)> {
         // Who wants to see the kernel boot must let it.
         if !settings.no_template
             && !settings.verbose
-            && let Some(seen) = self.resume(settings, build_id)?
+            && let Some(seen) = self.resume(settings)?
         {
             return Ok((seen, true));
         }
-        let vm = self.hypervisor.boot(self.spec)?;
-        Ok((self.follow(vm, build_id)?, false))
+        let mut spec = self.spec.clone();
+        let mut parts = self.image.whole()?;
+        parts.append(&mut spec.initramfs);
+        spec.initramfs = parts;
+        let vm = self.hypervisor.boot(&spec)?;
+        Ok((self.follow(vm)?, false))
     }
 
-    fn follow(&self, mut vm: Box<dyn Vm>, build_id: &str) -> Result<Observation> {
-        Ok(drive(vm.as_mut(), build_id, &self.limits, &MonotonicHostClock::new())?)
+    fn follow(&self, mut vm: Box<dyn Vm>) -> Result<Observation> {
+        Ok(drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new())?)
     }
 
     /// `None` if there is no saved machine, or it did not come up.
-    fn resume(&self, settings: &Settings, build_id: &str) -> Result<Option<Observation>> {
+    fn resume(&self, settings: &Settings) -> Result<Option<Observation>> {
         let Some(of_hypervisor) = self.hypervisor.template_identity(self.spec)? else { return Ok(None) };
         let store = match store(settings) {
             Ok(store) => store,
@@ -61,7 +67,7 @@ impl Machine<'_> {
             Ok(vm) => vm,
             Err(e) => return Ok(discarded(&store, lease, &e.to_string())),
         };
-        let seen = self.follow(vm, build_id)?;
+        let seen = self.follow(vm)?;
         // Killed from outside is no fault of the saved machine's.
         let killed = matches!(seen.exit, Some(VmExit::Killed { .. }));
         if seen.stage.is_none() && seen.wire_error.is_none() && !killed {
@@ -73,17 +79,23 @@ impl Machine<'_> {
 
     fn saved(&self, store: &TemplateStore, of_hypervisor: &str) -> Result<Lease> {
         let (crc, bytes) = self.kernel.mark().clone();
-        let pages = pages_for(work_bytes(&self.spec.initramfs)?);
-        let spec = MachineSpec { initramfs: boot_image(pages)?, seed: 0, ..self.spec.clone() };
+        let init = blob_bytes(&self.image.program())?;
+        let archive = self.spec.initramfs.iter().map(blob_bytes).sum::<Result<u64>>()?;
+        let pages = pages_for(init, archive);
         let identity = format!(
-            "kernel {crc} {bytes} bytes\nboot init {}\nmailbox {pages} pages\n{of_hypervisor}",
-            ktstr_kernel::crc_hex(BOOT_INIT)
+            "kernel {crc} {bytes} bytes\nboot init {}\nmailbox {pages} pages\n{}{of_hypervisor}",
+            ktstr_kernel::crc_hex(BOOT_INIT),
+            self.image.libraries_identity()
         );
+        let spec = self.spec;
         let label = format!("{} {} {} MiB", spec.accel, spec.topology.label(), spec.memory_mib);
         let kernel = KernelMark { path: self.kernel.image.clone(), crc, bytes };
         let need =
             Need { identity: &identity, label: &label, kernel: &kernel, patience: self.limits.boot * 2 };
-        let mut make = |dir: &Path| Ok(self.hypervisor.prepare(&spec, pages, dir, self.limits.boot)?);
+        let mut make = |dir: &Path| {
+            let spec = MachineSpec { initramfs: self.boot_image(pages)?, seed: 0, ..self.spec.clone() };
+            Ok(self.hypervisor.prepare(&spec, pages, dir, self.limits.boot)?)
+        };
         let mut tell = |notice| match notice {
             Notice::Making => eprintln!("ktstr: booting a machine to save ({label}); later tests resume it"),
             Notice::Waiting => eprintln!("ktstr: waiting for another process that saves a machine ({label})"),
@@ -92,17 +104,25 @@ impl Machine<'_> {
         Ok(store.get(&need, &mut make, &mut tell)?)
     }
 
+    /// The boot init, the libraries of the tests and the size of the mailbox.
+    fn boot_image(&self, pages: u64) -> Result<Vec<Blob>> {
+        let mut archive = self.image.base(BOOT_INIT)?;
+        archive.file(SIZE_FILE, 0o600, &pages.to_le_bytes())?;
+        Ok(vec![Blob::Bytes(Arc::new(archive.finish()))])
+    }
+
     /// What it is told: nothing of the host's in deterministic mode.
     fn wake(&self) -> Result<Wake> {
+        let init = self.image.program();
         if self.spec.accel == Accel::Deterministic {
-            return Ok(Wake { clock: None, entropy: entropy_of(self.spec.seed) });
+            return Ok(Wake { init, clock: None, entropy: entropy_of(self.spec.seed) });
         }
         let mut entropy = [0; ENTROPY_BYTES];
         let random = Path::new("/dev/urandom");
         File::open(random)
             .and_then(|mut f| f.read_exact(&mut entropy))
             .with_context(|| format!("reading {}", random.display()))?;
-        Ok(Wake { clock: SystemTime::now().duration_since(UNIX_EPOCH).ok(), entropy })
+        Ok(Wake { init, clock: SystemTime::now().duration_since(UNIX_EPOCH).ok(), entropy })
     }
 }
 
@@ -136,24 +156,14 @@ fn beside(kernels: &Path) -> PathBuf {
     }
 }
 
-fn work_bytes(parts: &[Blob]) -> Result<u64> {
-    let bytes = |part: &Blob| match part {
+fn blob_bytes(blob: &Blob) -> Result<u64> {
+    match blob {
         Blob::Bytes(bytes) => Ok(bytes.len() as u64),
         Blob::File(path) => {
             let found = std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
             Ok(found.len())
         }
-    };
-    parts.iter().map(bytes).sum()
-}
-
-/// The boot init, and the size of its mailbox.
-fn boot_image(pages: u64) -> Result<Vec<Blob>> {
-    let mut archive = Archive::new();
-    archive.char_device("/dev/console", 5, 1)?;
-    archive.file("/init", 0o755, BOOT_INIT)?;
-    archive.file(SIZE_FILE, 0o600, &pages.to_le_bytes())?;
-    Ok(vec![Blob::Bytes(Arc::new(archive.finish()))])
+    }
 }
 
 #[cfg(test)]

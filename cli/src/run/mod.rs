@@ -76,7 +76,7 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     let plan = plan(entry, settings, &image.build_id);
     let spec = MachineSpec {
         kernel: kernel.image.clone(),
-        initramfs: image.with_plan(&plan)?,
+        initramfs: vec![image::plan_archive(&plan)?],
         cmdline: kernel_arguments(entry)?,
         topology: entry.spec.topology.clone(),
         memory_mib: memory(entry, image.len()),
@@ -86,8 +86,14 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     };
     let duration = settings.duration.unwrap_or(entry.spec.duration);
     let limits = Limits::new(accel, spec.topology.total_cpus(), duration, entry.spec.timeout);
-    let machine = machine::Machine { hypervisor: hypervisor.as_ref(), spec: &spec, kernel: &kernel, limits };
-    let (seen, resumed) = machine.run(settings, &image.build_id)?;
+    let machine = machine::Machine {
+        hypervisor: hypervisor.as_ref(),
+        spec: &spec,
+        image: &image,
+        kernel: &kernel,
+        limits,
+    };
+    let (seen, resumed) = machine.run(settings)?;
     let case = judge(&entry.spec, &seen);
     let mut facts =
         RunFacts { mode: accel.to_string(), kernel: kernel.label(), resumed, ..facts(entry, settings) };

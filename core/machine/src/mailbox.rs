@@ -4,12 +4,17 @@
 //! mark, and stops the machine. Whoever saves it finds the pages by their marks;
 //! whoever resumes a copy writes the work over them before the first instruction
 //! runs. No device is involved, so nothing arrives at a time of the host's choosing.
+//!
+//! A filled mailbox holds, each from a page of its own: the program that becomes
+//! `/init`, a cpio archive to unpack over the root file system, and in the last page
+//! the header ([`layout`]).
 
 pub mod layout;
 
+use crate::Blob;
 use layout::{
-    ARCHIVE_AT, ENTROPY_AT, ENTROPY_BYTES, FLAGS_AT, LENGTH_AT, MAGIC, MARK, NANOS_AT, PAGE, SECONDS_AT,
-    SET_CLOCK, SUM_AT, sum,
+    ARCHIVE_AT, ARCHIVE_BYTES_AT, ENTROPY_AT, ENTROPY_BYTES, FLAGS_AT, HEADER_BYTES, MAGIC, MARK, NANOS_AT,
+    PAGE, PROGRAM_BYTES_AT, SECONDS_AT, SET_CLOCK, SUM_AT, sum,
 };
 use std::time::Duration;
 
@@ -17,18 +22,30 @@ use std::time::Duration;
 /// a template.
 const STEP_PAGES: u64 = (16 << 20) / PAGE as u64;
 
-/// What a resumed machine is told besides its files.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a resumed machine is told besides the archive to unpack.
+#[derive(Debug, Clone)]
 pub struct Wake {
+    /// The program that becomes `/init`. The mailbox lies in the guest's page cache, so
+    /// it is there without being copied once more.
+    pub init: Blob,
     /// The wall clock: time since the Unix epoch; `None` leaves the saved one.
     pub clock: Option<Duration>,
     /// For its random number generator.
     pub entropy: [u8; ENTROPY_BYTES],
 }
 
-/// Pages of a mailbox that takes an archive of this many bytes.
-pub fn pages_for(archive_bytes: u64) -> u64 {
-    (archive_bytes + ARCHIVE_AT as u64).div_ceil(PAGE as u64).next_multiple_of(STEP_PAGES)
+/// Pages of a mailbox that takes a program and an archive of so many bytes.
+pub fn pages_for(program_bytes: u64, archive_bytes: u64) -> u64 {
+    (archive_page(program_bytes) + pages(archive_bytes) + 1).next_multiple_of(STEP_PAGES)
+}
+
+/// The page where the archive begins, behind the program.
+pub fn archive_page(program_bytes: u64) -> u64 {
+    pages(program_bytes)
+}
+
+fn pages(bytes: u64) -> u64 {
+    bytes.div_ceil(PAGE as u64)
 }
 
 /// The index of a mailbox's page, if this is one: `page` begins with its mark.
@@ -38,19 +55,21 @@ pub fn marked(page: &[u8]) -> Option<u64> {
     (page.starts_with(&MARK) && number(MARK.len() + 8)? == !index).then_some(index)
 }
 
-/// What goes before the archive.
-pub fn header(archive: &[u8], wake: &Wake) -> [u8; ARCHIVE_AT] {
-    let mut header = [0; ARCHIVE_AT];
+/// What goes into the last page.
+pub fn header(program_bytes: u64, archive: &[u8], wake: &Wake) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
     let mut put = |at: usize, value: u64| header[at..at + 8].copy_from_slice(&value.to_le_bytes());
     put(0, MAGIC);
-    put(LENGTH_AT, archive.len() as u64);
+    put(PROGRAM_BYTES_AT, program_bytes);
+    put(ARCHIVE_AT, archive_page(program_bytes) * PAGE as u64);
+    put(ARCHIVE_BYTES_AT, archive.len() as u64);
     put(SUM_AT, sum(archive));
     if let Some(clock) = wake.clock {
         put(FLAGS_AT, SET_CLOCK);
         put(SECONDS_AT, clock.as_secs());
         put(NANOS_AT, u64::from(clock.subsec_nanos()));
     }
-    header[ENTROPY_AT..ENTROPY_AT + ENTROPY_BYTES].copy_from_slice(&wake.entropy);
+    header[ENTROPY_AT..].copy_from_slice(&wake.entropy);
     header
 }
 
@@ -73,6 +92,7 @@ mod tests {
     use super::*;
     use layout::MARK_BYTES;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     fn mark(index: u64) -> Vec<u8> {
         [&MARK[..], &index.to_le_bytes(), &(!index).to_le_bytes()].concat()
@@ -90,10 +110,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mailbox_has_room_for_its_archive() {
-        assert_eq!(pages_for(0), 4096);
-        assert_eq!(pages_for((16 << 20) - ARCHIVE_AT as u64), 4096);
-        assert_eq!(pages_for((16 << 20) - ARCHIVE_AT as u64 + 1), 8192);
+    fn a_mailbox_has_room_for_program_archive_and_header() {
+        assert_eq!(pages_for(0, 0), 4096);
+        let all_but_two = (16 << 20) - 2 * PAGE as u64;
+        assert_eq!(pages_for(all_but_two, PAGE as u64), 4096);
+        assert_eq!(pages_for(all_but_two, PAGE as u64 + 1), 8192);
+        assert_eq!(pages_for(all_but_two + 1, PAGE as u64), 8192);
+        assert_eq!(archive_page(PAGE as u64 + 1), 2);
     }
 
     #[test]
@@ -107,12 +130,15 @@ mod tests {
     #[test]
     fn the_header_says_whether_to_set_the_clock() {
         let number = |h: &[u8], at: usize| u64::from_le_bytes(h[at..at + 8].try_into().unwrap());
-        let mut wake = Wake { clock: None, entropy: [5; ENTROPY_BYTES] };
-        let still = header(b"abc", &wake);
-        assert_eq!((number(&still, LENGTH_AT), number(&still, FLAGS_AT)), (3, 0));
-        assert_eq!(still[ENTROPY_AT..ENTROPY_AT + ENTROPY_BYTES], [5; ENTROPY_BYTES]);
+        let init = Blob::Bytes(Arc::default());
+        let mut wake = Wake { init, clock: None, entropy: [5; ENTROPY_BYTES] };
+        let still = header(5000, b"abc", &wake);
+        let field = |at| number(&still, at);
+        assert_eq!((field(PROGRAM_BYTES_AT), field(ARCHIVE_AT), field(ARCHIVE_BYTES_AT)), (5000, 8192, 3));
+        assert_eq!(field(FLAGS_AT), 0);
+        assert_eq!(still[ENTROPY_AT..], [5; ENTROPY_BYTES]);
         wake.clock = Some(Duration::new(9, 8));
-        let set = header(b"abc", &wake);
+        let set = header(5000, b"abc", &wake);
         assert_eq!((number(&set, SECONDS_AT), number(&set, NANOS_AT)), (9, 8));
     }
 

@@ -39,8 +39,8 @@ pub trait Hypervisor: Send + Sync {
     }
 
     /// Resumes a private copy of a saved machine. What `spec` calls its initial RAM disk
-    /// is the work it finds in its mailbox; the rest of `spec` is as it was for
-    /// [`prepare`](Self::prepare).
+    /// is unpacked over the root file system that it was saved with; the rest of `spec`
+    /// is as it was for [`prepare`](Self::prepare).
     fn resume(
         &self,
         template: &Template,

@@ -1,7 +1,7 @@
 //! RAM goes out and comes back as it was; the mailbox is found and filled.
 
 use super::*;
-use ktstr_machine::mailbox::layout::{LENGTH_AT, MARK, sum};
+use ktstr_machine::mailbox::layout::{ARCHIVE_BYTES_AT, MAGIC, MARK};
 use std::sync::Arc;
 
 fn node(pages: u64) -> NodeRam {
@@ -45,19 +45,20 @@ fn a_copy_has_the_same_pages_and_the_work_in_its_mailbox() {
     for (number, node) in copy.iter().enumerate() {
         load_node(node, number, dir.path()).unwrap();
     }
-    let work: Vec<u8> = (0..3 * PAGE).map(|i| (i % 251) as u8).collect();
-    let parts = [Blob::Bytes(Arc::new(work[..5000].to_vec())), Blob::Bytes(Arc::new(work[5000..].to_vec()))];
-    let wake = Wake { clock: None, entropy: [1; 32] };
-    fill_mailbox(&copy, &parts, &wake, dir.path()).unwrap();
+    let work: Vec<u8> = (0..2 * PAGE).map(|i| (i % 251) as u8).collect();
+    let bytes = |range: std::ops::Range<usize>| Blob::Bytes(Arc::new(work[range].to_vec()));
+    let wake = Wake { init: bytes(0..5000), clock: None, entropy: [1; 32] };
+    fill_mailbox(&copy, &[bytes(5000..6000), bytes(6000..7000)], &wake, dir.path()).unwrap();
     for (number, page) in [(0, 0), (0, 599), (0, 100), (1, 3), (1, 4)] {
         assert_eq!(read_page(&copy[number], page), read_page(&nodes[number], page), "{number} {page}");
     }
-    let letter: Vec<u8> =
+    let mailbox: Vec<u8> =
         [(0, 300), (0, 301), (1, 9), (0, 5)].iter().flat_map(|(n, p)| read_page(&copy[*n], *p)).collect();
-    let number = |at: usize| u64::from_le_bytes(letter[at..at + 8].try_into().unwrap());
-    assert_eq!(number(LENGTH_AT), work.len() as u64);
-    assert_eq!(letter[ARCHIVE_AT..ARCHIVE_AT + work.len()], work);
-    assert_eq!(number(16), sum(&work));
+    assert_eq!(mailbox[..5000], work[..5000]);
+    assert!(mailbox[5000..2 * PAGE].iter().all(|b| *b == 0), "what follows the program is zero");
+    assert_eq!(mailbox[2 * PAGE..2 * PAGE + 2000], work[5000..7000]);
+    let number = |at: usize| u64::from_le_bytes(mailbox[at..at + 8].try_into().unwrap());
+    assert_eq!((number(3 * PAGE), number(3 * PAGE + ARCHIVE_BYTES_AT)), (MAGIC, 2000));
 }
 
 #[test]
@@ -87,11 +88,11 @@ fn broken_files_are_refused_and_harm_nothing() {
     let nodes = machine();
     save_ram(&nodes, 4, dir.path()).unwrap();
     let fill = |bytes: usize| {
-        let parts = [Blob::Bytes(Arc::new(vec![1; bytes]))];
-        fill_mailbox(&nodes, &parts, &Wake { clock: None, entropy: [0; 32] }, dir.path())
+        let init = Blob::Bytes(Arc::new(vec![1; bytes]));
+        fill_mailbox(&nodes, &[], &Wake { init, clock: None, entropy: [0; 32] }, dir.path())
     };
     let text = fill(4 * PAGE).unwrap_err().to_string();
-    assert!(text.contains("16512 bytes of work"), "{text}");
+    assert!(text.contains("12288 bytes for 16384 bytes of work"), "{text}");
     // Places outside of RAM.
     std::fs::write(dir.path().join(MAILBOX), [0xff; 32]).unwrap();
     assert!(matches!(fill(100), Err(MachineError::Template { .. })));

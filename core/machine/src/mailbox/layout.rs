@@ -13,26 +13,30 @@ pub const MARK: [u8; 16] = *b"ktstr mailbox \x91\xe5";
 /// Bytes of a whole mark.
 pub const MARK_BYTES: usize = 32;
 
-/// Begins a mailbox that was filled.
-pub const MAGIC: u64 = u64::from_le_bytes(*b"KTSTRMB1");
+/// Begins the header, which is all of a filled mailbox's last page.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"KTSTRMB2");
 
 /// Offsets of the header's fields: the magic number is at 0.
+/// Length of the program that the mailbox begins with, bytes.
+pub const PROGRAM_BYTES_AT: usize = 8;
+/// Where the archive begins, bytes from the mailbox's start.
+pub const ARCHIVE_AT: usize = 16;
 /// Length of the archive, bytes.
-pub const LENGTH_AT: usize = 8;
+pub const ARCHIVE_BYTES_AT: usize = 24;
 /// [`sum`] over the archive.
-pub const SUM_AT: usize = 16;
+pub const SUM_AT: usize = 32;
 /// [`SET_CLOCK`] or 0.
-pub const FLAGS_AT: usize = 24;
+pub const FLAGS_AT: usize = 40;
 /// Wall clock: seconds since the Unix epoch.
-pub const SECONDS_AT: usize = 32;
+pub const SECONDS_AT: usize = 48;
 /// Wall clock: nanoseconds.
-pub const NANOS_AT: usize = 40;
+pub const NANOS_AT: usize = 56;
 /// Bytes for the guest's random number generator.
-pub const ENTROPY_AT: usize = 48;
+pub const ENTROPY_AT: usize = 64;
 /// How many they are.
 pub const ENTROPY_BYTES: usize = 32;
-/// Where the archive begins; headers end here.
-pub const ARCHIVE_AT: usize = 128;
+/// Bytes of the header.
+pub const HEADER_BYTES: usize = ENTROPY_AT + ENTROPY_BYTES;
 
 /// Set the wall clock.
 pub const SET_CLOCK: u64 = 1;
