@@ -142,6 +142,13 @@ fn leave_out_ram(vm: &mut QemuVm) -> Result<(), MachineError> {
     vm.execute("migrate-set-capabilities", json!({ "capabilities": [capability] })).map(drop)
 }
 
+/// After loading, QEMU would announce its network cards for most of a second, by a timer
+/// of the host's clock; even without any, the vCPUs' turns end when such a timer is due
+/// (`icount_get_limit`, accel/tcg/tcg-accel-ops-icount.c).
+fn announce_nothing(vm: &mut QemuVm) -> Result<(), MachineError> {
+    vm.execute("migrate-set-parameters", json!({ "announce-rounds": 0 })).map(drop)
+}
+
 /// Resumes a private copy of what `dir` holds.
 pub(crate) fn resume(
     program: &Path,
@@ -167,6 +174,7 @@ pub(crate) fn resume(
     };
     let mut vm = QemuVm::start(program, spec, Start::Resume, channels, begin)?;
     leave_out_ram(&mut vm)?;
+    announce_nothing(&mut vm)?;
     copy.join().map_err(|_| MachineError::Gone { doing: "copying RAM".to_string() })??;
     vm.hand_over(STATE, &state)?;
     vm.execute("migrate-incoming", json!({ "uri": format!("fd:{STATE}") }))?;
@@ -174,9 +182,25 @@ pub(crate) fn resume(
         let status = vm.execute("query-status", json!({}))?;
         Ok((status["status"] != "inmigrate").then_some(()))
     })?;
+    if spec.accel == Accel::Deterministic {
+        settle(&mut vm)?;
+    }
     vm.execute("cont", json!({}))?;
     vm.set_up(begin);
     Ok(vm)
+}
+
+/// Waits until QEMU has freed what loading made it drop. Its RCU thread would do so some
+/// time later and kick the vCPUs for it (`rr_force_rcu`, accel/tcg/tcg-accel-ops-rr.c),
+/// which ends their turns at instants of the host's choosing. There is no command for
+/// it, but one that fails to add a device waits for just that (`qmp_device_add`,
+/// softmmu/qdev-monitor.c).
+fn settle(vm: &mut QemuVm) -> Result<(), MachineError> {
+    match vm.execute("device_add", json!({ "driver": "ktstr-no-such-device" })) {
+        Err(MachineError::Refused { .. }) => Ok(()),
+        Err(other) => Err(other),
+        Ok(answer) => Err(refused("settling the machine: adding no device", &answer)),
+    }
 }
 
 fn refused(doing: &str, answer: &Value) -> MachineError {
