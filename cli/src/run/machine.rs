@@ -140,7 +140,7 @@ fn discarded(store: &TemplateStore, lease: Lease, why: &str) -> Option<Observati
 }
 
 /// The store that the settings name.
-pub(crate) fn store(settings: &Settings) -> Result<TemplateStore> {
+pub(super) fn store(settings: &Settings) -> Result<TemplateStore> {
     let root = match &settings.template_dir {
         Some(dir) => dir.clone(),
         None => beside(KernelCache::from_env()?.root()),

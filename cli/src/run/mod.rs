@@ -21,6 +21,12 @@ use ktstr_run::{
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// The saved machines that the environment names.
+#[cfg(feature = "cli-bins")]
+pub(crate) fn template_store() -> Result<ktstr_templates::TemplateStore> {
+    machine::store(&Settings::from_env()?)
+}
+
 /// A case that has run.
 pub(crate) struct CaseRun {
     pub(crate) outcome: Outcome,
