@@ -30,6 +30,12 @@ pub(crate) struct Settings {
     pub(crate) no_skip: bool,
     /// `KTSTR_PROJECT_COMMIT`.
     pub(crate) project_commit: Option<String>,
+    /// `KTSTR_NO_TEMPLATE`: boot every machine afresh.
+    pub(crate) no_template: bool,
+    /// `KTSTR_TEMPLATE_DIR`: where saved machines are kept.
+    pub(crate) template_dir: Option<PathBuf>,
+    /// `KTSTR_TEMPLATE_MAX_MIB`: how much room they may take, bytes.
+    pub(crate) template_max_bytes: u64,
     /// `KTSTR_HOST_CGROUP_PARENT`.
     pub(crate) host_cgroup_parent: Option<String>,
 }
@@ -64,8 +70,20 @@ impl Settings {
             sidecar_dir: get("KTSTR_SIDECAR_DIR").map(PathBuf::from),
             no_skip: lookup("KTSTR_NO_SKIP_MODE").is_some(),
             project_commit: get("KTSTR_PROJECT_COMMIT"),
+            no_template: get("KTSTR_NO_TEMPLATE").is_some_and(|v| v != "0"),
+            template_dir: get("KTSTR_TEMPLATE_DIR").map(PathBuf::from),
+            template_max_bytes: template_max_mib(get("KTSTR_TEMPLATE_MAX_MIB").as_deref())? << 20,
             host_cgroup_parent: get("KTSTR_HOST_CGROUP_PARENT"),
         })
+    }
+}
+
+/// 8 GiB unless told otherwise.
+fn template_max_mib(text: Option<&str>) -> Result<u64> {
+    let Some(text) = text else { return Ok(8 << 10) };
+    match text.parse::<u64>() {
+        Ok(mib) if mib < 1 << 40 => Ok(mib),
+        _ => bail!("reading KTSTR_TEMPLATE_MAX_MIB={text:?}: expected MiB, such as 8192"),
     }
 }
 
@@ -97,7 +115,12 @@ mod tests {
 
     #[test]
     fn bad_values_are_named() {
-        for (name, value) in [("KTSTR_SEED", "x"), ("KTSTR_ACCEL", "fast"), ("KTSTR_DURATION_S", "0")] {
+        for (name, value) in [
+            ("KTSTR_SEED", "x"),
+            ("KTSTR_ACCEL", "fast"),
+            ("KTSTR_DURATION_S", "0"),
+            ("KTSTR_TEMPLATE_MAX_MIB", "1G"),
+        ] {
             let text = format!("{:#}", with(&[(name, value)]).unwrap_err());
             assert!(text.contains(name) && text.contains(value), "{text}");
         }

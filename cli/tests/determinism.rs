@@ -67,14 +67,17 @@ fn recorded(child: Child, results: &tempfile::TempDir) -> String {
     sidecar.to_string()
 }
 
-/// Two machines at a time, ten in all.
+/// Two machines at a time, ten in all, resumed from two machines that were saved
+/// independently of each other.
 #[test]
 fn ten_runs_of_one_test_are_the_same() {
     let mut runs = Vec::new();
-    for _ in 0..5 {
+    let stores = [(); 2].map(|()| tempfile::tempdir().expect("a temporary directory"));
+    for round in 0..5 {
         let started: Vec<_> = (0..2)
             .map(|_| {
                 let (mut command, results) = case("tells_everything");
+                command.env_remove("KTSTR_NO_TEMPLATE").env("KTSTR_TEMPLATE_DIR", stores[round % 2].path());
                 (command.env("KTSTR_ACCEL", "deterministic").spawn().expect("starting the case"), results)
             })
             .collect();
@@ -82,7 +85,9 @@ fn ten_runs_of_one_test_are_the_same() {
     }
     let first = &runs[0];
     assert!(
-        first.contains("\"accel\":\"deterministic\"") && first.contains("\"outcome\":\"passed\""),
+        ["\"accel\":\"deterministic\"", "\"outcome\":\"passed\"", "\"start\":\"resumed\""]
+            .iter()
+            .all(|part| first.contains(part)),
         "{first}"
     );
     for (number, run) in runs.iter().enumerate() {

@@ -5,6 +5,7 @@
 //! [`Guest::power_off`]. May touch everything inside the guest; knows nothing of
 //! tests, and must never run anywhere but as PID 1 of a machine of ours.
 
+mod boot;
 mod channel;
 mod crash;
 mod kmsg;
@@ -13,6 +14,7 @@ mod net;
 mod power;
 mod watchdog;
 
+pub use boot::BOOT_INIT;
 pub use channel::Channel;
 pub use kmsg::{read_kmsg, without_time};
 pub use mounts::Skipped;

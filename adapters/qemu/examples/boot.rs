@@ -35,6 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         match vm.next_event(Duration::from_secs(60))? {
             Some(VmEvent::Console(bytes)) => std::io::stdout().write_all(&bytes)?,
             Some(VmEvent::Output(bytes)) => std::io::stdout().write_all(&bytes)?,
+            Some(VmEvent::Paused) => println!("stopped by the guest"),
             Some(VmEvent::Data(bytes)) => println!("data: {} bytes", bytes.len()),
             Some(VmEvent::Exited(exit)) => {
                 println!("ended: {exit:?}");

@@ -3,12 +3,17 @@
 //! Everything is a function of the specification and of descriptor numbers, so
 //! that it can be looked at in a snapshot.
 
+use ktstr_machine::mailbox::layout::STOP_SLOT;
 use ktstr_machine::{Accel, CommandLine, MachineError, MachineSpec};
 use ktstr_topology::Topology;
 use std::os::fd::RawFd;
 
 /// Most vCPUs that q35 takes without an IOMMU (8-bit APIC ids).
 const MAX_VCPUS: u32 = 255;
+
+/// Everything that is emulated but fast string instructions: those are a byte at a
+/// time here, and with the flags gone kernel and C library copy by words.
+const CPU: &str = "max,-erms,-fsrm";
 
 /// Descriptor numbers as the child inherits them.
 #[derive(Debug, Clone)]
@@ -22,8 +27,19 @@ pub(crate) struct ChildFds {
     pub(crate) qmp: RawFd,
 }
 
+/// How a machine begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Boots, to run a test.
+    Boot,
+    /// Boots, to be saved when its init stops it.
+    Prepare,
+    /// Goes on from a saved state.
+    Resume,
+}
+
 /// All arguments after the program's name.
-pub(crate) fn build(spec: &MachineSpec, fds: &ChildFds) -> Result<Vec<String>, MachineError> {
+pub(crate) fn build(spec: &MachineSpec, fds: &ChildFds, start: Start) -> Result<Vec<String>, MachineError> {
     let topology = &spec.topology;
     check_limits(spec)?;
     let mut args: Vec<String> = Vec::new();
@@ -33,9 +49,12 @@ pub(crate) fn build(spec: &MachineSpec, fds: &ChildFds) -> Result<Vec<String>, M
     memory(spec, fds, &mut add)?;
     distances(topology, &mut add);
     add("-kernel", spec.kernel.display().to_string());
-    add("-initrd", fd_path(fds.initramfs));
-    add("-append", command_line(spec)?);
+    if start != Start::Resume {
+        add("-initrd", fd_path(fds.initramfs));
+        add("-append", command_line(spec, start)?);
+    }
     channels(fds, &mut add);
+    saving(start, &mut add);
     args.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
     args.extend(["-display", "none"].map(String::from));
     Ok(args)
@@ -72,11 +91,11 @@ fn machine(spec: &MachineSpec, add: &mut impl FnMut(&str, String)) {
             add("-icount", "shift=0,sleep=off,align=off".to_string());
             add("-rtc", "base=2026-01-01T00:00:00,clock=vm".to_string());
             // The host's entropy would differ from run to run.
-            add("-cpu", "max,-rdrand,-rdseed".to_string());
+            add("-cpu", format!("{CPU},-rdrand,-rdseed"));
         }
         Accel::Tcg | Accel::Kvm => {
             add("-accel", "tcg,thread=multi".to_string());
-            add("-cpu", "max".to_string());
+            add("-cpu", CPU.to_string());
         }
     }
 }
@@ -132,12 +151,31 @@ fn channels(fds: &ChildFds, add: &mut impl FnMut(&str, String)) {
     add("-mon", "chardev=qmp,mode=control".to_string());
 }
 
+/// A machine that is to be saved stops itself through the register of a `pvpanic-pci`
+/// device (docs/specs/pvpanic.rst), between two instructions of its own. A kernel
+/// that has the driver and panics would write there, too: of a resumed machine that
+/// must not stop it. The device has no state, but a slot on the bus.
+fn saving(start: Start, add: &mut impl FnMut(&str, String)) {
+    if start == Start::Boot {
+        return;
+    }
+    add("-device", format!("pvpanic-pci,addr={STOP_SLOT:#x}"));
+    match start {
+        Start::Prepare => add("-action", "panic=pause".to_string()),
+        _ => {
+            add("-action", "panic=none".to_string());
+            // The capability that leaves RAM out of the stream must be set first.
+            add("-incoming", "defer".to_string());
+        }
+    }
+}
+
 fn fd_path(fd: RawFd) -> String {
     format!("/proc/self/fd/{fd}")
 }
 
 /// Our own arguments, then the test's.
-fn command_line(spec: &MachineSpec) -> Result<String, MachineError> {
+fn command_line(spec: &MachineSpec, start: Start) -> Result<String, MachineError> {
     let mut line = CommandLine::new();
     line.extend(["console=ttyS0", "rdinit=/init", "panic=-1", "reboot=t"])?;
     // The emulated TSC is as steady as the host's; the kernel can't know and
@@ -152,9 +190,10 @@ fn command_line(spec: &MachineSpec) -> Result<String, MachineError> {
         // (include/linux/printk.h, `console_verbose`).
         line.push("loglevel=1")?;
     }
-    if spec.accel == Accel::Deterministic {
+    if spec.accel == Accel::Deterministic && start == Start::Boot {
         // The kernel stirs its command line into the entropy pool (`random_init_early`,
-        // drivers/char/random.c), and here it has no other source: the seed decides.
+        // drivers/char/random.c), and here it has no other source: the seed decides. A saved
+        // machine gets it later, from its mailbox.
         line.push(&format!("ktstr.seed={}", spec.seed))?;
     }
     let ours = line.render()?;
@@ -185,7 +224,7 @@ mod tests {
     }
 
     fn lines(spec: &MachineSpec) -> String {
-        build(spec, &fds()).unwrap().join("\n").replace("\n-", "\n\n-")
+        build(spec, &fds(), Start::Boot).unwrap().join("\n").replace("\n-", "\n\n-")
     }
 
     #[test]
@@ -199,6 +238,16 @@ mod tests {
     }
 
     #[test]
+    fn a_saved_machine_knows_no_seed_and_a_resumed_one_boots_nothing() {
+        let spec = spec(Topology::uniform(1, 1, 2, 1), Accel::Deterministic);
+        let prepare = build(&spec, &fds(), Start::Prepare).unwrap().join(" ");
+        assert!(prepare.contains("-action panic=pause") && !prepare.contains("ktstr.seed"), "{prepare}");
+        let resume = build(&spec, &fds(), Start::Resume).unwrap().join(" ");
+        assert!(resume.contains("-incoming defer") && resume.contains("panic=none"), "{resume}");
+        assert!(!resume.contains("-initrd") && !resume.contains("-append"), "{resume}");
+    }
+
+    #[test]
     fn a_memory_only_node_has_no_cpu() {
         let nodes = [NumaNode::new(1), NumaNode::memory_only(128)];
         let args = lines(&spec(Topology::with_nodes(2, 1, &nodes).unwrap(), Accel::Tcg));
@@ -207,10 +256,11 @@ mod tests {
 
     #[test]
     fn what_qemu_can_not_do_is_refused() {
-        let err = build(&spec(Topology::uniform(1, 8, 32, 1), Accel::Tcg), &fds()).unwrap_err();
+        let err = build(&spec(Topology::uniform(1, 8, 32, 1), Accel::Tcg), &fds(), Start::Boot).unwrap_err();
         assert!(err.to_string().contains("256 vCPUs"), "{err}");
         let nodes = [NumaNode::new(1).with_latency_ns(80)];
-        let err = build(&spec(Topology::with_nodes(2, 1, &nodes).unwrap(), Accel::Tcg), &fds()).unwrap_err();
+        let err = build(&spec(Topology::with_nodes(2, 1, &nodes).unwrap(), Accel::Tcg), &fds(), Start::Boot)
+            .unwrap_err();
         assert!(err.to_string().contains("HMAT"), "{err}");
     }
 }

@@ -20,9 +20,16 @@ pub(crate) struct Channels {
     pub(crate) data: File,
     pub(crate) stdio: File,
     pub(crate) qmp: UnixStream,
-    /// RAM of each NUMA node with its size in bytes.
-    pub(crate) ram: Vec<(Arc<File>, u64)>,
+    /// RAM of each NUMA node.
+    pub(crate) ram: Vec<NodeRam>,
     child: ChildEnds,
+}
+
+/// RAM of a NUMA node.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeRam {
+    pub(crate) file: Arc<File>,
+    pub(crate) bytes: u64,
 }
 
 /// What is left to us once the child has its ends.
@@ -44,13 +51,13 @@ struct ChildEnds {
 impl Channels {
     /// Creates all of them; every descriptor is close-on-exec until the child
     /// clears the flag for its own.
-    pub(crate) fn create(spec: &MachineSpec) -> Result<Self, MachineError> {
+    pub(crate) fn create(spec: &MachineSpec, initramfs: &[Blob]) -> Result<Self, MachineError> {
         let mut ram = Vec::new();
         for (node, mib) in spec.topology.node_memory_mib(spec.memory_mib)?.into_iter().enumerate() {
             let bytes = mib << 20;
-            ram.push((Arc::new(sized_memfd(&format!("ktstr-ram{node}"), bytes)?), bytes));
+            ram.push(NodeRam { file: Arc::new(sized_memfd(&format!("ktstr-ram{node}"), bytes)?), bytes });
         }
-        let initramfs = initramfs_file(&spec.initramfs)?;
+        let initramfs = initramfs_file(initramfs)?;
         let (console, child_console) = pipe("console")?;
         let (data, child_data) = pipe("data port")?;
         let (stdio, child_stdio) = pipe("standard output")?;
@@ -69,7 +76,7 @@ impl Channels {
     /// The numbers that the child sees.
     pub(crate) fn child_fds(&self) -> ChildFds {
         ChildFds {
-            ram: self.ram.iter().map(|(f, _)| f.as_raw_fd()).collect(),
+            ram: self.ram.iter().map(|n| n.file.as_raw_fd()).collect(),
             initramfs: self.child.initramfs.as_raw_fd(),
             console: self.child.console.as_raw_fd(),
             data: self.child.data.as_raw_fd(),

@@ -1,9 +1,11 @@
 //! Finding QEMU, and booting machines with it.
 
+use crate::template;
 use crate::vm::QemuVm;
-use ktstr_machine::{Accel, Hypervisor, MachineError, MachineSpec, Vm};
+use ktstr_machine::{Accel, Hypervisor, MachineError, MachineSpec, Template, Vm, Wake};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 const REMEDY: &str = "apt-get install --no-install-recommends qemu-system-x86";
@@ -65,7 +67,28 @@ impl Hypervisor for Qemu {
                     .to_string(),
             });
         }
-        Ok(Box::new(QemuVm::start(&self.program, spec)?))
+        Ok(Box::new(QemuVm::boot(&self.program, spec)?))
+    }
+
+    fn template_identity(&self, spec: &MachineSpec) -> Result<Option<String>, MachineError> {
+        if spec.accel == Accel::Kvm {
+            return Ok(None);
+        }
+        template::identity(&self.program, spec).map(Some)
+    }
+
+    fn prepare(
+        &self,
+        spec: &MachineSpec,
+        mailbox_pages: u64,
+        dir: &Path,
+        limit: Duration,
+    ) -> Result<(), MachineError> {
+        template::prepare(&self.program, spec, mailbox_pages, dir, limit)
+    }
+
+    fn resume(&self, saved: &Template, spec: &MachineSpec, wake: &Wake) -> Result<Box<dyn Vm>, MachineError> {
+        Ok(Box::new(template::resume(&self.program, &saved.dir, spec, wake)?))
     }
 }
 

@@ -15,6 +15,8 @@ mod memory;
 mod process;
 mod qmp;
 mod registers;
+mod saved;
+mod template;
 mod vm;
 
 pub use find::Qemu;

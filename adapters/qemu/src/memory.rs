@@ -1,12 +1,12 @@
 //! Guest RAM as the host reads it.
 
+use crate::fds::NodeRam;
 use ktstr_machine::{MachineError, PhysicalMemory};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use std::ffi::c_void;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
-use std::sync::Arc;
 
 /// Start of RAM above the PCI hole.
 const ABOVE_4G: u64 = 1 << 32;
@@ -33,12 +33,12 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl GuestRam {
-    pub(crate) fn map(nodes: &[(Arc<File>, u64)]) -> Result<Self, MachineError> {
+    pub(crate) fn map(nodes: &[NodeRam]) -> Result<Self, MachineError> {
         let mut maps = Vec::new();
         let mut total = 0u64;
-        for (file, bytes) in nodes {
-            maps.push(Mapping::new(file, *bytes, total)?);
-            total += bytes;
+        for node in nodes {
+            maps.push(Mapping::new(&node.file, node.bytes, total)?);
+            total += node.bytes;
         }
         let below_4g = low_memory(total).min(total);
         let mut regions = vec![(0, below_4g)];
@@ -138,18 +138,19 @@ impl PhysicalMemory for GuestRam {
 mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
 
-    fn node(bytes: u64) -> (Arc<File>, u64) {
+    fn node(bytes: u64) -> NodeRam {
         let file = tempfile::tempfile().unwrap();
         file.set_len(bytes).unwrap();
-        (Arc::new(file), bytes)
+        NodeRam { file: Arc::new(file), bytes }
     }
 
     #[test]
     fn a_read_crosses_from_one_node_to_the_next() {
         let nodes = [node(1 << 20), node(1 << 20)];
-        nodes[0].0.write_all_at(b"ab", (1 << 20) - 2).unwrap();
-        nodes[1].0.write_all_at(b"cd", 0).unwrap();
+        nodes[0].file.write_all_at(b"ab", (1 << 20) - 2).unwrap();
+        nodes[1].file.write_all_at(b"cd", 0).unwrap();
         let ram = GuestRam::map(&nodes).unwrap();
         let mut seen = [0; 4];
         assert!(ram.read((1 << 20) - 2, &mut seen));
@@ -170,7 +171,7 @@ mod tests {
     fn ram_past_the_hole_starts_at_4_gib() {
         let gib3 = 3u64 << 30;
         let nodes = [node(gib3)];
-        nodes[0].0.write_all_at(b"high", 0x8000_0000).unwrap();
+        nodes[0].file.write_all_at(b"high", 0x8000_0000).unwrap();
         let ram = GuestRam::map(&nodes).unwrap();
         assert_eq!(ram.regions(), [(0, 0x8000_0000), (ABOVE_4G, 1 << 30)]);
         let mut seen = [0; 4];

@@ -82,6 +82,7 @@ impl Service {
             qmp_writer: own_writer,
             qmp_lines: qmp::Lines::default(),
             shutdown: None,
+            stop_asked: false,
             errors: Vec::new(),
             shared: self.shared,
             events: self.events,
@@ -167,6 +168,8 @@ struct Pump {
     qmp_writer: UnixStream,
     qmp_lines: qmp::Lines,
     shutdown: Option<Shutdown>,
+    /// The guest asked for a stop that has not happened yet.
+    stop_asked: bool,
     errors: Vec<u8>,
     shared: Arc<Shared>,
     events: Sender<VmEvent>,
@@ -307,6 +310,13 @@ impl Pump {
                     let _ = self.replies.send(reply);
                 }
                 Inbound::Shutdown(shutdown) => self.shutdown = Some(shutdown),
+                Inbound::StopAsked => self.stop_asked = true,
+                Inbound::Stopped => {
+                    if std::mem::take(&mut self.stop_asked) {
+                        // A gone owner wants nothing.
+                        let _ = self.events.send(VmEvent::Paused);
+                    }
+                }
                 Inbound::Other => {}
             }
         }

@@ -3,8 +3,10 @@
 //! guest shut down.
 
 use ktstr_machine::MachineError;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{IoSlice, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -27,6 +29,10 @@ pub(crate) enum Inbound {
     Greeting,
     Reply(Reply),
     Shutdown(Shutdown),
+    /// The guest asked for a stop.
+    StopAsked,
+    /// All vCPUs have stopped.
+    Stopped,
     Other,
 }
 
@@ -74,7 +80,11 @@ fn classify(message: &Value) -> Inbound {
             _ => Shutdown::Host,
         });
     }
-    Inbound::Other
+    match message["event"].as_str() {
+        Some("GUEST_PANICKED") if message["data"]["action"] == "pause" => Inbound::StopAsked,
+        Some("STOP") => Inbound::Stopped,
+        _ => Inbound::Other,
+    }
 }
 
 /// Sends commands and waits for their answers.
@@ -97,6 +107,26 @@ impl Client {
         arguments: Value,
         timeout: Duration,
     ) -> Result<Value, MachineError> {
+        self.run(command, arguments, None, timeout)
+    }
+
+    /// Passes a descriptor over the socket (`getfd`); later commands know it by `name`.
+    pub(crate) fn hand_over(
+        &mut self,
+        name: &str,
+        fd: BorrowedFd<'_>,
+        timeout: Duration,
+    ) -> Result<(), MachineError> {
+        self.run("getfd", json!({ "fdname": name }), Some(fd), timeout).map(drop)
+    }
+
+    fn run(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        fd: Option<BorrowedFd<'_>>,
+        timeout: Duration,
+    ) -> Result<Value, MachineError> {
         let doing = || format!("QMP command {command}");
         let deadline = Instant::now() + timeout;
         if !self.greeted {
@@ -107,7 +137,11 @@ impl Client {
         self.last_id += 1;
         let id = self.last_id;
         let line = format!("{}\n", json!({ "execute": command, "arguments": arguments, "id": id }));
-        self.socket.write_all(line.as_bytes()).map_err(|_| MachineError::Gone { doing: doing() })?;
+        let sent = match fd {
+            None => self.socket.write_all(line.as_bytes()),
+            Some(fd) => send_with(&self.socket, line.as_bytes(), fd),
+        };
+        sent.map_err(|_| MachineError::Gone { doing: doing() })?;
         self.wait(id, deadline, timeout, &doing)
     }
 
@@ -135,6 +169,15 @@ impl Client {
     }
 }
 
+/// Sends a line and a descriptor with its first byte (unix(7), `SCM_RIGHTS`).
+fn send_with(mut socket: &UnixStream, line: &[u8], fd: BorrowedFd<'_>) -> std::io::Result<()> {
+    let fds = [fd.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let part = [IoSlice::new(line)];
+    let sent = sendmsg::<()>(socket.as_raw_fd(), &part, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    socket.write_all(&line[sent..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +198,18 @@ mod tests {
         assert_eq!(lines.next(), Some(Inbound::Shutdown(Shutdown::Reset)));
         assert_eq!(lines.next(), Some(Inbound::Other));
         assert_eq!(lines.next(), None);
+    }
+
+    #[test]
+    fn a_guests_stop_is_told_from_its_panic() {
+        let mut lines = Lines::default();
+        lines.push(
+            b"{\"event\": \"GUEST_PANICKED\", \"data\": {\"action\": \"pause\"}}\n{\"event\": \"STOP\"}\n",
+        );
+        lines.push(b"{\"event\": \"GUEST_PANICKED\", \"data\": {\"action\": \"run\"}}\n");
+        assert_eq!(lines.next(), Some(Inbound::StopAsked));
+        assert_eq!(lines.next(), Some(Inbound::Stopped));
+        assert_eq!(lines.next(), Some(Inbound::Other));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! A running machine.
 
+use crate::args::Start;
 use crate::fds::Channels;
 use crate::memory::GuestRam;
 use crate::process::{Service, Shared, kill};
 use crate::{args, kernel_image, qmp, registers};
 use ktstr_machine::{MachineError, MachineSpec, PhysicalMemory, VcpuRegisters, Vm, VmEvent, VmExit};
-use serde_json::json;
-use std::os::fd::OwnedFd;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -32,11 +34,22 @@ pub(crate) struct QemuVm {
 }
 
 impl QemuVm {
-    pub(crate) fn start(program: &Path, spec: &MachineSpec) -> Result<Self, MachineError> {
+    /// Boots a machine.
+    pub(crate) fn boot(program: &Path, spec: &MachineSpec) -> Result<Self, MachineError> {
         let begin = Instant::now();
+        let channels = Channels::create(spec, &spec.initramfs)?;
+        Self::start(program, spec, Start::Boot, channels, begin)
+    }
+
+    pub(crate) fn start(
+        program: &Path,
+        spec: &MachineSpec,
+        start: Start,
+        channels: Channels,
+        begin: Instant,
+    ) -> Result<Self, MachineError> {
         kernel_image::check(&spec.kernel)?;
-        let channels = Channels::create(spec)?;
-        let args = args::build(spec, &channels.child_fds())?;
+        let args = args::build(spec, &channels.child_fds(), start)?;
         let ram = Arc::new(GuestRam::map(&channels.ram)?);
         let shared = Arc::new(Shared { queued: AtomicUsize::new(0), stopping: AtomicBool::new(false) });
         let (event_tx, events) = mpsc::channel();
@@ -68,6 +81,21 @@ impl QemuVm {
             ended: false,
         })
     }
+
+    /// Runs a command of QMP.
+    pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, MachineError> {
+        self.qmp.execute(command, arguments, QMP_TIMEOUT)
+    }
+
+    /// Hands a file over, which other commands then know by `name`.
+    pub(crate) fn hand_over(&mut self, name: &str, file: &File) -> Result<(), MachineError> {
+        self.qmp.hand_over(name, file.as_fd(), QMP_TIMEOUT)
+    }
+
+    /// Counts from `begin` until now as the machine's setup.
+    pub(crate) fn set_up(&mut self, begin: Instant) {
+        self.setup = begin.elapsed();
+    }
 }
 
 impl Vm for QemuVm {
@@ -82,6 +110,7 @@ impl Vm for QemuVm {
                         self.shared.queued.fetch_sub(bytes.len(), Ordering::Relaxed);
                     }
                     VmEvent::Exited(_) => self.ended = true,
+                    VmEvent::Paused => {}
                 }
                 Ok(Some(event))
             }

@@ -168,6 +168,10 @@ fn clean(args: &CleanArgs) -> Result<()> {
         println!("removed {key}");
     }
     println!("{} removed from {}", removed.len(), cache.root().display());
+    let stale = super::template::clean_stale()?;
+    if stale > 0 {
+        println!("{stale} saved machines removed with their kernels");
+    }
     Ok(())
 }
 

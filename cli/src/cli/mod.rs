@@ -7,6 +7,7 @@ mod doctor;
 mod kernel;
 mod progress;
 mod run_tests;
+mod template;
 mod topo;
 
 use clap::{Parser, Subcommand};
@@ -14,6 +15,7 @@ use kernel::KernelCommand;
 use run_tests::TestArgs;
 use std::ffi::OsString;
 use std::process::ExitCode;
+use template::TemplateCommand;
 
 /// Exit code of a command that could not do its work (a usage error is 2, by clap).
 const FAILED: u8 = 1;
@@ -33,6 +35,9 @@ enum CargoCommand {
     /// Build, list and remove guest kernels
     #[command(subcommand)]
     Kernel(KernelCommand),
+    /// List and remove saved machines
+    #[command(subcommand)]
+    Template(TemplateCommand),
     /// Which modes, kernels and tools work here, and what to do about the others
     Doctor,
 }
@@ -51,6 +56,9 @@ enum Command {
     /// Build, list and remove guest kernels
     #[command(subcommand)]
     Kernel(KernelCommand),
+    /// List and remove saved machines
+    #[command(subcommand)]
+    Template(TemplateCommand),
     /// Which modes, kernels and tools work here, and what to do about the others
     Doctor,
 }
@@ -61,6 +69,7 @@ pub fn cargo_ktstr() -> ExitCode {
     done(match CargoKtstr::parse_from(args).command {
         CargoCommand::Test(args) => run_tests::run(&args),
         CargoCommand::Kernel(command) => kernel::run(&command),
+        CargoCommand::Template(command) => template::run(&command),
         CargoCommand::Doctor => doctor::run(),
     })
 }
@@ -70,6 +79,7 @@ pub fn ktstr() -> ExitCode {
     done(match Ktstr::parse().command {
         Command::Topo => topo::run(),
         Command::Kernel(command) => kernel::run(&command),
+        Command::Template(command) => template::run(&command),
         Command::Doctor => doctor::run(),
     })
 }

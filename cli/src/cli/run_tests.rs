@@ -20,6 +20,9 @@ pub(super) struct TestArgs {
     /// What everything random in a test is derived from
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Boot every machine afresh instead of resuming a saved one
+    #[arg(long)]
+    no_template: bool,
     /// Count skipped tests as failures
     #[arg(long)]
     no_skip_mode: bool,
@@ -49,6 +52,9 @@ pub(super) fn run(args: &TestArgs) -> Result<ExitCode> {
     command.env("KTSTR_ORCHESTRATED", "1");
     if args.no_skip_mode {
         command.env("KTSTR_NO_SKIP_MODE", "1");
+    }
+    if args.no_template {
+        command.env("KTSTR_NO_TEMPLATE", "1");
     }
     if let Some(seed) = args.seed {
         command.env("KTSTR_SEED", seed.to_string());

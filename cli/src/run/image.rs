@@ -3,22 +3,23 @@
 use crate::guest::PLAN_PATH;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
-use ktstr_initramfs::{Archive, LibrarySearch, closure, with_symbols_only, without_debug};
+use ktstr_initramfs::{Archive, Library, LibrarySearch, closure, with_symbols_only, without_debug};
 use ktstr_machine::Blob;
 use ktstr_run::GuestPlan;
-use std::borrow::Cow;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-/// The part that all tests of a binary share.
+/// What the tests of a binary share.
 pub(crate) struct Image {
-    base: Arc<Vec<u8>>,
+    program: Arc<Vec<u8>>,
+    libraries: Vec<Library>,
     /// Tells builds of the binary apart: both sides must be the same one.
     pub(crate) build_id: String,
 }
 
-/// Packs the running binary.
+/// Reads the running binary and finds its libraries.
 pub(crate) fn of_this_binary(settings: &Settings) -> Result<Image> {
     let exe = std::env::current_exe().context("finding the test binary's own path")?;
     let bytes = std::fs::read(&exe).with_context(|| format!("reading the test binary {}", exe.display()))?;
@@ -26,24 +27,13 @@ pub(crate) fn of_this_binary(settings: &Settings) -> Result<Image> {
     // A back-trace needs symbols for its names and debug information for its lines; the
     // less there is to unpack, the sooner the guest is up.
     let program = match settings.backtrace.as_deref() {
-        Some("full") => Cow::Borrowed(bytes.as_slice()),
-        Some(level) if level != "0" => with_symbols_only(&bytes),
-        _ => without_debug(&bytes),
+        Some("full") => bytes,
+        Some(level) if level != "0" => with_symbols_only(&bytes).into_owned(),
+        _ => without_debug(&bytes).into_owned(),
     };
-    let mut archive = Archive::new();
-    // The kernel opens it as PID 1's standard streams before anything is mounted.
-    archive.char_device("/dev/console", 5, 1)?;
-    for dir in ["proc", "sys", "tmp", "run"] {
-        archive.dir(dir)?;
-    }
-    archive.file("/init", 0o755, &program)?;
     let search = LibrarySearch::of_system(std::env::var("LD_LIBRARY_PATH").ok().as_deref());
-    for library in closure(&exe, &search)? {
-        let content = std::fs::read(&library.source)
-            .with_context(|| format!("reading library {}", library.source.display()))?;
-        archive.file(&library.destination, 0o755, &without_debug(&content))?;
-    }
-    Ok(Image { base: Arc::new(archive.finish()), build_id })
+    let libraries = closure(&exe, &search)?;
+    Ok(Image { build_id, program: Arc::new(program), libraries })
 }
 
 /// Size and time of modification: enough to tell two builds apart, and no pass over
@@ -56,15 +46,56 @@ fn build_id(exe: &Path, bytes: usize) -> Result<String> {
 }
 
 impl Image {
-    /// Size of the shared part in bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.base.len()
+    /// The program that runs as `/init`.
+    pub(crate) fn program(&self) -> Blob {
+        Blob::Bytes(Arc::clone(&self.program))
     }
 
-    /// The parts of one test's initramfs.
-    pub(crate) fn with_plan(&self, plan: &GuestPlan) -> Result<Vec<Blob>> {
-        let mut archive = Archive::new();
-        archive.file(PLAN_PATH, 0o600, &plan.encode()?)?;
-        Ok(vec![Blob::Bytes(Arc::clone(&self.base)), Blob::Bytes(Arc::new(archive.finish()))])
+    /// Bytes of program and libraries, about.
+    pub(crate) fn len(&self) -> usize {
+        self.program.len() + self.libraries.iter().map(|l| file_len(&l.source)).sum::<u64>() as usize
     }
+
+    /// Text that changes with the libraries.
+    pub(crate) fn libraries_identity(&self) -> String {
+        let line = |l: &Library| {
+            let found = std::fs::metadata(&l.source);
+            let seen = found.map(|m| format!("{} bytes {}.{:09}", m.len(), m.mtime(), m.mtime_nsec()));
+            format!("{} from {} {}\n", l.destination, l.source.display(), seen.unwrap_or_default())
+        };
+        self.libraries.iter().map(line).collect()
+    }
+
+    /// The basic directories with `init` and the libraries.
+    pub(crate) fn base(&self, init: &[u8]) -> Result<Archive> {
+        let mut archive = Archive::new();
+        // The kernel opens it as PID 1's standard streams before anything is mounted.
+        archive.char_device("/dev/console", 5, 1)?;
+        for dir in ["proc", "sys", "tmp", "run"] {
+            archive.dir(dir)?;
+        }
+        archive.file("/init", 0o755, init)?;
+        for library in &self.libraries {
+            let content = std::fs::read(&library.source)
+                .with_context(|| format!("reading library {}", library.source.display()))?;
+            archive.file(&library.destination, 0o755, &without_debug(&content))?;
+        }
+        Ok(archive)
+    }
+
+    /// All but the test's own part, for a machine that boots to run it.
+    pub(crate) fn whole(&self) -> Result<Vec<Blob>> {
+        Ok(vec![Blob::Bytes(Arc::new(self.base(&self.program)?.finish()))])
+    }
+}
+
+/// The part that differs from test to test.
+pub(crate) fn plan_archive(plan: &GuestPlan) -> Result<Blob> {
+    let mut archive = Archive::new();
+    archive.file(PLAN_PATH, 0o600, &plan.encode()?)?;
+    Ok(Blob::Bytes(Arc::new(archive.finish())))
+}
+
+fn file_len(path: &Path) -> u64 {
+    std::fs::metadata(path).map(|m| m.len()).unwrap_or_default()
 }

@@ -7,6 +7,7 @@ use ktstr_kernel_source::OsFiles;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// A kernel image and what is known of it.
 #[derive(Debug, Clone)]
@@ -16,6 +17,7 @@ pub(crate) struct Kernel {
     pub(crate) release: Option<String>,
     /// Cache key or path.
     pub(crate) origin: String,
+    mark: OnceLock<(String, u64)>,
 }
 
 impl Kernel {
@@ -24,10 +26,22 @@ impl Kernel {
         self.release.clone().unwrap_or_else(|| self.image.display().to_string())
     }
 
-    /// CRC-32 of the image; empty if it can't be read any more.
+    /// CRC-32 of the image without its last four bytes; empty if it can't be read.
     pub(crate) fn crc(&self) -> String {
-        std::fs::read(&self.image).map(|bytes| crc_hex(&bytes)).unwrap_or_default()
+        self.mark().0.clone()
     }
+
+    /// As above, and the image's length.
+    pub(crate) fn mark(&self) -> &(String, u64) {
+        let read = || std::fs::read(&self.image).map(|bytes| (image_crc(&bytes), bytes.len() as u64));
+        self.mark.get_or_init(|| read().unwrap_or_default())
+    }
+}
+
+/// A bzImage ends with what makes the CRC-32 of the whole the same for all of them
+/// (Documentation/arch/x86/boot.rst on the checksum behind it; arch/x86/boot/tools/build.c).
+fn image_crc(bytes: &[u8]) -> String {
+    crc_hex(&bytes[..bytes.len().saturating_sub(4)])
 }
 
 /// Finds a bootable kernel image: `KTSTR_TEST_KERNEL`, `KTSTR_KERNEL`, the cache, build
@@ -44,7 +58,7 @@ pub(crate) fn resolve_for_test() -> Result<Kernel> {
     let found = discover_here()?.require()?;
     let release = release(&found.image);
     let origin = origin(&found);
-    Ok(Kernel { image: found.image, release, origin })
+    Ok(Kernel { image: found.image, release, origin, mark: OnceLock::new() })
 }
 
 fn discover_here() -> Result<ktstr_kernel::Discovery> {
@@ -90,6 +104,18 @@ fn release_in(head: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_images_have_two_sums_although_each_sums_up_to_the_same() {
+        let sealed = |body: &[u8]| {
+            let crc = u32::from_str_radix(&crc_hex(body), 16).unwrap();
+            // As the kernel's build tool does it: no final inversion.
+            [body, &(!crc).to_le_bytes()].concat()
+        };
+        let (one, two) = (sealed(b"one kernel"), sealed(b"another kernel"));
+        assert_eq!((crc_hex(&one), crc_hex(&two)), ("ffffffff".to_string(), "ffffffff".to_string()));
+        assert_ne!(image_crc(&one), image_crc(&two));
+    }
 
     #[test]
     fn the_release_is_where_the_header_points() {

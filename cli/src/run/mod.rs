@@ -4,6 +4,7 @@ mod host_only;
 mod hypervisor;
 mod image;
 pub(crate) mod kernel;
+mod machine;
 
 use crate::settings::Settings;
 use crate::test_support::KtstrTestEntry;
@@ -14,11 +15,17 @@ use ktstr_machine::{Accel, CommandLine, Digest, Hypervisor, MachineSpec, memory_
 use ktstr_results::{ResultsDir, project_commit};
 use ktstr_run::ports::{HostClock, SidecarStore};
 use ktstr_run::{
-    CaseResult, GuestPlan, Limits, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes,
-    died_of_lost_code_patch, drive, judge, render,
+    CaseResult, GuestPlan, Limits, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes, judge,
+    render,
 };
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The saved machines that the environment names.
+#[cfg(feature = "cli-bins")]
+pub(crate) fn template_store() -> Result<ktstr_templates::TemplateStore> {
+    machine::store(&Settings::from_env()?)
+}
 
 /// A case that has run.
 pub(crate) struct CaseRun {
@@ -75,7 +82,7 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     let plan = GuestPlan { emulated: accel == Accel::Tcg, ..plan(entry, settings, &image.build_id) };
     let spec = MachineSpec {
         kernel: kernel.image.clone(),
-        initramfs: image.with_plan(&plan)?,
+        initramfs: vec![image::plan_archive(&plan)?],
         cmdline: kernel_arguments(entry)?,
         topology: entry.spec.topology.clone(),
         memory_mib: memory(entry, image.len()),
@@ -85,46 +92,32 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     };
     let duration = settings.duration.unwrap_or(entry.spec.duration);
     let limits = Limits::new(accel, spec.topology.total_cpus(), duration, entry.spec.timeout);
+    let machine = machine::Machine {
+        hypervisor: hypervisor.as_ref(),
+        spec: &spec,
+        image: &image,
+        kernel: &kernel,
+        limits,
+    };
     // What the record needs of the host is looked up while the machine runs.
     let (provenance, played) = std::thread::scope(|scope| {
         let provenance = scope.spawn(|| Provenance::find(settings, &kernel, hypervisor.as_ref()));
-        let played = play(hypervisor.as_ref(), &spec, &image.build_id, &limits);
+        let played = machine.run(settings);
         (provenance.join(), played)
     });
-    let (seen, restarts) = played?;
+    let played = played?;
+    let seen = played.seen;
     let provenance = provenance.unwrap_or_default();
     let mut case = judge(&entry.spec, &seen);
-    for _ in 0..restarts {
-        case.result.note(LOST_PATCH);
+    for _ in 0..played.restarts {
+        case.result.note(machine::LOST_PATCH);
     }
-    let mut facts = RunFacts { mode: accel.to_string(), kernel: kernel.label(), ..facts(entry, settings) };
+    let resumed = played.resumed;
+    let mut facts =
+        RunFacts { mode: accel.to_string(), kernel: kernel.label(), resumed, ..facts(entry, settings) };
     let sidecar = sidecar(&spec, &facts, &kernel, entry, &case, &seen, &provenance);
     record(settings, &sidecar, &mut facts);
     Ok(finish(settings, &facts, &case, Some(&seen)))
-}
-
-/// How often a machine is started again when the emulator broke it.
-const MAX_RESTARTS: usize = 2;
-const LOST_PATCH: &str = "the emulator lost a code patch of the guest kernel, so the machine was started again \
-     (a race of QEMU before 8.1 with one thread a vCPU; a newer QEMU or --accel deterministic avoids it)";
-
-/// Boots the machine and follows it to its end; also how often it was started again.
-fn play(
-    hypervisor: &dyn Hypervisor,
-    spec: &MachineSpec,
-    build_id: &str,
-    limits: &Limits,
-) -> Result<(Observation, usize)> {
-    let mut restarts = 0;
-    loop {
-        let mut vm = hypervisor.boot(spec)?;
-        let seen = drive(vm.as_mut(), build_id, limits, &MonotonicHostClock::new())?;
-        if spec.accel != Accel::Tcg || restarts == MAX_RESTARTS || !died_of_lost_code_patch(&seen) {
-            return Ok((seen, restarts));
-        }
-        restarts += 1;
-        eprintln!("ktstr: note: {LOST_PATCH}");
-    }
 }
 
 fn plan(entry: &KtstrTestEntry, settings: &Settings, build_id: &str) -> GuestPlan {
@@ -207,6 +200,7 @@ fn sidecar(
         memory_mib: spec.memory_mib,
         accel: facts.mode.clone(),
         hypervisor: provenance.hypervisor.clone(),
+        start: if facts.resumed { "resumed" } else { "booted" }.to_string(),
         seed: facts.seed,
         kernel_version: kernel.release.clone().unwrap_or_else(|| "unknown".to_string()),
         kernel: kernel.origin.clone(),
@@ -268,10 +262,10 @@ fn finish(settings: &Settings, facts: &RunFacts, case: &CaseResult, seen: Option
     CaseRun { outcome, text }
 }
 
-struct MonotonicHostClock(Instant);
+pub(crate) struct MonotonicHostClock(Instant);
 
 impl MonotonicHostClock {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Instant::now())
     }
 }

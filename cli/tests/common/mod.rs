@@ -76,3 +76,30 @@ pub(crate) fn hypervisor_of(child: &Child) -> Option<i32> {
             .is_ok_and(|line| line.contains("qemu-system") && line.contains("\0-kernel\0"))
     })
 }
+
+/// Has the command see a tmpfs of its own, mounted with `options`, at `target`.
+#[allow(dead_code, reason = "each test binary uses a part of this module")]
+pub(crate) fn small_disk_at(
+    command: &mut Command,
+    target: &std::path::Path,
+    options: &'static std::ffi::CStr,
+) {
+    use std::os::unix::process::CommandExt;
+    let target = std::ffi::CString::new(target.to_str().expect("a plain path")).expect("no zero byte");
+    // SAFETY: between fork and exec only async-signal-safe system calls are made.
+    unsafe { command.pre_exec(move || mount_tmpfs(&target, options)) };
+}
+
+/// In a mount namespace of the calling process.
+fn mount_tmpfs(target: &std::ffi::CStr, options: &std::ffi::CStr) -> std::io::Result<()> {
+    let check = |result: i32| if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
+    // SAFETY: system calls on strings that outlive them.
+    unsafe {
+        let user = if libc::geteuid() == 0 { 0 } else { libc::CLONE_NEWUSER };
+        check(libc::unshare(user | libc::CLONE_NEWNS))?;
+        let none = std::ptr::null();
+        check(libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()))?;
+        let tmpfs = c"tmpfs".as_ptr();
+        check(libc::mount(tmpfs, target.as_ptr(), tmpfs, 0, options.as_ptr().cast()))
+    }
+}

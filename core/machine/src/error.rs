@@ -65,6 +65,25 @@ pub enum MachineError {
         /// How long we waited.
         after: Duration,
     },
+    /// A machine that was booted to be saved and did not get there.
+    #[error(
+        "saving a booted machine: {why}; its console ended with {console:?}; tests boot afresh \
+         until that is mended, KTSTR_NO_TEMPLATE=1 has them do so without trying"
+    )]
+    NotReady {
+        /// What happened instead.
+        why: String,
+        /// The last lines of its console.
+        console: String,
+    },
+    /// A saved machine that is not as it should be.
+    #[error("reading the saved machine in {dir}: {why}")]
+    Template {
+        /// Where it is kept.
+        dir: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The machine is gone already.
     #[error("{doing}: the machine has ended already")]
     Gone {

@@ -9,6 +9,7 @@ mod accel;
 mod cmdline;
 mod console;
 mod error;
+pub mod mailbox;
 pub mod ports;
 mod spec;
 
@@ -16,5 +17,6 @@ pub use accel::{Accel, AccelChoice, UnknownAccel};
 pub use cmdline::{CommandLine, CommandLineError};
 pub use console::{ConsoleTail, Digest};
 pub use error::MachineError;
+pub use mailbox::Wake;
 pub use ports::{Hypervisor, PhysicalMemory, Template, VcpuRegisters, Vm, VmEvent, VmExit};
 pub use spec::{Blob, MachineSpec, memory_floor_mib};

@@ -1,6 +1,6 @@
 //! The hypervisor port.
 
-use crate::{MachineError, MachineSpec};
+use crate::{MachineError, MachineSpec, Wake};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,22 +13,47 @@ pub trait Hypervisor: Send + Sync {
     /// Starts a machine. Returns once it runs, not once it has booted.
     fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Vm>, MachineError>;
 
-    /// Boots a machine to where its PID 1 waits for work, and saves it.
+    /// What of this hypervisor goes into a template of `spec`, kernel image and initial
+    /// RAM disk aside: its version and settings, as text that is part of the key.
     ///
-    /// `None` when this hypervisor has no templates: boot instead.
-    fn prepare(&self, spec: &MachineSpec) -> Result<Option<Template>, MachineError> {
+    /// `None` when it has no templates for that mode: boot instead.
+    fn template_identity(&self, spec: &MachineSpec) -> Result<Option<String>, MachineError> {
         let _ = spec;
         Ok(None)
     }
 
-    /// Resumes a private copy of a saved machine and gives it its work.
-    fn resume(&self, template: &Template, spec: &MachineSpec) -> Result<Box<dyn Vm>, MachineError> {
-        let _ = template;
-        Err(MachineError::Unsupported {
-            accel: spec.accel,
-            what: "no templates here; boot instead".to_string(),
-        })
+    /// Boots a machine whose init waits in a [mailbox](crate::mailbox) of so many pages
+    /// until it stops itself, and saves it in the empty directory `dir`.
+    ///
+    /// # Errors
+    /// [`MachineError::NotReady`] when it ends, or `limit` passes, before it stops.
+    fn prepare(
+        &self,
+        spec: &MachineSpec,
+        mailbox_pages: u64,
+        dir: &Path,
+        limit: Duration,
+    ) -> Result<(), MachineError> {
+        let _ = (mailbox_pages, dir, limit);
+        Err(no_templates(spec))
     }
+
+    /// Resumes a private copy of a saved machine. What `spec` calls its initial RAM disk
+    /// is unpacked over the root file system that it was saved with; the rest of `spec`
+    /// is as it was for [`prepare`](Self::prepare).
+    fn resume(
+        &self,
+        template: &Template,
+        spec: &MachineSpec,
+        wake: &Wake,
+    ) -> Result<Box<dyn Vm>, MachineError> {
+        let _ = (template, wake);
+        Err(no_templates(spec))
+    }
+}
+
+fn no_templates(spec: &MachineSpec) -> MachineError {
+    MachineError::Unsupported { accel: spec.accel, what: "no templates here; boot instead".to_string() }
 }
 
 /// A saved machine, as the hypervisor that saved it knows it.
@@ -80,6 +105,8 @@ pub enum VmEvent {
     Data(Vec<u8>),
     /// Bytes that the guest's PID 1 wrote to standard output or error.
     Output(Vec<u8>),
+    /// The guest stopped the machine itself, at an instant of its own.
+    Paused,
     /// It ended.
     Exited(VmExit),
 }

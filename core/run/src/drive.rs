@@ -129,13 +129,15 @@ pub fn drive(
     limits: &Limits,
     clock: &dyn HostClock,
 ) -> Result<Observation, MachineError> {
+    let now = clock.now();
     let mut driver = Driver {
         seen: Observation::new(),
         decoder: Decoder::new(),
         build_id,
         limits,
-        start: clock.now(),
-        since: clock.now(),
+        start: now,
+        since: now,
+        setup: vm.setup_time().unwrap_or_default(),
         test_start: None,
     };
     loop {
@@ -147,6 +149,8 @@ pub fn drive(
         }
         match vm.next_event(TICK)? {
             None => {}
+            // Nobody asked a running test's machine to stop; the deadline decides.
+            Some(VmEvent::Paused) => {}
             Some(VmEvent::Console(bytes)) => driver.seen.console.push(&bytes),
             Some(VmEvent::Output(bytes)) => driver.seen.output.push(&bytes),
             Some(VmEvent::Data(bytes)) => driver.data(&bytes, clock.now()),
@@ -166,12 +170,18 @@ struct Driver<'a> {
     build_id: &'a str,
     limits: &'a Limits,
     start: Duration,
+    /// What the machine took before that.
+    setup: Duration,
     /// When the current deadline began to run.
     since: Duration,
     test_start: Option<Duration>,
 }
 
 impl Driver<'_> {
+    fn since_start(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.start) + self.setup
+    }
+
     fn overdue(&self, now: Duration) -> Option<Deadline> {
         let waited = now.saturating_sub(self.since);
         let (limit, deadline): (_, fn(Duration) -> Deadline) = if self.seen.goodbye {
@@ -197,6 +207,7 @@ impl Driver<'_> {
     }
 
     fn message(&mut self, message: Message, now: Duration) {
+        let since_start = self.since_start(now);
         let seen = &mut self.seen;
         match message {
             Message::Hello { build_id, .. } => {
@@ -208,13 +219,13 @@ impl Driver<'_> {
                     return;
                 }
                 seen.stage = Some(Stage::Init);
-                seen.times.boot = Some(now.saturating_sub(self.start));
+                seen.times.boot = Some(since_start);
                 self.since = now;
             }
             Message::Stage(stage) => {
                 seen.stage = Some(stage);
                 if stage == Stage::TestStart {
-                    seen.times.to_test = Some(now.saturating_sub(self.start));
+                    seen.times.to_test = Some(since_start);
                     self.test_start = Some(now);
                 }
                 if stage == Stage::TestEnd {
@@ -258,7 +269,7 @@ impl Driver<'_> {
     }
 
     fn finish(&mut self, now: Duration) {
-        self.seen.times.total = now.saturating_sub(self.start);
+        self.seen.times.total = self.since_start(now);
         if self.seen.wire_error.is_none()
             && let Err(e) = self.decoder.finish()
         {

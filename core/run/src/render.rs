@@ -23,6 +23,8 @@ pub struct RunFacts {
     pub mode: String,
     /// Kernel release or path.
     pub kernel: String,
+    /// True if the machine was resumed instead of booted.
+    pub resumed: bool,
     /// Seed.
     pub seed: u64,
     /// The sidecar's path, where one was written.
@@ -119,7 +121,7 @@ fn run_lines(facts: &RunFacts, times: Option<&Times>) -> String {
         let _ = write!(
             text,
             "\n{}{}machine in all {:.2} s",
-            part("boot", times.boot),
+            part(if facts.resumed { "resumed in" } else { "boot" }, times.boot),
             part("test", times.test),
             times.total.as_secs_f64()
         );

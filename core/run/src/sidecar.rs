@@ -26,6 +26,9 @@ pub struct Sidecar {
     pub accel: String,
     /// Hypervisor and version.
     pub hypervisor: String,
+    /// `booted`, or `resumed` from a saved machine.
+    #[serde(default)]
+    pub start: String,
     /// What everything random was derived from.
     pub seed: u64,
     /// Kernel release, as far as it is known.

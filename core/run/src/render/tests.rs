@@ -14,6 +14,7 @@ fn facts() -> RunFacts {
         seed: 3,
         sidecar: Some("target/ktstr/x.ktstr.json".into()),
         verbose: false,
+        resumed: false,
     }
 }
 

@@ -1,0 +1,279 @@
+//! What a saved machine consists of, as files, and how it is filled again.
+//!
+//! ```text
+//! state      QEMU's device state (a migration stream without RAM)
+//! ram0 …     RAM of each NUMA node, sparse
+//! mailbox    where the mailbox's pages lie: a little-endian number each, in the order
+//!            of the pages, node << 48 | page within the node
+//! console    what the guest printed until it stopped
+//! ```
+
+use crate::fds::NodeRam;
+use ktstr_machine::MachineError;
+use ktstr_machine::mailbox::layout::PAGE;
+use ktstr_machine::mailbox::{archive_page, header, marked};
+use ktstr_machine::{Blob, Wake};
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+pub(crate) const STATE: &str = "state";
+pub(crate) const MAILBOX: &str = "mailbox";
+pub(crate) const CONSOLE: &str = "console";
+
+const NODE_SHIFT: u32 = 48;
+const CHUNK: usize = 1 << 20;
+static ZEROES: [u8; PAGE] = [0; PAGE];
+
+/// The file of a node's RAM.
+pub(crate) fn ram_file(dir: &Path, node: usize) -> PathBuf {
+    dir.join(format!("ram{node}"))
+}
+
+/// Writes the RAM of all nodes, without pages of zeroes, and the map of the mailbox,
+/// whose pages are left out as well.
+pub(crate) fn save_ram(nodes: &[NodeRam], pages: u64, dir: &Path) -> Result<(), MachineError> {
+    let mut map = Map { places: vec![None; pages as usize] };
+    for (number, node) in nodes.iter().enumerate() {
+        let path = ram_file(dir, number);
+        let file = File::create_new(&path).map_err(os("making", &path))?;
+        file.set_len(node.bytes).map_err(os("making", &path))?;
+        save_node(node, number, &file, &mut map).map_err(|error| match error {
+            Copy::Io(source) => os("writing RAM to", &path)(source),
+            Copy::Mailbox(why) => broken(dir, why),
+        })?;
+        file.sync_all().map_err(os("writing RAM to", &path))?;
+    }
+    let path = dir.join(MAILBOX);
+    let bytes = map.encode().map_err(|why| broken(dir, why))?;
+    std::fs::write(&path, bytes).map_err(os("writing", &path))
+}
+
+enum Copy {
+    Io(std::io::Error),
+    Mailbox(String),
+}
+
+impl From<std::io::Error> for Copy {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+fn save_node(node: &NodeRam, number: usize, to: &File, map: &mut Map) -> Result<(), Copy> {
+    let mut buffer = vec![0; CHUNK];
+    for_data(&node.file, node.bytes, |start, end| {
+        let mut at = start;
+        while at < end {
+            let chunk = &mut buffer[..CHUNK.min((end - at) as usize)];
+            node.file.read_exact_at(chunk, at)?;
+            save_chunk(chunk, at, number, to, map)?;
+            at += chunk.len() as u64;
+        }
+        Ok(())
+    })
+}
+
+/// Writes each run of pages worth keeping.
+fn save_chunk(chunk: &[u8], at: u64, node: usize, to: &File, map: &mut Map) -> Result<(), Copy> {
+    let mut run = 0..0;
+    let flush = |run: &std::ops::Range<usize>| {
+        if run.is_empty() { Ok(()) } else { to.write_all_at(&chunk[run.clone()], at + run.start as u64) }
+    };
+    for (index, page) in chunk.chunks(PAGE).enumerate() {
+        let begin = index * PAGE;
+        let kept = match marked(page) {
+            Some(mark) => {
+                map.found(mark, node, (at + begin as u64) / PAGE as u64).map_err(Copy::Mailbox)?;
+                false
+            }
+            None => page != &ZEROES[..page.len()],
+        };
+        if kept && run.end == begin {
+            run.end = begin + page.len();
+        } else {
+            flush(&run)?;
+            run = if kept { begin..begin + page.len() } else { begin + page.len()..begin + page.len() };
+        }
+    }
+    flush(&run)?;
+    Ok(())
+}
+
+/// Copies a node's RAM from its file into fresh, empty memory.
+pub(crate) fn load_node(node: &NodeRam, number: usize, dir: &Path) -> Result<(), MachineError> {
+    let path = ram_file(dir, number);
+    let from = File::open(&path).map_err(os("opening", &path))?;
+    let bytes = from.metadata().map_err(os("reading", &path))?.len();
+    if bytes != node.bytes {
+        return Err(broken(dir, format!("ram{number} has {bytes} bytes, expected {}", node.bytes)));
+    }
+    let mut buffer = vec![0; CHUNK];
+    let copied = for_data(&from, bytes, |start, end| {
+        let mut at = start;
+        while at < end {
+            let chunk = &mut buffer[..CHUNK.min((end - at) as usize)];
+            from.read_exact_at(chunk, at)?;
+            node.file.write_all_at(chunk, at)?;
+            at += chunk.len() as u64;
+        }
+        Ok(())
+    });
+    copied.map_err(|error: std::io::Error| os("copying RAM from", &path)(error))
+}
+
+/// Calls `each` for every part of a sparse file that holds data.
+fn for_data<E: From<std::io::Error>>(
+    file: &File,
+    bytes: u64,
+    mut each: impl FnMut(u64, u64) -> Result<(), E>,
+) -> Result<(), E> {
+    let seek = |at: u64, whence| match lseek(file, at as i64, whence) {
+        Ok(found) => Ok(Some(found as u64)),
+        Err(Errno::ENXIO) => Ok(None),
+        Err(error) => Err(E::from(error.into())),
+    };
+    let mut at = 0;
+    while let Some(start) = seek(at, Whence::SeekData)? {
+        let end = seek(start, Whence::SeekHole)?.unwrap_or(bytes).min(bytes);
+        if end <= start {
+            break;
+        }
+        each(start, end)?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// Where the pages of a mailbox lie.
+#[derive(Debug)]
+struct Map {
+    places: Vec<Option<u64>>,
+}
+
+impl Map {
+    fn found(&mut self, mark: u64, node: usize, page: u64) -> Result<(), String> {
+        let pages = self.places.len();
+        let place = (node as u64) << NODE_SHIFT | page;
+        match usize::try_from(mark).ok().and_then(|m| self.places.get_mut(m)) {
+            None => Err(format!("a mark of page {mark} in a mailbox of {pages} pages")),
+            Some(Some(_)) => Err(format!("page {mark} of the mailbox is in two places")),
+            Some(empty) => {
+                *empty = Some(place);
+                Ok(())
+            }
+        }
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::with_capacity(self.places.len() * 8);
+        for (number, place) in self.places.iter().enumerate() {
+            let place = place.ok_or_else(|| format!("page {number} of the mailbox is nowhere in RAM"))?;
+            bytes.extend_from_slice(&place.to_le_bytes());
+        }
+        Ok(bytes)
+    }
+}
+
+/// Puts the work of a resumed machine into its mailbox.
+pub(crate) fn fill_mailbox(
+    nodes: &[NodeRam],
+    archive: &[Blob],
+    wake: &Wake,
+    dir: &Path,
+) -> Result<(), MachineError> {
+    let path = dir.join(MAILBOX);
+    let map = std::fs::read(&path).map_err(os("reading", &path))?;
+    let places: Vec<u64> =
+        map.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())).collect();
+    let mailbox = Mailbox { nodes, places, dir };
+    let program = content(std::slice::from_ref(&wake.init))?;
+    let archive = content(archive)?;
+    mailbox.write(0, &program)?;
+    mailbox.write(archive_page(program.len() as u64), &archive)?;
+    // Last, and over what is too long: then there is no header.
+    let last = (mailbox.places.len() as u64).saturating_sub(1);
+    let taken = archive_page(program.len() as u64) + (archive.len() as u64).div_ceil(PAGE as u64);
+    if taken > last {
+        let room = last * PAGE as u64;
+        return Err(broken(
+            dir,
+            format!("a mailbox of {room} bytes for {} bytes of work", taken * PAGE as u64),
+        ));
+    }
+    mailbox.write(last, &header(program.len() as u64, &archive, wake))
+}
+
+struct Mailbox<'a> {
+    nodes: &'a [NodeRam],
+    places: Vec<u64>,
+    dir: &'a Path,
+}
+
+impl Mailbox<'_> {
+    /// Writes from a page on; what is adjacent in RAM goes there at once.
+    fn write(&self, first: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        let places = self.places.get(first as usize..).unwrap_or_default();
+        let mut done = 0;
+        while done < bytes.len() {
+            let run = &places[(done / PAGE).min(places.len())..];
+            let Some(&place) = run.first() else { return Ok(()) };
+            let adjacent = (0..).zip(run).take_while(|(n, p)| place.checked_add(*n) == Some(**p)).count();
+            let end = bytes.len().min(done + adjacent * PAGE);
+            self.put(place, &bytes[done..end])?;
+            done = end;
+        }
+        Ok(())
+    }
+
+    fn put(&self, place: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        let (number, page) = ((place >> NODE_SHIFT) as usize, place & ((1 << NODE_SHIFT) - 1));
+        let at = page * PAGE as u64;
+        let node =
+            self.nodes.get(number).filter(|n| at + bytes.len() as u64 <= n.bytes).ok_or_else(|| {
+                broken(self.dir, format!("a page of the mailbox at {at:#x} of node {number}"))
+            })?;
+        node.file.write_all_at(bytes, at).map_err(MachineError::os("filling the mailbox"))
+    }
+}
+
+/// All parts, one after the other.
+fn content(parts: &[Blob]) -> Result<Cow<'_, [u8]>, MachineError> {
+    if let [Blob::Bytes(bytes)] = parts {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    let mut all = Vec::new();
+    for part in parts {
+        match part {
+            Blob::Bytes(bytes) => all.extend_from_slice(bytes),
+            Blob::File(path) => {
+                let read = File::open(path).and_then(|mut f| f.read_to_end(&mut all));
+                read.map_err(os("reading", path))?;
+            }
+        }
+    }
+    Ok(Cow::Owned(all))
+}
+
+/// An error about one of the files. One that is missing or too short means a broken
+/// template; anything else is the system's.
+fn os(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> MachineError {
+    let path = path.to_path_buf();
+    move |error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::UnexpectedEof => {
+            broken(path.parent().unwrap_or(&path), format!("{doing} {}: {error}", path.display()))
+        }
+        _ => MachineError::os(format!("{doing} {}", path.display()))(error),
+    }
+}
+
+pub(crate) fn broken(dir: &Path, why: String) -> MachineError {
+    MachineError::Template { dir: dir.to_path_buf(), why }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! Saving a booted machine, and resuming copies of it.
+//!
+//! RAM is a shared file of ours, so QEMU's migration stream (with the capability
+//! `x-ignore-shared`) holds device state only: 300 KB. A resumed machine gets a copy
+//! of the RAM, with its work written into the mailbox, before it executes anything.
+
+use crate::args::{self, ChildFds, Start};
+use crate::fds::Channels;
+use crate::saved::{self, CONSOLE, STATE};
+use crate::vm::QemuVm;
+use ktstr_machine::mailbox::layout::READY;
+use ktstr_machine::{Accel, ConsoleTail, MachineError, MachineSpec, Vm, VmEvent, VmExit, Wake};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Version of the files and of what is done to make them.
+const LAYOUT: u32 = 1;
+/// How long saving or loading 300 KB may take on a swamped host.
+const TRANSFER: Duration = Duration::from_secs(60);
+const CONSOLE_LINES: usize = 400;
+/// Lines of the console in an error.
+const SHOWN_LINES: usize = 12;
+
+/// Text that differs whenever a template can't be used: the program (by what an
+/// update changes of its file) and the command line, descriptors and kernel path
+/// aside. Emulation shows the guest nothing of the host's CPU.
+pub(crate) fn identity(program: &Path, spec: &MachineSpec) -> Result<String, MachineError> {
+    let doing = || format!("looking at {}", program.display());
+    let file = std::fs::metadata(program).map_err(MachineError::os(doing()))?;
+    let nodes = spec.topology.num_numa_nodes() as usize;
+    let fds = ChildFds { ram: vec![0; nodes], initramfs: 0, console: 0, data: 0, stdio: 0, qmp: 0 };
+    let spec = MachineSpec { kernel: "kernel".into(), ..spec.clone() };
+    let args = args::build(&spec, &fds, Start::Prepare)?.join("\n");
+    Ok(format!(
+        "qemu layout {LAYOUT}\n{} {} bytes, {}.{:09}\n{args}\n",
+        program.display(),
+        file.len(),
+        file.mtime(),
+        file.mtime_nsec()
+    ))
+}
+
+/// Boots `spec` until its init stops it, and saves it in `dir`.
+pub(crate) fn prepare(
+    program: &Path,
+    spec: &MachineSpec,
+    pages: u64,
+    dir: &Path,
+    limit: Duration,
+) -> Result<(), MachineError> {
+    let path = dir.join(STATE);
+    let doing = || format!("making {}", path.display());
+    let state = File::create_new(&path).map_err(MachineError::os(doing()))?;
+    let channels = Channels::create(spec, &spec.initramfs)?;
+    let ram = channels.ram.clone();
+    let mut vm = QemuVm::start(program, spec, Start::Prepare, channels, Instant::now())?;
+    let console = wait_until_ready(&mut vm, limit)?;
+    if spec.accel == Accel::Deterministic {
+        check_quiet(&mut vm, &console)?;
+    }
+    save_state(&mut vm, &state)?;
+    vm.kill()?;
+    drop(vm);
+    state.sync_all().map_err(MachineError::os(format!("writing {}", path.display())))?;
+    saved::save_ram(&ram, pages, dir)?;
+    let path = dir.join(CONSOLE);
+    std::fs::write(&path, console.last(CONSOLE_LINES).join("\n"))
+        .map_err(MachineError::os(format!("writing {}", path.display())))
+}
+
+/// Follows the machine to its stop; returns what it printed.
+fn wait_until_ready(vm: &mut QemuVm, limit: Duration) -> Result<ConsoleTail, MachineError> {
+    let deadline = Instant::now() + limit;
+    let mut console = ConsoleTail::new(CONSOLE_LINES);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match vm.next_event(left)? {
+            Some(VmEvent::Console(bytes)) => console.push(&bytes),
+            Some(VmEvent::Data(_) | VmEvent::Output(_)) => {}
+            Some(VmEvent::Paused) => break,
+            Some(VmEvent::Exited(exit)) => return Err(not_ready(ended(&exit), &console)),
+            None => {
+                return Err(not_ready(format!("it was not ready within {limit:?}"), &console));
+            }
+        }
+    }
+    // What was printed before the stop may come after the news of it.
+    while let Some(event) = vm.next_event(Duration::from_millis(20))? {
+        if let VmEvent::Console(bytes) = event {
+            console.push(&bytes);
+        }
+    }
+    match console.find_last(READY) {
+        Some(_) => Ok(console),
+        None => Err(not_ready("it stopped before it was ready: the kernel panicked".to_string(), &console)),
+    }
+}
+
+fn ended(exit: &VmExit) -> String {
+    match exit {
+        VmExit::PowerOff => "it powered off before it was ready".to_string(),
+        VmExit::Reset => "it panicked or reset itself before it was ready".to_string(),
+        other => format!("its hypervisor ended before it was ready: {other:?}"),
+    }
+}
+
+fn not_ready(why: String, console: &ConsoleTail) -> MachineError {
+    MachineError::NotReady { why, console: console.last(SHOWN_LINES).join(" | ") }
+}
+
+/// QEMU stops the other vCPUs a moment after the one that asked, at a time of the
+/// host's choosing: nothing may be running on them.
+fn check_quiet(vm: &mut QemuVm, console: &ConsoleTail) -> Result<(), MachineError> {
+    let running = vm.registers()?.iter().filter(|r| !r.halted).count();
+    if running > 1 {
+        let why =
+            format!("{running} vCPUs were at work when it stopped, so it would not be the same each time");
+        return Err(not_ready(why, console));
+    }
+    Ok(())
+}
+
+fn save_state(vm: &mut QemuVm, state: &File) -> Result<(), MachineError> {
+    leave_out_ram(vm)?;
+    vm.hand_over(STATE, state)?;
+    vm.execute("migrate", json!({ "uri": format!("fd:{STATE}") }))?;
+    wait_for("saving the machine's state", || {
+        let status = vm.execute("query-migrate", json!({}))?;
+        match status["status"].as_str() {
+            Some("completed") => Ok(Some(())),
+            Some("failed" | "cancelled") => Err(refused("saving the machine's state", &status)),
+            _ => Ok(None),
+        }
+    })
+}
+
+fn leave_out_ram(vm: &mut QemuVm) -> Result<(), MachineError> {
+    let capability = json!({ "capability": "x-ignore-shared", "state": true });
+    vm.execute("migrate-set-capabilities", json!({ "capabilities": [capability] })).map(drop)
+}
+
+/// After loading, QEMU would announce its network cards for most of a second, by a timer
+/// of the host's clock; even without any, the vCPUs' turns end when such a timer is due
+/// (`icount_get_limit`, accel/tcg/tcg-accel-ops-icount.c).
+fn announce_nothing(vm: &mut QemuVm) -> Result<(), MachineError> {
+    vm.execute("migrate-set-parameters", json!({ "announce-rounds": 0 })).map(drop)
+}
+
+/// Resumes a private copy of what `dir` holds.
+pub(crate) fn resume(
+    program: &Path,
+    dir: &Path,
+    spec: &MachineSpec,
+    wake: &Wake,
+) -> Result<QemuVm, MachineError> {
+    let begin = Instant::now();
+    let path = dir.join(STATE);
+    let state = File::open(&path).map_err(|e| saved::broken(dir, format!("opening {STATE}: {e}")))?;
+    let channels = Channels::create(spec, &[])?;
+    let ram = channels.ram.clone();
+    // QEMU takes a while to start and does not look at the RAM before it is told to.
+    let copy = {
+        let (dir, work, wake) = (dir.to_path_buf(), spec.initramfs.clone(), wake.clone());
+        std::thread::Builder::new()
+            .name("ktstr-ram".to_string())
+            .spawn(move || {
+                ram.iter().enumerate().try_for_each(|(n, node)| saved::load_node(node, n, &dir))?;
+                saved::fill_mailbox(&ram, &work, &wake, &dir)
+            })
+            .map_err(MachineError::os("starting the thread that copies RAM"))?
+    };
+    let mut vm = QemuVm::start(program, spec, Start::Resume, channels, begin)?;
+    leave_out_ram(&mut vm)?;
+    announce_nothing(&mut vm)?;
+    copy.join().map_err(|_| MachineError::Gone { doing: "copying RAM".to_string() })??;
+    vm.hand_over(STATE, &state)?;
+    vm.execute("migrate-incoming", json!({ "uri": format!("fd:{STATE}") }))?;
+    wait_for("loading the machine's state", || {
+        let status = vm.execute("query-status", json!({}))?;
+        Ok((status["status"] != "inmigrate").then_some(()))
+    })?;
+    if spec.accel == Accel::Deterministic {
+        settle(&mut vm)?;
+    }
+    vm.execute("cont", json!({}))?;
+    vm.set_up(begin);
+    Ok(vm)
+}
+
+/// Waits until QEMU has freed what loading made it drop. Its RCU thread would do so some
+/// time later and kick the vCPUs for it (`rr_force_rcu`, accel/tcg/tcg-accel-ops-rr.c),
+/// which ends their turns at instants of the host's choosing. There is no command for
+/// it, but one that fails to add a device waits for just that (`qmp_device_add`,
+/// softmmu/qdev-monitor.c).
+fn settle(vm: &mut QemuVm) -> Result<(), MachineError> {
+    match vm.execute("device_add", json!({ "driver": "ktstr-no-such-device" })) {
+        Err(MachineError::Refused { .. }) => Ok(()),
+        Err(other) => Err(other),
+        Ok(answer) => Err(refused("settling the machine: adding no device", &answer)),
+    }
+}
+
+fn refused(doing: &str, answer: &Value) -> MachineError {
+    MachineError::Refused { doing: doing.to_string(), answer: answer.to_string() }
+}
+
+/// Asks again and again; each answer takes about as long as the pause in between.
+fn wait_for(
+    doing: &str,
+    mut ask: impl FnMut() -> Result<Option<()>, MachineError>,
+) -> Result<(), MachineError> {
+    let deadline = Instant::now() + TRANSFER;
+    while ask()?.is_none() {
+        if Instant::now() > deadline {
+            return Err(MachineError::NoAnswer { doing: doing.to_string(), after: TRANSFER });
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! A test's machine: resumed from a saved one where that is possible, else booted.
+
+use super::MonotonicHostClock;
+use super::image::Image;
+use super::kernel::Kernel;
+use crate::settings::Settings;
+use anyhow::{Context, Result};
+use ktstr_guest_init::BOOT_INIT;
+use ktstr_kernel_cache::KernelCache;
+use ktstr_machine::mailbox::layout::{ENTROPY_BYTES, SIZE_FILE};
+use ktstr_machine::mailbox::{entropy_of, pages_for};
+use ktstr_machine::{Accel, Blob, Hypervisor, MachineSpec, Vm, VmExit, Wake};
+use ktstr_run::{Limits, Observation, died_of_lost_code_patch, drive};
+use ktstr_templates::{KernelMark, Lease, Need, Notice, TemplateStore};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What a machine is made of and how long it may take.
+pub(super) struct Machine<'a> {
+    pub(super) hypervisor: &'a dyn Hypervisor,
+    /// Its initial RAM disk is the test's own part only.
+    pub(super) spec: &'a MachineSpec,
+    pub(super) image: &'a Image,
+    pub(super) kernel: &'a Kernel,
+    pub(super) limits: Limits,
+}
+
+/// How often a machine is started again when the emulator broke it.
+const MAX_RESTARTS: usize = 2;
+pub(super) const LOST_PATCH: &str = "the emulator lost a code patch of the guest kernel, so the machine was started again (a race of QEMU \
+     before 8.1 with one thread a vCPU; a newer QEMU or --accel deterministic avoids it)";
+
+/// A machine that has ended.
+pub(super) struct Played {
+    pub(super) seen: Observation,
+    /// It was resumed, not booted.
+    pub(super) resumed: bool,
+    /// How often it was started again.
+    pub(super) restarts: usize,
+}
+
+impl Machine<'_> {
+    /// Runs the machine to its end, again if the emulator broke it.
+    pub(super) fn run(&self, settings: &Settings) -> Result<Played> {
+        let mut restarts = 0;
+        loop {
+            let (seen, resumed) = self.run_once(settings)?;
+            if self.spec.accel != Accel::Tcg || restarts == MAX_RESTARTS || !died_of_lost_code_patch(&seen) {
+                return Ok(Played { seen, resumed, restarts });
+            }
+            restarts += 1;
+            eprintln!("ktstr: note: {LOST_PATCH}");
+        }
+    }
+
+    /// Runs the machine to its end; true if it was resumed.
+    ///
+    /// Whatever is wrong with a saved machine costs a boot, never a verdict.
+    fn run_once(&self, settings: &Settings) -> Result<(Observation, bool)> {
+        // Who wants to see the kernel boot must let it.
+        if !settings.no_template
+            && !settings.verbose
+            && let Some(seen) = self.resume(settings)?
+        {
+            return Ok((seen, true));
+        }
+        let mut spec = self.spec.clone();
+        let mut parts = self.image.whole()?;
+        parts.append(&mut spec.initramfs);
+        spec.initramfs = parts;
+        let vm = self.hypervisor.boot(&spec)?;
+        Ok((self.follow(vm)?, false))
+    }
+
+    fn follow(&self, mut vm: Box<dyn Vm>) -> Result<Observation> {
+        Ok(drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new())?)
+    }
+
+    /// `None` if there is no saved machine, or it did not come up.
+    fn resume(&self, settings: &Settings) -> Result<Option<Observation>> {
+        let Some(of_hypervisor) = self.hypervisor.template_identity(self.spec)? else { return Ok(None) };
+        let store = match store(settings) {
+            Ok(store) => store,
+            Err(e) => return Ok(booting(&format!("{e:#}"))),
+        };
+        let lease = match self.saved(&store, &of_hypervisor) {
+            Ok(lease) => lease,
+            Err(e) => return Ok(booting(&format!("{e:#}"))),
+        };
+        let vm = match self.hypervisor.resume(&lease.template, self.spec, &self.wake()?) {
+            Ok(vm) => vm,
+            Err(e) => return Ok(discarded(&store, lease, &e.to_string())),
+        };
+        let seen = self.follow(vm)?;
+        // Killed from outside is no fault of the saved machine's.
+        let killed = matches!(seen.exit, Some(VmExit::Killed { .. }));
+        if seen.stage.is_none() && seen.wire_error.is_none() && !killed {
+            let last = seen.console.last(3).join(" | ");
+            return Ok(discarded(&store, lease, &format!("it did not come up; it printed {last:?}")));
+        }
+        Ok(Some(seen))
+    }
+
+    fn saved(&self, store: &TemplateStore, of_hypervisor: &str) -> Result<Lease> {
+        let (crc, bytes) = self.kernel.mark().clone();
+        let init = blob_bytes(&self.image.program())?;
+        let archive = self.spec.initramfs.iter().map(blob_bytes).sum::<Result<u64>>()?;
+        let pages = pages_for(init, archive);
+        let identity = format!(
+            "kernel {crc} {bytes} bytes\nboot init {}\nmailbox {pages} pages\n{}{of_hypervisor}",
+            ktstr_kernel::crc_hex(BOOT_INIT),
+            self.image.libraries_identity()
+        );
+        let spec = self.spec;
+        let label = format!("{} {} {} MiB", spec.accel, spec.topology.label(), spec.memory_mib);
+        let kernel = KernelMark { path: self.kernel.image.clone(), crc, bytes };
+        let need =
+            Need { identity: &identity, label: &label, kernel: &kernel, patience: self.limits.boot * 2 };
+        let mut make = |dir: &Path| {
+            let spec = MachineSpec { initramfs: self.boot_image(pages)?, seed: 0, ..self.spec.clone() };
+            Ok(self.hypervisor.prepare(&spec, pages, dir, self.limits.boot)?)
+        };
+        let mut tell = |notice| match notice {
+            Notice::Making => eprintln!("ktstr: booting a machine to save ({label}); later tests resume it"),
+            Notice::Waiting => eprintln!("ktstr: waiting for another process that saves a machine ({label})"),
+            Notice::Broken(why) => eprintln!("ktstr: the saved machine ({label}) is made anew: {why}"),
+        };
+        Ok(store.get(&need, &mut make, &mut tell)?)
+    }
+
+    /// The boot init, the libraries of the tests and the size of the mailbox.
+    fn boot_image(&self, pages: u64) -> Result<Vec<Blob>> {
+        let mut archive = self.image.base(BOOT_INIT)?;
+        archive.file(SIZE_FILE, 0o600, &pages.to_le_bytes())?;
+        Ok(vec![Blob::Bytes(Arc::new(archive.finish()))])
+    }
+
+    /// What it is told: nothing of the host's in deterministic mode.
+    fn wake(&self) -> Result<Wake> {
+        let init = self.image.program();
+        if self.spec.accel == Accel::Deterministic {
+            return Ok(Wake { init, clock: None, entropy: entropy_of(self.spec.seed) });
+        }
+        let mut entropy = [0; ENTROPY_BYTES];
+        let random = Path::new("/dev/urandom");
+        File::open(random)
+            .and_then(|mut f| f.read_exact(&mut entropy))
+            .with_context(|| format!("reading {}", random.display()))?;
+        Ok(Wake { init, clock: SystemTime::now().duration_since(UNIX_EPOCH).ok(), entropy })
+    }
+}
+
+fn booting(why: &str) -> Option<Observation> {
+    eprintln!("ktstr: booting afresh: {why}");
+    None
+}
+
+fn discarded(store: &TemplateStore, lease: Lease, why: &str) -> Option<Observation> {
+    eprintln!("ktstr: the saved machine {} is thrown away: {why}", lease.template.key);
+    if let Err(e) = store.discard(lease) {
+        eprintln!("ktstr: {e}");
+    }
+    booting("the saved machine could not be used")
+}
+
+/// The store that the settings name.
+pub(super) fn store(settings: &Settings) -> Result<TemplateStore> {
+    let root = match &settings.template_dir {
+        Some(dir) => dir.clone(),
+        None => beside(KernelCache::from_env()?.root()),
+    };
+    Ok(TemplateStore::new(root, settings.template_max_bytes))
+}
+
+/// Saved machines lie beside the kernels, or below them where a user chose the place.
+fn beside(kernels: &Path) -> PathBuf {
+    match kernels.parent() {
+        Some(parent) if kernels.ends_with("ktstr/kernels") => parent.join("templates"),
+        _ => kernels.join("templates"),
+    }
+}
+
+fn blob_bytes(blob: &Blob) -> Result<u64> {
+    match blob {
+        Blob::Bytes(bytes) => Ok(bytes.len() as u64),
+        Blob::File(path) => {
+            let found = std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+            Ok(found.len())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saved_machines_have_a_place_of_their_own() {
+        assert_eq!(beside(Path::new("/c/ktstr/kernels")), Path::new("/c/ktstr/templates"));
+        assert_eq!(beside(Path::new("/chosen")), Path::new("/chosen/templates"));
+    }
+}

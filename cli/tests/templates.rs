@@ -1,0 +1,248 @@
+//! Saved machines: resumed alike, told apart, and thrown away when in doubt.
+
+mod common;
+
+use common::{CaseOutput, case, hypervisor_of, sidecars};
+use ktstr::prelude::*;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+
+// The tests that the drills run; they wait to be asked.
+
+#[ktstr_test(ignore)]
+fn saved_healthy(_ctx: &Ctx) -> Result<AssertResult> {
+    Ok(AssertResult::pass())
+}
+
+/// Its kernel finds no init.
+#[ktstr_test(ignore, kargs = ["rdinit=/nowhere"])]
+fn saved_never(_ctx: &Ctx) -> Result<AssertResult> {
+    Ok(AssertResult::pass())
+}
+
+/// Fails, to have its output shown.
+#[ktstr_test(ignore)]
+fn saved_tells_clock_and_random_numbers(_ctx: &Ctx) -> Result<AssertResult> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    println!("clock {:.3}", now.as_secs_f64());
+    let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    let mut bytes = [0u8; 16];
+    // SAFETY: getrandom(2) writes at most 16 bytes to a live buffer.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    ensure!(got == 16, "getrandom: {got}");
+    println!("random {} {bytes:02x?}", uuid.trim());
+    bail!("told")
+}
+
+/// A case with saved machines in `store`, and where its results go.
+fn saved_case(test: &str, store: &Path) -> (Command, TempDir) {
+    let (mut command, results) = case(test);
+    command.env("KTSTR_TEMPLATE_DIR", store).env_remove("KTSTR_NO_TEMPLATE");
+    (command, results)
+}
+
+fn output(child: std::io::Result<Child>) -> CaseOutput {
+    child.expect("starting the case").wait_with_output().expect("waiting for the case").into()
+}
+
+/// How the machine of a passing case came to run, and what it said on the way.
+fn start_of(test: &str, store: &Path, env: &[(&str, &str)]) -> (String, String) {
+    let (mut command, results) = saved_case(test, store);
+    let seen = output(command.envs(env.iter().copied()).spawn());
+    assert_eq!(seen.code, Some(0), "{}", seen.text);
+    (start_in(&results), seen.text)
+}
+
+fn start_in(results: &TempDir) -> String {
+    let files = sidecars(results);
+    assert_eq!(files.len(), 1, "{files:?}");
+    let text = fs::read_to_string(&files[0]).expect("the sidecar");
+    let sidecar: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    sidecar["start"].as_str().expect("how it started").to_string()
+}
+
+/// The directories of saved machines, whole ones only.
+fn saved_in(store: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(store).into_iter().flatten().map(|e| e.expect("an entry").path());
+    entries.filter(|p| p.join("metadata.json").exists() && !scratch(p)).collect()
+}
+
+fn scratch(path: &Path) -> bool {
+    path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(".tmp-"))
+}
+
+fn assert_says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "expected {part:?} in:\n{text}");
+    }
+}
+
+#[test]
+fn the_second_test_resumes_and_who_says_so_boots() {
+    let store = tempfile::tempdir().unwrap();
+    let (first, said) = start_of("saved_healthy", store.path(), &[]);
+    assert_eq!(first, "resumed");
+    assert_says(&said, &["booting a machine to save (tcg 1n1l2c1t 256 MiB)"]);
+    let (second, said) = start_of("saved_healthy", store.path(), &[]);
+    assert_eq!((second.as_str(), said.as_str()), ("resumed", ""));
+    let (third, said) = start_of("saved_healthy", store.path(), &[("KTSTR_NO_TEMPLATE", "1")]);
+    assert_eq!((third.as_str(), said.as_str()), ("booted", ""));
+    assert_eq!(saved_in(store.path()).len(), 1);
+}
+
+#[test]
+fn a_damaged_machine_costs_a_boot_and_says_so() {
+    let store = tempfile::tempdir().unwrap();
+    start_of("saved_healthy", store.path(), &[]);
+    let dir = saved_in(store.path()).remove(0);
+    let truncate = |name: &str| {
+        let file = fs::OpenOptions::new().write(true).open(dir.join(name)).unwrap();
+        file.set_len(1 << 16).unwrap();
+    };
+    for (file, why) in [("state", "state has 65536 bytes"), ("ram0", "ram0 has 65536 bytes")] {
+        truncate(file);
+        let (start, said) = start_of("saved_healthy", store.path(), &[]);
+        assert_eq!(start, "resumed");
+        assert_says(&said, &["is made anew", why]);
+    }
+    let record = dir.join("metadata.json");
+    let text = fs::read_to_string(&record).unwrap();
+    fs::write(&record, text.replace("\"schema\": 1", "\"schema\": 99")).unwrap();
+    assert_says(&start_of("saved_healthy", store.path(), &[]).1, &["is made anew", "another version"]);
+    // Whole by its record, but dead: RAM of zeroes.
+    let bytes = fs::metadata(dir.join("ram0")).unwrap().len();
+    truncate("ram0");
+    let ram = fs::OpenOptions::new().write(true).open(dir.join("ram0")).unwrap();
+    ram.set_len(0).unwrap();
+    ram.set_len(bytes).unwrap();
+    let (start, said) = start_of("saved_healthy", store.path(), &[]);
+    assert_eq!(start, "booted");
+    assert_says(&said, &["is thrown away", "booting afresh"]);
+    assert_eq!(start_of("saved_healthy", store.path(), &[]).0, "resumed");
+}
+
+#[test]
+fn a_maker_killed_at_any_instant_leaves_nothing_that_harms() {
+    let store = tempfile::tempdir().unwrap();
+    // Ten instants over a boot and a save; any order and any spacing will do.
+    for step in 0..10u64 {
+        for dir in saved_in(store.path()) {
+            fs::remove_dir_all(dir).unwrap();
+        }
+        let (mut command, _results) = saved_case("saved_healthy", store.path());
+        let mut child = command.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(50 + 333 * step));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert_eq!(start_of("saved_healthy", store.path(), &[]).0, "resumed");
+    let left: Vec<_> = fs::read_dir(store.path()).unwrap().map(|e| e.unwrap().path()).collect();
+    assert!(!left.iter().any(|p| scratch(p)), "{left:?}");
+}
+
+#[test]
+fn two_at_once_make_one() {
+    let store = tempfile::tempdir().unwrap();
+    let cases = [saved_case("saved_healthy", store.path()), saved_case("saved_healthy", store.path())];
+    let started = cases.map(|(mut command, results)| (command.spawn(), results));
+    let texts = started.map(|(child, results)| {
+        let seen = output(child);
+        assert_eq!((seen.code, start_in(&results).as_str()), (Some(0), "resumed"), "{}", seen.text);
+        seen.text
+    });
+    let said = texts.concat();
+    assert_eq!(said.matches("booting a machine to save").count(), 1, "{said}");
+    assert_says(&said, &["waiting for another process"]);
+}
+
+#[test]
+fn a_guest_that_dies_before_it_is_ready_costs_one_boot() {
+    let store = tempfile::tempdir().unwrap();
+    let (mut command, _results) = saved_case("saved_never", store.path());
+    let first = output(command.spawn());
+    assert_eq!(first.code, Some(1), "{}", first.text);
+    assert_says(
+        &first.text,
+        &["booting afresh", "before it was ready", "Kernel panic", "panicked while booting"],
+    );
+    let (mut command, _results) = saved_case("saved_never", store.path());
+    let second = output(command.spawn());
+    assert_says(&second.text, &["it was tried", "panicked while booting"]);
+    assert!(!second.text.contains("booting a machine to save"), "{}", second.text);
+}
+
+#[test]
+fn a_full_disk_costs_the_saving_but_not_the_verdict() {
+    let store = tempfile::tempdir().unwrap();
+    let (mut command, results) = saved_case("saved_healthy", store.path());
+    common::small_disk_at(&mut command, store.path(), c"size=8m");
+    let seen = output(command.spawn());
+    assert_eq!((seen.code, start_in(&results).as_str()), (Some(0), "booted"), "{}", seen.text);
+    assert_says(&seen.text, &["booting afresh", "No space left on device"]);
+}
+
+#[test]
+fn another_kernel_of_the_same_name_is_another_machine() {
+    let store = tempfile::tempdir().unwrap();
+    let kernel = ktstr::find_kernel().unwrap().expect("a kernel");
+    let copy = store.path().join("bzImage");
+    let mut image = fs::read(kernel).unwrap();
+    fs::write(&copy, &image).unwrap();
+    let env = [("KTSTR_TEST_KERNEL", copy.to_str().unwrap())];
+    start_of("saved_healthy", store.path(), &env);
+    let old = saved_in(store.path());
+    // As a rebuild would: another build's banner, the same length.
+    let end = image.len() - 5;
+    image[end] ^= 0xff;
+    fs::write(&copy, &image).unwrap();
+    let (mut command, _results) = saved_case("saved_healthy", store.path());
+    let seen = output(command.envs(env).spawn());
+    assert_says(&seen.text, &["booting a machine to save"]);
+    let new = saved_in(store.path());
+    assert!(new.len() <= 1 && new != old, "{old:?} {new:?}");
+}
+
+#[test]
+fn clocks_are_right_and_random_numbers_differ() {
+    let store = tempfile::tempdir().unwrap();
+    let tell = || {
+        let (mut command, _results) = saved_case("saved_tells_clock_and_random_numbers", store.path());
+        let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let start = Instant::now();
+        let seen = output(command.spawn());
+        assert_says(&seen.text, &["the test function returned an error: told", "resumed in"]);
+        let line = |name: &str| {
+            let found = seen.text.lines().find_map(|l| l.strip_prefix(name));
+            found.unwrap_or_else(|| panic!("no {name} in {}", seen.text)).to_string()
+        };
+        let clock: f64 = line("clock ").parse().unwrap();
+        let after = before.as_secs_f64() + start.elapsed().as_secs_f64();
+        assert!((before.as_secs_f64() - 1.0..=after + 1.0).contains(&clock), "{clock} {before:?} {after}");
+        line("random ")
+    };
+    assert_ne!(tell(), tell());
+}
+
+#[test]
+fn no_machine_outlives_a_maker_that_was_killed() {
+    let store = tempfile::tempdir().unwrap();
+    let (mut command, _results) = saved_case("saved_healthy", store.path());
+    let mut child = command.spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let qemu = loop {
+        if let Some(pid) = hypervisor_of(&child) {
+            break pid;
+        }
+        assert!(Instant::now() < deadline, "no hypervisor within a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    while Path::new(&format!("/proc/{qemu}/exe")).exists() {
+        assert!(Instant::now() < deadline, "QEMU {qemu} outlives its test");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,183 @@
+//! The first PID 1 of a machine that is booted once and resumed for every test.
+//!
+//! It mounts the basic file systems, waits until the kernel's drivers are there,
+//! marks the pages of its mailbox, stops the machine and, when it is resumed, finds
+//! in the mailbox what to do: set the clock, feed the random number generator,
+//! unpack an archive over the root file system and become the program beside it.
+//!
+//! No library, no allocation, x86-64 system calls only: a few KB that depend on no
+//! test, so that one saved machine serves all of them. `build.sh` makes the
+//! committed `boot-init.elf`; a test of the crate compares the two.
+
+#![no_std]
+#![no_main]
+
+mod cpio;
+#[path = "../../core/machine/src/mailbox/layout.rs"]
+#[allow(dead_code)]
+mod layout;
+mod sys;
+
+use core::slice;
+use layout::*;
+
+core::arch::global_asm!(
+    ".globl _start",
+    "_start:",
+    "xor ebp, ebp",
+    "and rsp, -16",
+    "call {main}",
+    main = sym main,
+);
+
+extern "C" fn main() -> ! {
+    sys::umask(0);
+    for (fs, target) in [(c"devtmpfs", c"/dev"), (c"proc", c"/proc"), (c"sysfs", c"/sys")] {
+        sys::mkdir(target.as_ptr().cast(), 0o755);
+        // A kernel without one of them is refused later, by the test's own init, with
+        // the option it lacks.
+        sys::mount(fs, target);
+    }
+    wait_for_ports();
+    let (fd, mailbox) = mailbox();
+    mark(mailbox);
+    sys::say(READY);
+    sys::say("\n");
+    sys::drain();
+    stop();
+    let header = header(mailbox);
+    set_clock(header);
+    feed_entropy(header);
+    cpio::unpack(archive(mailbox, header));
+    become_init(fd, mailbox, number(header, PROGRAM_BYTES_AT))
+}
+
+/// Prints why, in the words that the host looks for, and powers off.
+fn fail(what: &str) -> ! {
+    sys::say("ktstr: init failed: boot init: ");
+    sys::say(what);
+    sys::say("\n");
+    sys::drain();
+    sys::power_off()
+}
+
+/// The ports to the host appear, and get their names, from work queues. Ten seconds
+/// later there are none.
+fn wait_for_ports() {
+    for port in [c"/sys/class/virtio-ports/vport0p1/name", c"/sys/class/virtio-ports/vport0p2/name"] {
+        for _ in 0..5000 {
+            let mut name = [0; 16];
+            if sys::read_file(port, &mut name) > 1 {
+                break;
+            }
+            sys::sleep_ms(2);
+        }
+    }
+    // Whatever else boot has begun may end: the machine is saved at rest.
+    sys::sleep_ms(100);
+}
+
+/// A file in the root file system, mapped: what is written to its pages is its content.
+fn mailbox() -> (sys::Fd, &'static mut [u8]) {
+    let mut pages = [0; 8];
+    if sys::read_file(c"/ktstr-mailbox", &mut pages) != 8 {
+        fail("reading /ktstr-mailbox: expected eight bytes");
+    }
+    sys::unlink(c"/ktstr-mailbox".as_ptr().cast());
+    let bytes = u64::from_le_bytes(pages) as usize * PAGE;
+    let memory = sys::Fd::create(c"/ktstr-init".as_ptr().cast(), 0o755)
+        .and_then(|fd| sys::mapped_file(&fd, bytes).map(|address| (fd, address)));
+    match memory {
+        // SAFETY: a fresh mapping of that many bytes that nothing else uses.
+        Some((fd, address)) => (fd, unsafe { slice::from_raw_parts_mut(address, bytes) }),
+        None => fail("reserving the mailbox: out of memory; give the test more memory_mib"),
+    }
+}
+
+fn mark(mailbox: &mut [u8]) {
+    for (index, page) in mailbox.chunks_exact_mut(PAGE).enumerate() {
+        let index = index as u64;
+        page[..16].copy_from_slice(&MARK);
+        page[16..24].copy_from_slice(&index.to_le_bytes());
+        page[24..32].copy_from_slice(&(!index).to_le_bytes());
+    }
+}
+
+/// Writes to the `pvpanic-pci` device, whose one register stops all vCPUs. The host
+/// goes on from the instruction after it.
+fn stop() {
+    let mut resource = [0; 18];
+    if sys::read_file(c"/sys/bus/pci/devices/0000:00:10.0/resource", &mut resource) != 18 {
+        fail("finding the device that stops the machine (CONFIG_PCI, CONFIG_SYSFS)");
+    }
+    // The first line begins with the start of BAR 0, `0x` and 16 digits.
+    let start = cpio::hex(&resource[2..]).unwrap_or(0) as usize;
+    sys::write_file(c"/sys/bus/pci/devices/0000:00:10.0/enable", b"1");
+    let Some(page) = sys::map_device(c"/sys/bus/pci/devices/0000:00:10.0/resource0") else {
+        fail("mapping the device that stops the machine");
+    };
+    // SAFETY: the register lies within the page that was mapped.
+    unsafe { page.add(start % PAGE).write_volatile(1) };
+}
+
+/// The last page, after a look at what it begins with.
+fn header(mailbox: &[u8]) -> &[u8] {
+    let header = mailbox.get(mailbox.len().saturating_sub(PAGE)..).unwrap_or_default();
+    if number(header, 0) != MAGIC {
+        fail("opening the mailbox: it is empty");
+    }
+    header
+}
+
+fn archive<'a>(mailbox: &'a [u8], header: &[u8]) -> &'a [u8] {
+    let at = number(header, ARCHIVE_AT) as usize;
+    let bytes = number(header, ARCHIVE_BYTES_AT) as usize;
+    let Some(archive) = mailbox.get(at..).and_then(|rest| rest.get(..bytes)) else {
+        fail("opening the mailbox: its content is longer than it");
+    };
+    if sum(archive) != number(header, SUM_AT) {
+        fail("opening the mailbox: pages are lost or out of order");
+    }
+    archive
+}
+
+/// Cuts the mailbox's file after the program, makes it `/init` and runs it.
+fn become_init(fd: sys::Fd, mailbox: &'static mut [u8], program_bytes: u64) -> ! {
+    sys::unmap(mailbox);
+    sys::truncate(&fd, program_bytes as usize);
+    // A file that is open for writing can't be run.
+    drop(fd);
+    sys::rename(c"/ktstr-init", c"/init");
+    sys::exec(c"/init");
+    fail("starting /init of the payload")
+}
+
+fn set_clock(header: &[u8]) {
+    if number(header, FLAGS_AT) & SET_CLOCK != 0 {
+        sys::set_clock(number(header, SECONDS_AT), number(header, NANOS_AT));
+    }
+}
+
+fn feed_entropy(header: &[u8]) {
+    let mut pool = [0; 8 + ENTROPY_BYTES];
+    // struct rand_pool_info (include/uapi/linux/random.h): bits, bytes, buffer.
+    pool[..4].copy_from_slice(&(ENTROPY_BYTES as u32 * 8).to_le_bytes());
+    pool[4..8].copy_from_slice(&(ENTROPY_BYTES as u32).to_le_bytes());
+    if let Some(entropy) = header.get(ENTROPY_AT..ENTROPY_AT + ENTROPY_BYTES) {
+        pool[8..].copy_from_slice(entropy);
+    }
+    sys::reseed(&pool);
+}
+
+fn number(header: &[u8], at: usize) -> u64 {
+    let mut bytes = [0; 8];
+    if let Some(field) = header.get(at..at + 8) {
+        bytes.copy_from_slice(field);
+    }
+    u64::from_le_bytes(bytes)
+}
+
+#[panic_handler]
+fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
+    fail("a bug: it panicked")
+}
