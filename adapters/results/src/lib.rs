@@ -117,6 +117,7 @@ mod tests {
             console_hash: String::new(),
             output_hash: String::new(),
             kernel_log_hash: String::new(),
+            start: "booted".into(),
             vcpus: 2,
             host: ktstr_run::SidecarTimes::default(),
         }
