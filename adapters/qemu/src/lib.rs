@@ -15,6 +15,7 @@ mod memory;
 mod process;
 mod qmp;
 mod registers;
+mod vcpu_threads;
 mod vm;
 
 pub use find::Qemu;

@@ -10,11 +10,13 @@ use crate::test_support::KtstrTestEntry;
 use anyhow::{Context, Result};
 use kernel::Kernel;
 use ktstr_assert::{AssertResult, Outcome};
+use ktstr_live_kernel::LiveKernel;
 use ktstr_machine::{Accel, CommandLine, Digest, Hypervisor, MachineSpec, memory_floor_mib};
+use ktstr_monitor::{DEFAULT_PERIOD, Monitor};
 use ktstr_results::{ResultsDir, project_commit};
 use ktstr_run::ports::{HostClock, SidecarStore};
 use ktstr_run::{
-    CaseResult, GuestPlan, Limits, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes,
+    CaseResult, GuestPlan, Limits, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes, Watch,
     died_of_lost_code_patch, drive, judge, render,
 };
 use std::path::{Path, PathBuf};
@@ -46,7 +48,7 @@ pub(crate) fn run_case(entry: &'static KtstrTestEntry) -> CaseRun {
 }
 
 fn not_run(entry: &KtstrTestEntry, mode: &str, error: &anyhow::Error) -> CaseRun {
-    let case = CaseResult { result: AssertResult::fail(format!("{error:#}")), broken: true };
+    let case = CaseResult { result: AssertResult::fail(format!("{error:#}")), broken: true, monitor: None };
     let facts = RunFacts {
         test: entry.spec.name.to_string(),
         topology: entry.spec.topology.label(),
@@ -62,6 +64,7 @@ fn facts(entry: &KtstrTestEntry, settings: &Settings) -> RunFacts {
         test: entry.spec.name.to_string(),
         topology: entry.spec.topology.label(),
         seed: settings.seed,
+        checks: entry.spec.checks,
         verbose: settings.verbose,
         ..RunFacts::default()
     }
@@ -85,14 +88,14 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     };
     let duration = settings.duration.unwrap_or(entry.spec.duration);
     let limits = Limits::new(accel, spec.topology.total_cpus(), duration, entry.spec.timeout);
-    let (seen, restarts) = play(hypervisor.as_ref(), &spec, &image.build_id, &limits)?;
+    let (seen, restarts) = play(hypervisor.as_ref(), &spec, &image.build_id, &limits, &kernel)?;
     let mut case = judge(&entry.spec, &seen);
     for _ in 0..restarts {
         case.result.note(LOST_PATCH);
     }
     let mut facts = RunFacts { mode: accel.to_string(), kernel: kernel.label(), ..facts(entry, settings) };
     let sidecar = sidecar(&spec, &facts, &kernel, entry, &case, &seen, hypervisor.as_ref());
-    record(settings, &kernel, sidecar, &mut facts);
+    record(settings, &kernel, sidecar, &seen, &mut facts);
     Ok(finish(settings, &facts, &case, Some(&seen)))
 }
 
@@ -107,16 +110,32 @@ fn play(
     spec: &MachineSpec,
     build_id: &str,
     limits: &Limits,
+    kernel: &Kernel,
 ) -> Result<(Observation, usize)> {
     let mut restarts = 0;
+    let mut eye = LiveKernel::new(kernel.vmlinux.clone());
     loop {
         let mut vm = hypervisor.boot(spec)?;
-        let seen = drive(vm.as_mut(), build_id, limits, &MonotonicHostClock::new())?;
+        let seen = drive(
+            vm.as_mut(),
+            build_id,
+            limits,
+            &MonotonicHostClock::new(),
+            Watch::new(&mut eye, monitor(spec.accel)),
+        )?;
         if spec.accel != Accel::Tcg || restarts == MAX_RESTARTS || !died_of_lost_code_patch(&seen) {
             return Ok((seen, restarts));
         }
         restarts += 1;
         eprintln!("ktstr: note: {LOST_PATCH}");
+    }
+}
+
+/// Samples at the host's pace would make a deterministic run's record depend on it.
+fn monitor(accel: Accel) -> Monitor {
+    match accel {
+        Accel::Deterministic => Monitor::off("not sampled in deterministic mode"),
+        Accel::Kvm | Accel::Tcg => Monitor::every(DEFAULT_PERIOD),
     }
 }
 
@@ -198,6 +217,11 @@ fn sidecar(
         output_hash: hash(seen.output.digest()),
         kernel_log_hash: hash(kernel_log.value()),
         vcpus: spec.topology.total_cpus(),
+        monitor: case
+            .monitor
+            .as_ref()
+            .map(|m| m.summary.clone())
+            .filter(|_| spec.accel != Accel::Deterministic),
         host: SidecarTimes {
             finished_unix_ms: finished,
             boot_ms: seen.times.boot.map(ms),
@@ -209,7 +233,13 @@ fn sidecar(
 }
 
 /// Writes the sidecar. A result that can't be recorded is still the result.
-fn record(settings: &Settings, kernel: &Kernel, mut sidecar: Sidecar, facts: &mut RunFacts) {
+fn record(
+    settings: &Settings,
+    kernel: &Kernel,
+    mut sidecar: Sidecar,
+    seen: &Observation,
+    facts: &mut RunFacts,
+) {
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let commit = settings.project_commit.clone().unwrap_or_else(|| project_commit(&here));
     let dir = settings.sidecar_dir.clone().unwrap_or_else(|| {
@@ -217,7 +247,13 @@ fn record(settings: &Settings, kernel: &Kernel, mut sidecar: Sidecar, facts: &mu
         target_dir().join("ktstr").join(format!("{kernel}-{commit}"))
     });
     sidecar.project_commit = commit;
-    match ResultsDir::new(dir).write(&sidecar) {
+    let results = ResultsDir::new(dir);
+    match seen.kernel_state.as_ref().map(|state| results.write_state(&sidecar, state)) {
+        Some(Ok(path)) => facts.kernel_state = Some(path.display().to_string()),
+        Some(Err(e)) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
+        None => {}
+    }
+    match results.write(&sidecar) {
         Ok(path) => facts.sidecar = Some(path.display().to_string()),
         Err(e) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
     }

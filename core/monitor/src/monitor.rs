@@ -73,6 +73,11 @@ impl Monitor {
         Self { log, period, begun: None, due: None, readings: 0 }
     }
 
+    /// Whether it ever samples.
+    pub const fn is_on(&self) -> bool {
+        self.log.unsampled.is_none()
+    }
+
     /// The test begins.
     pub fn begin(&mut self, now: Duration) {
         self.begun = Some(now);

@@ -1,5 +1,6 @@
 //! What a kernel looked like at one moment: the material of a failure dump.
 
+use ktstr_machine::VcpuRegisters;
 use serde::{Deserialize, Serialize};
 
 /// Registers of one vCPU, with what they point at.
@@ -76,4 +77,19 @@ pub struct KernelState {
     pub sched_ext: Option<String>,
     /// What could not be read, and why.
     pub problems: Vec<String>,
+}
+
+impl KernelState {
+    /// All that registers tell without the kernel's symbols.
+    pub fn of_registers(registers: &[VcpuRegisters]) -> Self {
+        let vcpu = |r: &VcpuRegisters| VcpuState {
+            cpu: r.cpu,
+            ip: r.ip,
+            sp: r.sp,
+            page_table: r.page_table,
+            halted: r.halted,
+            ..VcpuState::default()
+        };
+        Self { vcpus: registers.iter().map(vcpu).collect(), ..Self::default() }
+    }
 }

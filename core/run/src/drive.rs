@@ -3,7 +3,9 @@
 use crate::guest::TestReturn;
 use crate::limits::Limits;
 use crate::ports::HostClock;
+use crate::watch::Watch;
 use ktstr_machine::{ConsoleTail, MachineError, Vm, VmEvent, VmExit};
+use ktstr_monitor::{KernelState, MonitorLog};
 use ktstr_wire::{Decoder, Message, Stage, Stimulus};
 use std::time::Duration;
 
@@ -95,6 +97,10 @@ pub struct Observation {
     pub deadline: Option<Deadline>,
     /// Durations.
     pub times: Times,
+    /// What the monitor saw of the kernel's state.
+    pub monitor: MonitorLog,
+    /// What the kernel looked like when a deadline passed.
+    pub kernel_state: Option<KernelState>,
 }
 
 impl Observation {
@@ -115,6 +121,8 @@ impl Observation {
             exit: None,
             deadline: None,
             times: Times::default(),
+            monitor: MonitorLog::default(),
+            kernel_state: None,
         }
     }
 }
@@ -122,12 +130,13 @@ impl Observation {
 /// Follows `vm` until it ends or a deadline passes; it is dead afterwards.
 ///
 /// `build_id` is what the guest must greet with: another one means that it runs
-/// another binary.
+/// another binary. `watch` looks into its kernel meanwhile.
 pub fn drive(
     vm: &mut dyn Vm,
     build_id: &str,
     limits: &Limits,
     clock: &dyn HostClock,
+    watch: Watch<'_>,
 ) -> Result<Observation, MachineError> {
     let mut driver = Driver {
         seen: Observation::new(),
@@ -137,30 +146,34 @@ pub fn drive(
         start: clock.now(),
         since: clock.now(),
         test_start: None,
+        watch,
     };
     loop {
         let now = clock.now();
         driver.seen.deadline = driver.overdue(now);
         if driver.seen.deadline.is_some() || driver.seen.wire_error.is_some() {
+            if driver.seen.deadline.is_some() {
+                driver.seen.kernel_state = driver.watch.state(vm);
+            }
             vm.kill()?;
             break;
         }
-        match vm.next_event(TICK)? {
+        driver.watch.poll(vm, clock);
+        match vm.next_event(driver.watch.wait(clock.now(), TICK))? {
             None => {}
             Some(VmEvent::Console(bytes)) => driver.seen.console.push(&bytes),
             Some(VmEvent::Output(bytes)) => driver.seen.output.push(&bytes),
-            Some(VmEvent::Data(bytes)) => driver.data(&bytes, clock.now()),
+            Some(VmEvent::Data(bytes)) => driver.data(&bytes, clock.now(), vm),
             Some(VmEvent::Exited(exit)) => {
                 driver.seen.exit = Some(exit);
                 break;
             }
         }
     }
-    driver.finish(clock.now());
-    Ok(driver.seen)
+    Ok(driver.finish(clock.now()))
 }
 
-struct Driver<'a> {
+struct Driver<'a, 'w> {
     seen: Observation,
     decoder: Decoder,
     build_id: &'a str,
@@ -169,9 +182,10 @@ struct Driver<'a> {
     /// When the current deadline began to run.
     since: Duration,
     test_start: Option<Duration>,
+    watch: Watch<'w>,
 }
 
-impl Driver<'_> {
+impl Driver<'_, '_> {
     fn overdue(&self, now: Duration) -> Option<Deadline> {
         let waited = now.saturating_sub(self.since);
         let (limit, deadline): (_, fn(Duration) -> Deadline) = if self.seen.goodbye {
@@ -185,18 +199,18 @@ impl Driver<'_> {
     }
 
     /// Takes in bytes of the data port, up to the first that can't be believed.
-    fn data(&mut self, bytes: &[u8], now: Duration) {
+    fn data(&mut self, bytes: &[u8], now: Duration, vm: &dyn Vm) {
         self.decoder.push(bytes);
         while self.seen.wire_error.is_none() {
             match self.decoder.next() {
-                Ok(Some(message)) => self.message(message, now),
+                Ok(Some(message)) => self.message(message, now, vm),
                 Ok(None) => return,
                 Err(e) => self.seen.wire_error = Some(e.to_string()),
             }
         }
     }
 
-    fn message(&mut self, message: Message, now: Duration) {
+    fn message(&mut self, message: Message, now: Duration, vm: &dyn Vm) {
         let seen = &mut self.seen;
         match message {
             Message::Hello { build_id, .. } => {
@@ -210,18 +224,22 @@ impl Driver<'_> {
                 seen.stage = Some(Stage::Init);
                 seen.times.boot = Some(now.saturating_sub(self.start));
                 self.since = now;
+                self.watch.greeted(vm);
             }
             Message::Stage(stage) => {
                 seen.stage = Some(stage);
                 if stage == Stage::TestStart {
                     seen.times.to_test = Some(now.saturating_sub(self.start));
                     self.test_start = Some(now);
+                    self.watch.test_begins(now);
                 }
                 if stage == Stage::TestEnd {
                     seen.times.test = self.test_start.map(|t| now.saturating_sub(t));
+                    self.watch.test_ends();
                 }
             }
             Message::Stimulus(stimulus) => {
+                self.watch.stimulus(now, &stimulus);
                 if seen.timeline.len() < MAX_TIMELINE {
                     seen.timeline.push(stimulus);
                 }
@@ -257,13 +275,15 @@ impl Driver<'_> {
         }
     }
 
-    fn finish(&mut self, now: Duration) {
+    fn finish(mut self, now: Duration) -> Observation {
         self.seen.times.total = now.saturating_sub(self.start);
         if self.seen.wire_error.is_none()
             && let Err(e) = self.decoder.finish()
         {
             self.seen.wire_error = Some(e.to_string());
         }
+        self.seen.monitor = self.watch.into_log();
+        self.seen
     }
 }
 
