@@ -80,7 +80,8 @@ fn piled_up(env: &[(&str, &str)]) {
     let violation = &monitor["violations"][0];
     assert_eq!(violation["cpu"], 2, "{monitor:#}");
     assert!(violation["worst"].as_f64().is_some_and(|worst| (8.0..13.0).contains(&worst)), "{monitor:#}");
-    for part in ["max_imbalance_ratio: runqueues differ by a ratio of 1", "(limit 4.0): cpu2 had 1", "step 1"] {
+    for part in ["max_imbalance_ratio: runqueues differ by a ratio of 1", "(limit 4.0): cpu2 had 1", "step 1"]
+    {
         assert!(text.contains(part), "expected {part:?} in:\n{text}");
     }
 }
@@ -133,7 +134,11 @@ fn a_violated_default_is_reported_and_does_not_fail() {
 fn a_kind_of_data_that_this_kernel_lacks_is_inconclusive() {
     let output = run("asks_for_a_rate", &[]);
     assert_eq!(output.code, Some(2), "{}", output.text);
-    assert!(output.text.contains("`max_fallback_rate` could not be checked: no sched_ext"), "{}", output.text);
+    assert!(
+        output.text.contains("`max_fallback_rate` could not be checked: no sched_ext"),
+        "{}",
+        output.text
+    );
 }
 
 #[test]

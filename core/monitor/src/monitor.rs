@@ -33,10 +33,8 @@ pub struct MonitorLog {
     pub failed: usize,
     /// The last of those errors.
     pub last_error: Option<String>,
-    /// Host time that all samples took together.
-    pub cost: Duration,
-    /// Host time that the slowest took.
-    pub max_cost: Duration,
+    /// Host time that each sample took.
+    pub costs: Vec<Duration>,
     /// True when more samples could not be kept.
     pub full: bool,
 }
@@ -143,8 +141,7 @@ impl Monitor {
     }
 
     fn keep(&mut self, sample: Sample, cost: Duration) {
-        self.log.cost += cost;
-        self.log.max_cost = self.log.max_cost.max(cost);
+        self.log.costs.push(cost);
         self.readings += sample.cpus.len().max(1);
         self.log.samples.push(sample);
         if self.readings >= MAX_READINGS {

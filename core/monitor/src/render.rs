@@ -16,7 +16,7 @@ pub fn render_assessment(assessment: &Assessment, asked: &Assert) -> String {
     };
     let _ = writeln!(
         text,
-        "{} samples, {:.0} µs each (at most {:.0}); {}",
+        "{} samples, {:.0} µs each (the slowest {:.0}); {}",
         total.samples,
         summary.cost_us,
         summary.max_cost_us,

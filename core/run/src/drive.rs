@@ -199,7 +199,7 @@ impl Driver<'_, '_> {
     }
 
     /// Takes in bytes of the data port, up to the first that can't be believed.
-    fn data(&mut self, bytes: &[u8], now: Duration, vm: &dyn Vm) {
+    fn data(&mut self, bytes: &[u8], now: Duration, vm: &mut dyn Vm) {
         self.decoder.push(bytes);
         while self.seen.wire_error.is_none() {
             match self.decoder.next() {
@@ -210,7 +210,7 @@ impl Driver<'_, '_> {
         }
     }
 
-    fn message(&mut self, message: Message, now: Duration, vm: &dyn Vm) {
+    fn message(&mut self, message: Message, now: Duration, vm: &mut dyn Vm) {
         let seen = &mut self.seen;
         match message {
             Message::Hello { build_id, .. } => {

@@ -26,10 +26,12 @@ impl<'a> Watch<'a> {
     }
 
     /// The guest has greeted: its kernel is up and can be looked for.
-    pub(crate) fn greeted(&mut self, vm: &dyn Vm) {
+    pub(crate) fn greeted(&mut self, vm: &mut dyn Vm) {
         // Only a machine that is sampled needs it now; a dump finds the kernel by itself.
         if self.monitor.is_on() {
             self.attach(vm);
+            // The first question may take the hypervisor a while; no sample shall wait for it.
+            let _ = vm.vcpu_times();
         }
     }
 
