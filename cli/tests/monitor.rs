@@ -10,7 +10,7 @@ use serde_json::Value;
 // The tests that are watched; they wait to be asked.
 
 /// As many spinners as CPUs, free to spread.
-#[ktstr_test(ignore, cores = 4, duration_s = 2, max_imbalance_ratio = 8.0, fail_on_stall)]
+#[ktstr_test(ignore, cores = 4, duration_s = 3, max_imbalance_ratio = 8.0, fail_on_stall)]
 fn is_healthy(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("spread").workers(4)])
 }
@@ -20,8 +20,9 @@ fn is_healthy(ctx: &Ctx) -> Result<AssertResult> {
 #[ktstr_test(
     ignore,
     cores = 4,
-    duration_s = 2,
+    duration_s = 3,
     max_imbalance_ratio = 4.0,
+    not_starved = false,
     max_gap_ms = 60000,
     max_spread_pct = 100.0
 )]
@@ -30,7 +31,14 @@ fn piles_up(ctx: &Ctx) -> Result<AssertResult> {
 }
 
 /// The same without a limit of its own.
-#[ktstr_test(ignore, cores = 4, duration_s = 2, max_gap_ms = 60000, max_spread_pct = 100.0)]
+#[ktstr_test(
+    ignore,
+    cores = 4,
+    duration_s = 3,
+    not_starved = false,
+    max_gap_ms = 60000,
+    max_spread_pct = 100.0
+)]
 fn piles_up_unasked(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("piled").workers(10).cpuset(CpusetSpec::exact([2]))])
 }
@@ -39,6 +47,22 @@ fn piles_up_unasked(ctx: &Ctx) -> Result<AssertResult> {
 #[ktstr_test(ignore, cores = 2, duration_s = 1, max_fallback_rate = 100.0)]
 fn asks_for_a_rate(ctx: &Ctx) -> Result<AssertResult> {
     scenarios::steady(ctx)
+}
+
+/// A real-time hog of the highest priority on each CPU, and nothing that would throttle
+/// them: the guest's watchdog has that priority too, waits behind them and can't speak.
+#[ktstr_test(ignore, cores = 2, duration_s = 1, timeout_s = 1)]
+fn hangs_as_a_whole(ctx: &Ctx) -> Result<AssertResult> {
+    std::fs::write("/proc/sys/kernel/sched_rt_runtime_us", "-1")
+        .context("turning real-time throttling off")?;
+    for cpu in ctx.topo.all_cpus() {
+        let runtime = format!("/sys/kernel/debug/sched/fair_server/cpu{cpu}/runtime");
+        std::fs::write(&runtime, "0").with_context(|| format!("turning off {runtime}"))?;
+    }
+    let hogs = |name: &'static str, cpu| {
+        CgroupDef::named(name).workers(1).sched_policy(SchedPolicy::Fifo(99)).cpuset(CpusetSpec::exact([cpu]))
+    };
+    execute_defs(ctx, vec![hogs("hog_0", 0), hogs("hog_1", 1)])
 }
 
 /// The sidecar's part of the monitor, after a run that ended with `code`.
@@ -147,4 +171,29 @@ fn deterministic_mode_is_not_sampled_and_says_so() {
     assert_eq!(monitor, Value::Null);
     let reason = "`fail_on_stall` could not be checked: not sampled in deterministic mode";
     assert!(text.contains(reason), "{text}");
+}
+
+/// Takes as long as the host's patience with a silent guest: 12 s, four times over under
+/// emulation.
+#[test]
+fn a_guest_that_hangs_is_dumped_with_the_tasks_that_hog_it() {
+    let (mut command, results) = case("hangs_as_a_whole");
+    let output: common::CaseOutput = command.output().expect("running the case").into();
+    assert_eq!(output.code, Some(1), "{}", output.text);
+    for part in
+        ["the guest went silent", "--- kernel state ---", "vcpu0: ", "cpu1: ", "rt prio 0", "ktstr-watchdog"]
+    {
+        assert!(output.text.contains(part), "expected {part:?} in:\n{}", output.text);
+    }
+    let dump = std::fs::read_dir(results.path())
+        .expect("the results")
+        .map(|entry| entry.expect("an entry").path())
+        .find(|path| path.to_string_lossy().ends_with(".failure-dump.json"))
+        .expect("a dump beside the sidecar");
+    let dump: Value = serde_json::from_slice(&std::fs::read(dump).expect("the dump")).expect("JSON");
+    assert_eq!(dump["problems"], Value::Array(Vec::new()), "{dump:#}");
+    assert_eq!(dump["vcpus"].as_array().map(Vec::len), Some(2), "{dump:#}");
+    for rq in dump["runqueues"].as_array().expect("runqueues") {
+        assert_eq!(rq["current"]["class"], "rt", "{dump:#}");
+    }
 }

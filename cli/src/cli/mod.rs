@@ -4,12 +4,14 @@
 //! programs themselves only call [`cargo_ktstr`] or [`ktstr`].
 
 mod doctor;
+mod inspect;
 mod kernel;
 mod progress;
 mod run_tests;
 mod topo;
 
 use clap::{Parser, Subcommand};
+use inspect::InspectArgs;
 use kernel::KernelCommand;
 use run_tests::TestArgs;
 use std::ffi::OsString;
@@ -51,6 +53,8 @@ enum Command {
     /// Build, list and remove guest kernels
     #[command(subcommand)]
     Kernel(KernelCommand),
+    /// Print the scheduler state in an ELF core: tasks, runqueues, any variable
+    Inspect(InspectArgs),
     /// Which modes, kernels and tools work here, and what to do about the others
     Doctor,
 }
@@ -70,6 +74,7 @@ pub fn ktstr() -> ExitCode {
     done(match Ktstr::parse().command {
         Command::Topo => topo::run(),
         Command::Kernel(command) => kernel::run(&command),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Doctor => doctor::run(),
     })
 }
