@@ -32,7 +32,7 @@ fn expects_to_fail_and_passes(_ctx: &Ctx) -> Result<AssertResult> {
     Ok(AssertResult::pass())
 }
 
-#[ktstr_test(ignore, max_imbalance_ratio = 2.0)]
+#[ktstr_test(ignore, max_slow_tier_ratio = 0.5)]
 fn asks_for_a_check_that_nothing_makes(ctx: &Ctx) -> Result<AssertResult> {
     scenarios::steady(ctx)
 }
@@ -72,10 +72,10 @@ fn libtest_runs_a_test_in_its_machine_and_shows_why_it_failed() {
 }
 
 #[test]
-fn a_check_without_a_monitor_is_inconclusive() {
+fn a_check_that_nothing_makes_is_inconclusive() {
     let output = common::run("asks_for_a_check_that_nothing_makes", &[]);
     assert_eq!(output.code, Some(2), "{}", output.text);
-    assert!(output.text.contains("`max_imbalance_ratio` needs a monitor"), "{}", output.text);
+    assert!(output.text.contains("`max_slow_tier_ratio` needs statistics of pages"), "{}", output.text);
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod qmp;
 mod registers;
 mod saved;
 mod template;
+mod vcpu_threads;
 mod vm;
 
 pub use find::Qemu;

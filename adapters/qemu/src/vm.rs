@@ -4,6 +4,7 @@ use crate::args::Start;
 use crate::fds::Channels;
 use crate::memory::GuestRam;
 use crate::process::{Service, Shared, kill};
+use crate::vcpu_threads::VcpuThreads;
 use crate::{args, kernel_image, qmp, registers};
 use ktstr_machine::{MachineError, MachineSpec, PhysicalMemory, VcpuRegisters, Vm, VmEvent, VmExit};
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ pub(crate) struct QemuVm {
     qmp: qmp::Client,
     pidfd: OwnedFd,
     ram: Arc<GuestRam>,
+    vcpus: Option<VcpuThreads>,
     thread: Option<JoinHandle<()>>,
     setup: Duration,
     ended: bool,
@@ -76,6 +78,7 @@ impl QemuVm {
             qmp: qmp::Client::new(started.qmp, replies),
             pidfd: started.pidfd,
             ram,
+            vcpus: None,
             thread: Some(thread),
             setup: begin.elapsed(),
             ended: false,
@@ -149,6 +152,13 @@ impl Vm for QemuVm {
         let protocol = format!("file:{}", path.display());
         let arguments = json!({ "paging": false, "protocol": protocol });
         self.qmp.execute("dump-guest-memory", arguments, DUMP_TIMEOUT).map(drop)
+    }
+
+    fn vcpu_times(&mut self) -> Option<Vec<Duration>> {
+        if self.vcpus.is_none() {
+            self.vcpus = Some(VcpuThreads::of(&mut self.qmp));
+        }
+        self.vcpus.as_ref()?.times()
     }
 
     fn memory(&self) -> Arc<dyn PhysicalMemory> {

@@ -2,8 +2,10 @@
 //!
 //! May touch: the directory it is given. Knows nothing of machines.
 
+use ktstr_monitor::KernelState;
 use ktstr_run::ports::{SidecarError, SidecarStore};
 use ktstr_run::{Sidecar, file_stem};
+use serde::Serialize;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +13,8 @@ use std::process::Command;
 
 /// What follows a test's name and hash.
 const SUFFIX: &str = ".ktstr.json";
+/// The same for what the kernel looked like when a run failed.
+const STATE_SUFFIX: &str = ".failure-dump.json";
 
 /// A directory of result files.
 #[derive(Debug, Clone)]
@@ -46,8 +50,14 @@ impl ResultsDir {
     }
 }
 
-impl SidecarStore for ResultsDir {
-    fn write(&self, sidecar: &Sidecar) -> Result<PathBuf, SidecarError> {
+impl ResultsDir {
+    /// Writes `content` as JSON to the file of this variant that ends in `suffix`.
+    fn write_json(
+        &self,
+        sidecar: &Sidecar,
+        suffix: &str,
+        content: &impl Serialize,
+    ) -> Result<PathBuf, SidecarError> {
         let variant = [
             sidecar.module.as_str(),
             &sidecar.topology,
@@ -56,7 +66,7 @@ impl SidecarStore for ResultsDir {
             &sidecar.scheduler,
             &sidecar.seed.to_string(),
         ];
-        let path = self.dir.join(format!("{}{SUFFIX}", file_stem(&sidecar.test_name, &variant)));
+        let path = self.dir.join(format!("{}{suffix}", file_stem(&sidecar.test_name, &variant)));
         let fail = |source: Error| {
             let remedy = match source.kind() {
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
@@ -66,10 +76,20 @@ impl SidecarStore for ResultsDir {
             };
             SidecarError { path: path.clone(), source, remedy: remedy.to_string() }
         };
-        let mut content = serde_json::to_vec_pretty(sidecar).map_err(|e| fail(Error::other(e)))?;
-        content.push(b'\n');
-        self.write_file(&path, &content).map_err(fail)?;
+        let mut bytes = serde_json::to_vec_pretty(content).map_err(|e| fail(Error::other(e)))?;
+        bytes.push(b'\n');
+        self.write_file(&path, &bytes).map_err(fail)?;
         Ok(path)
+    }
+}
+
+impl SidecarStore for ResultsDir {
+    fn write(&self, sidecar: &Sidecar) -> Result<PathBuf, SidecarError> {
+        self.write_json(sidecar, SUFFIX, sidecar)
+    }
+
+    fn write_state(&self, sidecar: &Sidecar, state: &KernelState) -> Result<PathBuf, SidecarError> {
+        self.write_json(sidecar, STATE_SUFFIX, state)
     }
 }
 
@@ -119,6 +139,7 @@ mod tests {
             kernel_log_hash: String::new(),
             start: "booted".into(),
             vcpus: 2,
+            monitor: None,
             host: ktstr_run::SidecarTimes::default(),
         }
     }
@@ -132,7 +153,10 @@ mod tests {
         assert_ne!(store.write(&sidecar(2)).unwrap(), path);
         let read: Sidecar = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(read, sidecar(1));
-        assert_eq!(std::fs::read_dir(store.path()).unwrap().count(), 2);
+        let state = store.write_state(&sidecar(1), &KernelState::default()).unwrap();
+        let stem = |path: &Path, suffix| path.to_str().unwrap().strip_suffix(suffix).unwrap().to_string();
+        assert_eq!(stem(&state, STATE_SUFFIX), stem(&path, SUFFIX));
+        assert_eq!(std::fs::read_dir(store.path()).unwrap().count(), 3);
     }
 
     #[test]

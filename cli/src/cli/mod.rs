@@ -4,6 +4,7 @@
 //! programs themselves only call [`cargo_ktstr`] or [`ktstr`].
 
 mod doctor;
+mod inspect;
 mod kernel;
 mod progress;
 mod run_tests;
@@ -11,6 +12,7 @@ mod template;
 mod topo;
 
 use clap::{Parser, Subcommand};
+use inspect::InspectArgs;
 use kernel::KernelCommand;
 use run_tests::TestArgs;
 use std::ffi::OsString;
@@ -59,6 +61,8 @@ enum Command {
     /// List and remove saved machines
     #[command(subcommand)]
     Template(TemplateCommand),
+    /// Print the scheduler state in an ELF core: tasks, runqueues, any variable
+    Inspect(InspectArgs),
     /// Which modes, kernels and tools work here, and what to do about the others
     Doctor,
 }
@@ -80,6 +84,7 @@ pub fn ktstr() -> ExitCode {
         Command::Topo => topo::run(),
         Command::Kernel(command) => kernel::run(&command),
         Command::Template(command) => template::run(&command),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Doctor => doctor::run(),
     })
 }

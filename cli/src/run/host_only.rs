@@ -19,11 +19,13 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// `KTSTR_HOST_CGROUP_PARENT`, or a directory of this process.
 pub(crate) fn run(entry: &KtstrTestEntry, settings: &Settings) -> CaseResult {
     match catch_unwind(AssertUnwindSafe(|| call(entry, settings))) {
-        Ok(Ok(result)) => CaseResult { result, broken: false },
-        Ok(Err(e)) => CaseResult { result: AssertResult::fail(format!("{e:#}")), broken: true },
+        Ok(Ok(result)) => CaseResult { result, broken: false, monitor: None },
+        Ok(Err(e)) => {
+            CaseResult { result: AssertResult::fail(format!("{e:#}")), broken: true, monitor: None }
+        }
         Err(payload) => {
             let text = format!("the test function panicked: {}", panic_text(payload.as_ref()));
-            CaseResult { result: AssertResult::fail(text), broken: false }
+            CaseResult { result: AssertResult::fail(text), broken: false, monitor: None }
         }
     }
 }

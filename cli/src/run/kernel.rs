@@ -13,6 +13,8 @@ use std::sync::OnceLock;
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel {
     pub(crate) image: PathBuf,
+    /// The ELF file with its symbols, where there is one.
+    pub(crate) vmlinux: Option<PathBuf>,
     /// `uname -r` of it, read from the image.
     pub(crate) release: Option<String>,
     /// Cache key or path.
@@ -58,7 +60,7 @@ pub(crate) fn resolve_for_test() -> Result<Kernel> {
     let found = discover_here()?.require()?;
     let release = release(&found.image);
     let origin = origin(&found);
-    Ok(Kernel { image: found.image, release, origin, mark: OnceLock::new() })
+    Ok(Kernel { image: found.image, vmlinux: found.vmlinux, release, origin, mark: OnceLock::new() })
 }
 
 fn discover_here() -> Result<ktstr_kernel::Discovery> {

@@ -7,10 +7,12 @@ use crate::settings::Settings;
 use anyhow::{Context, Result};
 use ktstr_guest_init::BOOT_INIT;
 use ktstr_kernel_cache::KernelCache;
+use ktstr_live_kernel::LiveKernel;
 use ktstr_machine::mailbox::layout::{ENTROPY_BYTES, SIZE_FILE};
 use ktstr_machine::mailbox::{entropy_of, pages_for};
 use ktstr_machine::{Accel, Blob, Hypervisor, MachineSpec, Vm, VmExit, Wake};
-use ktstr_run::{Limits, Observation, died_of_lost_code_patch, drive};
+use ktstr_monitor::{DEFAULT_PERIOD, Monitor};
+use ktstr_run::{Limits, Observation, Watch, died_of_lost_code_patch, drive};
 use ktstr_templates::{KernelMark, Lease, Need, Notice, TemplateStore};
 use std::fs::File;
 use std::io::Read;
@@ -76,7 +78,9 @@ impl Machine<'_> {
     }
 
     fn follow(&self, mut vm: Box<dyn Vm>) -> Result<Observation> {
-        Ok(drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new())?)
+        let mut eye = LiveKernel::new(self.kernel.vmlinux.clone());
+        let watch = Watch::new(&mut eye, monitor(self.spec.accel));
+        Ok(drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new(), watch)?)
     }
 
     /// `None` if there is no saved machine, or it did not come up.
@@ -150,6 +154,14 @@ impl Machine<'_> {
             .and_then(|mut f| f.read_exact(&mut entropy))
             .with_context(|| format!("reading {}", random.display()))?;
         Ok(Wake { init, clock: SystemTime::now().duration_since(UNIX_EPOCH).ok(), entropy })
+    }
+}
+
+/// Samples at the host's pace would make a deterministic run's record depend on it.
+fn monitor(accel: Accel) -> Monitor {
+    match accel {
+        Accel::Deterministic => Monitor::off("not sampled in deterministic mode"),
+        Accel::Kvm | Accel::Tcg => Monitor::every(DEFAULT_PERIOD),
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn run_case(entry: &'static KtstrTestEntry) -> CaseRun {
 }
 
 fn not_run(entry: &KtstrTestEntry, mode: &str, error: &anyhow::Error) -> CaseRun {
-    let case = CaseResult { result: AssertResult::fail(format!("{error:#}")), broken: true };
+    let case = CaseResult { result: AssertResult::fail(format!("{error:#}")), broken: true, monitor: None };
     let facts = RunFacts {
         test: entry.spec.name.to_string(),
         topology: entry.spec.topology.label(),
@@ -69,6 +69,7 @@ fn facts(entry: &KtstrTestEntry, settings: &Settings) -> RunFacts {
         test: entry.spec.name.to_string(),
         topology: entry.spec.topology.label(),
         seed: settings.seed,
+        checks: entry.spec.checks,
         verbose: settings.verbose,
         ..RunFacts::default()
     }
@@ -116,7 +117,7 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     let mut facts =
         RunFacts { mode: accel.to_string(), kernel: kernel.label(), resumed, ..facts(entry, settings) };
     let sidecar = sidecar(&spec, &facts, &kernel, entry, &case, &seen, &provenance);
-    record(settings, &sidecar, &mut facts);
+    record(settings, &sidecar, &seen, &mut facts);
     Ok(finish(settings, &facts, &case, Some(&seen)))
 }
 
@@ -218,6 +219,11 @@ fn sidecar(
         output_hash: hash(seen.output.digest()),
         kernel_log_hash: hash(kernel_log.value()),
         vcpus: spec.topology.total_cpus(),
+        monitor: case
+            .monitor
+            .as_ref()
+            .map(|m| m.summary.clone())
+            .filter(|_| spec.accel != Accel::Deterministic),
         host: SidecarTimes {
             finished_unix_ms: finished,
             boot_ms: seen.times.boot.map(ms),
@@ -229,11 +235,17 @@ fn sidecar(
 }
 
 /// Writes the sidecar. A result that can't be recorded is still the result.
-fn record(settings: &Settings, sidecar: &Sidecar, facts: &mut RunFacts) {
+fn record(settings: &Settings, sidecar: &Sidecar, seen: &Observation, facts: &mut RunFacts) {
     let dir = settings.sidecar_dir.clone().unwrap_or_else(|| {
         target_dir().join("ktstr").join(format!("{}-{}", sidecar.kernel_version, sidecar.project_commit))
     });
-    match ResultsDir::new(dir).write(sidecar) {
+    let results = ResultsDir::new(dir);
+    match seen.kernel_state.as_ref().map(|state| results.write_state(sidecar, state)) {
+        Some(Ok(path)) => facts.kernel_state = Some(path.display().to_string()),
+        Some(Err(e)) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
+        None => {}
+    }
+    match results.write(sidecar) {
         Ok(path) => facts.sidecar = Some(path.display().to_string()),
         Err(e) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
     }

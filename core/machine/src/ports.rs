@@ -85,6 +85,12 @@ pub trait Vm: Send {
     /// Writes an ELF core of guest-physical memory to a file.
     fn dump(&mut self, path: &Path) -> Result<(), MachineError>;
 
+    /// CPU time that the host has given to each vCPU so far, by vCPU number; `None` where
+    /// that can't be told.
+    fn vcpu_times(&mut self) -> Option<Vec<Duration>> {
+        None
+    }
+
     /// Guest RAM, as the host can read it while the guest runs.
     fn memory(&self) -> Arc<dyn PhysicalMemory>;
 

@@ -3,7 +3,9 @@
 use crate::guest::TestReturn;
 use crate::limits::Limits;
 use crate::ports::HostClock;
+use crate::watch::Watch;
 use ktstr_machine::{ConsoleTail, MachineError, Vm, VmEvent, VmExit};
+use ktstr_monitor::{KernelState, MonitorLog};
 use ktstr_wire::{Decoder, Message, Stage, Stimulus};
 use std::time::Duration;
 
@@ -95,6 +97,10 @@ pub struct Observation {
     pub deadline: Option<Deadline>,
     /// Durations.
     pub times: Times,
+    /// What the monitor saw of the kernel's state.
+    pub monitor: MonitorLog,
+    /// What the kernel looked like when a deadline passed.
+    pub kernel_state: Option<KernelState>,
 }
 
 impl Observation {
@@ -115,6 +121,8 @@ impl Observation {
             exit: None,
             deadline: None,
             times: Times::default(),
+            monitor: MonitorLog::default(),
+            kernel_state: None,
         }
     }
 }
@@ -122,12 +130,13 @@ impl Observation {
 /// Follows `vm` until it ends or a deadline passes; it is dead afterwards.
 ///
 /// `build_id` is what the guest must greet with: another one means that it runs
-/// another binary.
+/// another binary. `watch` looks into its kernel meanwhile.
 pub fn drive(
     vm: &mut dyn Vm,
     build_id: &str,
     limits: &Limits,
     clock: &dyn HostClock,
+    watch: Watch<'_>,
 ) -> Result<Observation, MachineError> {
     let now = clock.now();
     let mut driver = Driver {
@@ -139,32 +148,36 @@ pub fn drive(
         since: now,
         setup: vm.setup_time().unwrap_or_default(),
         test_start: None,
+        watch,
     };
     loop {
         let now = clock.now();
         driver.seen.deadline = driver.overdue(now);
         if driver.seen.deadline.is_some() || driver.seen.wire_error.is_some() {
+            if driver.seen.deadline.is_some() {
+                driver.seen.kernel_state = driver.watch.state(vm);
+            }
             vm.kill()?;
             break;
         }
-        match vm.next_event(TICK)? {
+        driver.watch.poll(vm, clock);
+        match vm.next_event(driver.watch.wait(clock.now(), TICK))? {
             None => {}
             // Nobody asked a running test's machine to stop; the deadline decides.
             Some(VmEvent::Paused) => {}
             Some(VmEvent::Console(bytes)) => driver.seen.console.push(&bytes),
             Some(VmEvent::Output(bytes)) => driver.seen.output.push(&bytes),
-            Some(VmEvent::Data(bytes)) => driver.data(&bytes, clock.now()),
+            Some(VmEvent::Data(bytes)) => driver.data(&bytes, clock.now(), vm),
             Some(VmEvent::Exited(exit)) => {
                 driver.seen.exit = Some(exit);
                 break;
             }
         }
     }
-    driver.finish(clock.now());
-    Ok(driver.seen)
+    Ok(driver.finish(clock.now()))
 }
 
-struct Driver<'a> {
+struct Driver<'a, 'w> {
     seen: Observation,
     decoder: Decoder,
     build_id: &'a str,
@@ -175,9 +188,10 @@ struct Driver<'a> {
     /// When the current deadline began to run.
     since: Duration,
     test_start: Option<Duration>,
+    watch: Watch<'w>,
 }
 
-impl Driver<'_> {
+impl Driver<'_, '_> {
     fn since_start(&self, now: Duration) -> Duration {
         now.saturating_sub(self.start) + self.setup
     }
@@ -195,18 +209,18 @@ impl Driver<'_> {
     }
 
     /// Takes in bytes of the data port, up to the first that can't be believed.
-    fn data(&mut self, bytes: &[u8], now: Duration) {
+    fn data(&mut self, bytes: &[u8], now: Duration, vm: &mut dyn Vm) {
         self.decoder.push(bytes);
         while self.seen.wire_error.is_none() {
             match self.decoder.next() {
-                Ok(Some(message)) => self.message(message, now),
+                Ok(Some(message)) => self.message(message, now, vm),
                 Ok(None) => return,
                 Err(e) => self.seen.wire_error = Some(e.to_string()),
             }
         }
     }
 
-    fn message(&mut self, message: Message, now: Duration) {
+    fn message(&mut self, message: Message, now: Duration, vm: &mut dyn Vm) {
         let since_start = self.since_start(now);
         let seen = &mut self.seen;
         match message {
@@ -221,18 +235,22 @@ impl Driver<'_> {
                 seen.stage = Some(Stage::Init);
                 seen.times.boot = Some(since_start);
                 self.since = now;
+                self.watch.greeted(vm);
             }
             Message::Stage(stage) => {
                 seen.stage = Some(stage);
                 if stage == Stage::TestStart {
                     seen.times.to_test = Some(since_start);
                     self.test_start = Some(now);
+                    self.watch.test_begins(now);
                 }
                 if stage == Stage::TestEnd {
                     seen.times.test = self.test_start.map(|t| now.saturating_sub(t));
+                    self.watch.test_ends();
                 }
             }
             Message::Stimulus(stimulus) => {
+                self.watch.stimulus(now, &stimulus);
                 if seen.timeline.len() < MAX_TIMELINE {
                     seen.timeline.push(stimulus);
                 }
@@ -268,13 +286,15 @@ impl Driver<'_> {
         }
     }
 
-    fn finish(&mut self, now: Duration) {
+    fn finish(mut self, now: Duration) -> Observation {
         self.seen.times.total = self.since_start(now);
         if self.seen.wire_error.is_none()
             && let Err(e) = self.decoder.finish()
         {
             self.seen.wire_error = Some(e.to_string());
         }
+        self.seen.monitor = self.watch.into_log();
+        self.seen
     }
 }
 

@@ -5,6 +5,7 @@ use crate::guest::TestReturn;
 use crate::spec::TestSpec;
 use ktstr_assert::{AssertResult, Detail, DetailKind, Outcome};
 use ktstr_machine::VmExit;
+use ktstr_monitor::{Assessment, assess};
 use std::time::Duration;
 
 /// What the guest's init prints when it can't go on.
@@ -18,6 +19,8 @@ pub struct CaseResult {
     /// True when the failure is the machine's or the harness's rather than a check's:
     /// the report then shows diagnostics.
     pub broken: bool,
+    /// What the monitor made of the kernel's state; `None` without a machine.
+    pub monitor: Option<Assessment>,
 }
 
 /// The verdict on a run of `spec`.
@@ -26,27 +29,34 @@ pub fn judge(spec: &TestSpec, seen: &Observation) -> CaseResult {
     if let Some(reason) = out_of_memory(seen).filter(|_| !case.result.is_pass()) {
         case.result.push(Detail::fail(DetailKind::Worker, reason));
     }
-    for check in unwatched(spec) {
-        let text =
-            format!("`{check}` needs a monitor of the kernel's state, which this version does not have");
-        case.result.push(Detail::inconclusive(DetailKind::Other, text));
-    }
+    monitor(spec, seen, &mut case);
     if spec.performance_mode {
         case.result.note("performance mode is not part of this version: the machine ran as any other");
     }
     if spec.expect_err { invert(case) } else { case }
 }
 
-/// Checks of the test that nothing here could make. A check without data never passes.
+/// Adds what the monitor's checks say. A check without data never passes; what was skipped
+/// has nothing to check.
+fn monitor(spec: &TestSpec, seen: &Observation, case: &mut CaseResult) {
+    let assessment = assess(&seen.monitor, &spec.checks);
+    if !case.result.is_skip() {
+        for detail in &assessment.details {
+            case.result.push(detail.clone());
+        }
+        case.result.passed_checks += assessment.passed_checks;
+        for check in unwatched(spec) {
+            let text = format!("`{check}` needs statistics of pages, which this version does not collect");
+            case.result.push(Detail::inconclusive(DetailKind::Monitor, text));
+        }
+    }
+    case.monitor = Some(assessment);
+}
+
+/// Checks of the test that nothing here could make.
 fn unwatched(spec: &TestSpec) -> Vec<&'static str> {
     let c = &spec.checks;
     let asked = [
-        ("fail_on_stall", c.fail_on_stall == Some(true)),
-        ("max_local_dsq_depth", c.max_local_dsq_depth.is_some()),
-        ("sustained_samples", c.sustained_samples.is_some()),
-        ("max_imbalance_ratio", c.max_imbalance_ratio.is_some()),
-        ("max_fallback_rate", c.max_fallback_rate.is_some()),
-        ("max_keep_last_rate", c.max_keep_last_rate.is_some()),
         ("max_cross_node_migration_ratio", c.max_cross_node_migration_ratio.is_some()),
         ("max_slow_tier_ratio", c.max_slow_tier_ratio.is_some()),
     ];
@@ -66,11 +76,13 @@ pub fn died_of_lost_code_patch(seen: &Observation) -> bool {
 
 fn verdict(seen: &Observation) -> CaseResult {
     match (&seen.returned, abnormal_end(seen)) {
-        (Some(returned), None) => CaseResult { result: of_return(returned, seen), broken: false },
+        (Some(returned), None) => {
+            CaseResult { result: of_return(returned, seen), broken: false, monitor: None }
+        }
         (Some(returned), Some(why)) => {
             let mut result = of_return(returned, seen);
             result.push(Detail::fail(DetailKind::Other, why));
-            CaseResult { result, broken: true }
+            CaseResult { result, broken: true, monitor: None }
         }
         (None, Some(why)) => broken(why),
         (None, None) => broken(no_result(seen)),
@@ -78,7 +90,7 @@ fn verdict(seen: &Observation) -> CaseResult {
 }
 
 fn broken(why: String) -> CaseResult {
-    CaseResult { result: AssertResult::fail(why), broken: true }
+    CaseResult { result: AssertResult::fail(why), broken: true, monitor: None }
 }
 
 fn of_return(returned: &TestReturn, seen: &Observation) -> AssertResult {
@@ -189,6 +201,11 @@ fn out_of_memory(seen: &Observation) -> Option<String> {
 }
 
 fn invert(case: CaseResult) -> CaseResult {
+    let monitor = case.monitor.clone();
+    CaseResult { monitor, ..inverted(case) }
+}
+
+fn inverted(case: CaseResult) -> CaseResult {
     match case.result.outcome {
         Outcome::Fail => {
             let mut result = AssertResult::pass();
@@ -196,20 +213,21 @@ fn invert(case: CaseResult) -> CaseResult {
             for detail in case.result.details {
                 result.note(format!("failed as expected: {}", detail.message));
             }
-            CaseResult { result, broken: false }
+            CaseResult { result, broken: false, monitor: None }
         }
         Outcome::Pass => {
             let mut result = AssertResult::fail(
                 "the test passed, but it is declared with `expect_err`: a failure was expected",
             );
             result.stats = case.result.stats;
-            CaseResult { result, broken: false }
+            CaseResult { result, broken: false, monitor: None }
         }
         Outcome::Skip => CaseResult {
             result: AssertResult::fail(
                 "the test was skipped, but it is declared with `expect_err`: a skip is not the expected failure",
             ),
             broken: false,
+            monitor: None,
         },
         Outcome::Inconclusive => case,
     }

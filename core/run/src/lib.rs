@@ -1,7 +1,7 @@
 //! How a declared test becomes a run, and a run becomes a result.
 //!
 //! A [`TestSpec`] is what `#[ktstr_test]` declares. The host turns it into a
-//! machine, [`drive`] follows that machine to its end, [`judge`] makes one verdict
+//! machine, [`drive`] follows that machine to its end, with an eye on its kernel, [`judge`] makes one verdict
 //! of what was seen, [`render`] says it in words and [`Sidecar`] for programs.
 //! Pure: machines, time and files are ports.
 
@@ -14,6 +14,7 @@ pub mod ports;
 mod render;
 mod sidecar;
 mod spec;
+mod watch;
 
 pub use drive::{Deadline, Observation, Panic, Signal, Times, drive};
 pub use guest::{GuestPlan, PayloadError, TestReturn};
@@ -23,3 +24,4 @@ pub use names::{CASE_PREFIX, case_name, file_stem, test_of_case};
 pub use render::{RunFacts, render, render_timeline};
 pub use sidecar::{SIDECAR_SCHEMA, Sidecar, SidecarTimes};
 pub use spec::{GauntletBounds, TestSpec};
+pub use watch::Watch;

@@ -1,6 +1,7 @@
 //! What a run needs of the world besides a machine.
 
 use crate::Sidecar;
+use ktstr_monitor::KernelState;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,4 +29,7 @@ pub struct SidecarError {
 pub trait SidecarStore {
     /// Writes a sidecar whole or not at all; returns its path.
     fn write(&self, sidecar: &Sidecar) -> Result<PathBuf, SidecarError>;
+
+    /// Writes what the kernel looked like beside the sidecar, likewise.
+    fn write_state(&self, sidecar: &Sidecar, state: &KernelState) -> Result<PathBuf, SidecarError>;
 }

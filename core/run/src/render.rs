@@ -2,7 +2,8 @@
 
 use crate::drive::{Observation, Times};
 use crate::judge::CaseResult;
-use ktstr_assert::render_failure;
+use ktstr_assert::{Assert, render_failure};
+use ktstr_monitor::{render_assessment, render_state};
 use ktstr_wire::Stimulus;
 use std::fmt::Write;
 use std::time::Duration;
@@ -29,6 +30,10 @@ pub struct RunFacts {
     pub seed: u64,
     /// The sidecar's path, where one was written.
     pub sidecar: Option<String>,
+    /// The checks that the test set itself.
+    pub checks: Assert,
+    /// The file with the kernel's state, where one was written.
+    pub kernel_state: Option<String>,
     /// Show diagnostics in any case.
     pub verbose: bool,
 }
@@ -53,6 +58,9 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
     if !seen.timeline.is_empty() {
         section(text, "timeline", &render_timeline(&seen.timeline));
     }
+    if let Some(monitor) = &case.monitor {
+        section(text, "monitor", &render_assessment(monitor, &facts.checks));
+    }
     if case.result.is_pass() && !facts.verbose {
         return;
     }
@@ -62,6 +70,9 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
     let output = seen.output.last(OUTPUT_LINES);
     if !output.is_empty() {
         section(text, "test output (last lines)", &output.join("\n"));
+    }
+    if let Some(state) = &seen.kernel_state {
+        section(text, "kernel state", &render_state(state));
     }
     if case.broken || facts.verbose {
         section(text, "diagnostics", &diagnostics(seen));
@@ -128,6 +139,9 @@ fn run_lines(facts: &RunFacts, times: Option<&Times>) -> String {
     }
     if let Some(sidecar) = &facts.sidecar {
         let _ = write!(text, "\nresult: {sidecar}");
+    }
+    if let Some(state) = &facts.kernel_state {
+        let _ = write!(text, "\nkernel state: {state}");
     }
     text
 }

@@ -1,6 +1,7 @@
 //! What a run leaves for programs: one JSON file a variant.
 
 use ktstr_assert::AssertResult;
+use ktstr_monitor::MonitorSummary;
 use serde::{Deserialize, Serialize};
 
 /// Version of the file's layout; raised when a field changes its meaning.
@@ -65,6 +66,10 @@ pub struct Sidecar {
     pub kernel_log_hash: String,
     /// vCPUs.
     pub vcpus: u32,
+    /// What the monitor saw of the kernel's state; absent where host time must not decide,
+    /// in deterministic mode.
+    #[serde(default)]
+    pub monitor: Option<MonitorSummary>,
     /// What differs from run to run by nature.
     pub host: SidecarTimes,
 }

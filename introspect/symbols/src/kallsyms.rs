@@ -6,6 +6,7 @@
 //! a marker, the number of names with the number of markers, the addresses with ascending order.
 
 mod decode;
+mod search;
 
 use ktstr_introspect_memory::{MemoryFault, PhysAddr, PhysicalMemory};
 
@@ -96,19 +97,17 @@ impl Kallsyms {
     /// # Errors
     /// [`KallsymsError`] when there are none.
     pub fn find(memory: &dyn PhysicalMemory) -> Result<Self, KallsymsError> {
-        let digits: Vec<u8> = (b'0'..=b'9').flat_map(|digit| [digit, 0]).collect();
-        let finder = memchr::memmem::Finder::new(&digits);
         let (mut searched, mut near, mut last) = (0, 0, None);
         let mut chunk = Vec::new();
         for range in memory.ranges() {
             let mut at = 0;
             while at < range.length {
                 // Chunks overlap by the pattern's length, so that none hides a hit on its edge.
-                let length = (range.length - at).min(CHUNK + digits.len() as u64);
+                let length = (range.length - at).min(CHUNK + search::LENGTH as u64);
                 chunk.resize(length as usize, 0);
                 let start = range.start.0.wrapping_add(at);
                 memory.read(PhysAddr(start), &mut chunk)?;
-                for hit in finder.find_iter(&chunk) {
+                for hit in search::hits(&chunk) {
                     let low = (start + hit as u64).saturating_sub(REACH).max(range.start.0) & !7;
                     let low = if low < range.start.0 { low + 8 } else { low };
                     let end = range.start.0.saturating_add(range.length);

@@ -71,6 +71,8 @@ fn allowed(from: Room<'_>, to: Room<'_>) -> bool {
         (Vmm, Vmm) | (Introspect, Introspect) | (Vmm | Introspect, Core("topology")) => true,
         // The adapter that serves the hypervisor port with our own VMM.
         (Adapter("kvm"), Vmm) => true,
+        // The adapter that serves the monitor's ports with our own readers.
+        (Adapter("introspect"), Introspect) => true,
         _ => false,
     }
 }

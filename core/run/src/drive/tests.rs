@@ -4,6 +4,7 @@ use super::*;
 use crate::ports::MockHostClock;
 use ktstr_assert::AssertResult;
 use ktstr_machine::{PhysicalMemory, VcpuRegisters};
+use ktstr_monitor::{Inspector, Monitor, Sample, SampleError, Sampler};
 use ktstr_wire::Encoder;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -39,10 +40,44 @@ impl Vm for Scripted {
         Ok(())
     }
     fn memory(&self) -> Arc<dyn PhysicalMemory> {
-        unreachable!("drive reads no memory")
+        Arc::new(NoMemory)
     }
     fn setup_time(&self) -> Option<Duration> {
         None
+    }
+}
+
+struct NoMemory;
+
+impl PhysicalMemory for NoMemory {
+    fn read(&self, _: u64, _: &mut [u8]) -> bool {
+        false
+    }
+    fn regions(&self) -> Vec<(u64, u64)> {
+        Vec::new()
+    }
+}
+
+/// A kernel reader that notes what it was asked.
+#[derive(Default)]
+struct Eye {
+    attached: usize,
+    sampled: Vec<Duration>,
+}
+
+impl Sampler for Eye {
+    fn sample(&mut self, at: Duration) -> Result<Sample, SampleError> {
+        self.sampled.push(at);
+        Ok(Sample { at, ..Sample::default() })
+    }
+}
+
+impl Inspector for Eye {
+    fn attach(&mut self, _: Arc<dyn PhysicalMemory>) {
+        self.attached += 1;
+    }
+    fn state(&mut self, _: &[VcpuRegisters]) -> Result<KernelState, SampleError> {
+        Err(SampleError::Broken("no kernel".into()))
     }
 }
 
@@ -50,11 +85,15 @@ const LIMITS: Limits =
     Limits { boot: Duration::from_secs(10), run: Duration::from_secs(30), power_off: Duration::from_secs(5) };
 
 fn follow(events: Vec<VmEvent>) -> (Observation, bool) {
+    follow_with(events, Watch::blind("a test"))
+}
+
+fn follow_with(events: Vec<VmEvent>, watch: Watch<'_>) -> (Observation, bool) {
     let now = Arc::new(AtomicU64::new(0));
     let mut vm = Scripted { events: events.into(), now: Arc::clone(&now), killed: false };
     let mut clock = MockHostClock::new();
     clock.expect_now().returning(move || Duration::from_millis(now.load(Ordering::SeqCst)));
-    let seen = drive(&mut vm, "build", &LIMITS, &clock).unwrap();
+    let seen = drive(&mut vm, "build", &LIMITS, &clock, watch).unwrap();
     (seen, vm.killed)
 }
 
@@ -135,4 +174,42 @@ fn a_frame_cut_off_by_the_guests_death_is_noted() {
     let (seen, _) = follow(vec![VmEvent::Data(bytes), VmEvent::Exited(VmExit::Reset)]);
     assert!(seen.wire_error.is_some());
     assert!(!seen.goodbye);
+}
+
+#[test]
+fn the_kernel_is_sampled_while_the_test_runs_and_dumped_when_it_hangs() {
+    let mut eye = Eye::default();
+    let watch = Watch::new(&mut eye, Monitor::every(Duration::from_secs(1)));
+    let step = Message::Stimulus(Stimulus { label: "step 1".into(), ..Stimulus::default() });
+    let mut messages = whole_run()[..2].to_vec();
+    messages.push(step);
+    let (seen, killed) = follow_with(vec![data(&messages)], watch);
+    assert!(killed);
+    assert_eq!(seen.monitor.marks[0].label, "step 1");
+    assert_eq!(eye.attached, 1);
+    assert_eq!(eye.sampled[..2], [Duration::ZERO, Duration::from_secs(1)]);
+    assert!(eye.sampled.len() >= 30, "{:?}", eye.sampled);
+    let state = seen.kernel_state.expect("a dump");
+    assert_eq!(state.problems, ["the kernel's state: no kernel"]);
+}
+
+#[test]
+fn a_monitor_that_is_off_leaves_a_healthy_machine_alone() {
+    let mut eye = Eye::default();
+    let mut events = vec![data(&whole_run())];
+    events.push(VmEvent::Exited(VmExit::PowerOff));
+    let (seen, _) = follow_with(events, Watch::new(&mut eye, Monitor::off("deterministic")));
+    assert_eq!((eye.attached, eye.sampled.len()), (0, 0));
+    assert_eq!(seen.monitor.unsampled.as_deref(), Some("deterministic"));
+    assert!(seen.kernel_state.is_none());
+}
+
+#[test]
+fn sampling_ends_with_the_test() {
+    let mut eye = Eye::default();
+    let watch = Watch::new(&mut eye, Monitor::every(Duration::from_millis(10)));
+    let mut events = vec![data(&whole_run()[..2]), data(&[]), data(&[]), data(&whole_run()[2..])];
+    events.push(VmEvent::Exited(VmExit::PowerOff));
+    follow_with(events, watch);
+    assert_eq!(eye.sampled.len(), 3, "{:?}", eye.sampled);
 }

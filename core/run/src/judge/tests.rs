@@ -70,7 +70,46 @@ fn a_check_that_nothing_could_make_is_inconclusive() {
         }),
     );
     assert!(case.result.is_inconclusive(), "{case:?}");
-    assert!(case.result.details[0].message.contains("`max_imbalance_ratio` needs a monitor"));
+    let text = &case.result.details[0].message;
+    assert!(text.starts_with("`max_imbalance_ratio` could not be checked: no sample"), "{text}");
+}
+
+#[test]
+fn a_skipped_test_has_nothing_to_monitor() {
+    let mut spec = TestSpec::DEFAULT;
+    spec.checks.max_imbalance_ratio = Some(2.0);
+    let skip = TestReturn::Judged(AssertResult::skip("needs 2 LLCs"));
+    let case = judge(&spec, &seen(|s| (s.returned, s.exit) = (Some(skip), Some(VmExit::PowerOff))));
+    assert!(case.result.is_skip(), "{case:?}");
+}
+
+#[test]
+fn a_violation_that_the_test_asked_to_see_fails_it_and_can_be_expected() {
+    let cpu = |cpu, nr_running| ktstr_monitor::CpuSample {
+        cpu,
+        nr_running,
+        clock: 1 + u64::from(cpu),
+        ..Default::default()
+    };
+    let sample = |i: u64| ktstr_monitor::Sample {
+        at: Duration::from_millis(100 * i),
+        cpus: vec![cpu(0, 9), cpu(1, 0)],
+        events: None,
+    };
+    let piled_up = seen(|s| {
+        s.monitor.samples = (0..9).map(sample).collect();
+        s.returned = Some(TestReturn::Judged(AssertResult::pass()));
+        s.exit = Some(VmExit::PowerOff);
+    });
+    let mut spec = TestSpec::DEFAULT;
+    assert!(judge(&spec, &piled_up).result.is_pass(), "only reported by default");
+    spec.checks.max_imbalance_ratio = Some(4.0);
+    let case = judge(&spec, &piled_up);
+    assert!(case.result.is_fail() && !case.broken, "{case:?}");
+    assert!(case.result.details[0].message.contains("cpu0 had 9 runnable tasks"), "{case:?}");
+    spec.expect_err = true;
+    let case = judge(&spec, &piled_up);
+    assert!(case.result.is_pass() && case.monitor.is_some(), "{case:?}");
 }
 
 #[test]

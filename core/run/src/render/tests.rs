@@ -4,6 +4,7 @@ use super::*;
 use crate::drive::tests_support::silent;
 use ktstr_assert::AssertResult;
 use ktstr_machine::VmExit;
+use ktstr_monitor::{KernelState, MonitorLog, assess};
 
 fn facts() -> RunFacts {
     RunFacts {
@@ -13,8 +14,7 @@ fn facts() -> RunFacts {
         kernel: "6.12.1".into(),
         seed: 3,
         sidecar: Some("target/ktstr/x.ktstr.json".into()),
-        verbose: false,
-        resumed: false,
+        ..RunFacts::default()
     }
 }
 
@@ -24,8 +24,11 @@ fn a_broken_run_shows_stage_and_console() {
     seen.exit = Some(VmExit::Reset);
     seen.console.push(b"Kernel panic - not syncing\n");
     seen.times.total = Duration::from_millis(1234);
-    let case =
-        CaseResult { result: AssertResult::fail("the guest kernel panicked while booting"), broken: true };
+    let case = CaseResult {
+        result: AssertResult::fail("the guest kernel panicked while booting"),
+        broken: true,
+        monitor: None,
+    };
     insta::assert_snapshot!(render(&facts(), &case, Some(&seen)));
 }
 
@@ -44,13 +47,30 @@ fn a_failed_check_shows_the_timeline_and_what_the_test_printed() {
             ..Stimulus::default()
         },
     ];
-    let case = CaseResult { result: AssertResult::fail("stuck 3500ms on cpu1 at +1200ms"), broken: false };
+    let case = CaseResult {
+        result: AssertResult::fail("stuck 3500ms on cpu1 at +1200ms"),
+        broken: false,
+        monitor: None,
+    };
     insta::assert_snapshot!(render(&facts(), &case, Some(&seen)));
 }
 
 #[test]
+fn what_the_monitor_and_a_dump_saw_is_shown() {
+    let mut seen = silent();
+    seen.kernel_state =
+        Some(KernelState { problems: vec!["registers: no answer".into()], ..KernelState::default() });
+    let monitor = assess(&MonitorLog::unsampled("not sampled in deterministic mode"), &Assert::NO_OVERRIDES);
+    let case = CaseResult { result: AssertResult::fail("hangs"), broken: true, monitor: Some(monitor) };
+    let text = render(&facts(), &case, Some(&seen));
+    let monitor = "--- monitor ---\nnothing to report: not sampled in deterministic mode\n";
+    assert!(text.contains(monitor), "{text}");
+    assert!(text.contains("--- kernel state ---\nnot readable: registers: no answer\n"), "{text}");
+}
+
+#[test]
 fn a_skip_is_one_line() {
-    let case = CaseResult { result: AssertResult::skip("needs 2 LLCs"), broken: false };
+    let case = CaseResult { result: AssertResult::skip("needs 2 LLCs"), broken: false, monitor: None };
     assert_eq!(render(&facts(), &case, None), "ktstr: SKIP: needs 2 LLCs\n");
 }
 

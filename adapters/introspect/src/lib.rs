@@ -1,0 +1,17 @@
+//! The monitor's view of a running guest, read by the introspection crates out of its
+//! memory.
+//!
+//! [`LiveKernel`] serves the ports of ktstr-monitor over the guest memory that a machine
+//! shows. Nothing is added to the guest and nothing is written to it. Finding the kernel
+//! (its place, symbols, types) takes from milliseconds to a second or two and happens in a
+//! thread of its own; a sample then takes microseconds.
+//!
+//! May touch: the vmlinux file it is given, and one thread.
+
+mod live;
+mod memory;
+mod open;
+mod state;
+
+pub use live::LiveKernel;
+pub use state::kernel_state;

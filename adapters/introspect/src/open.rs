@@ -1,0 +1,117 @@
+//! Finding the kernel, and what of it is sampled.
+
+use crate::memory::MachineMemory;
+use ktstr_introspect_kernel::{ErrorKind, Kernel, KernelError, RunqueueSample, RunqueueSampler};
+use ktstr_introspect_memory::VirtAddr;
+use ktstr_introspect_symbols::Vmlinux;
+use ktstr_introspect_types::Plan;
+use ktstr_monitor::{CpuSample, Sample, SampleError};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A kernel that was found, ready to be sampled.
+pub(crate) struct Opened {
+    pub(crate) kernel: Kernel,
+    /// Whether the vmlinux is this kernel's.
+    pub(crate) by_file: bool,
+    /// What did not go as it could have.
+    pub(crate) remarks: Vec<String>,
+    sampler: RunqueueSampler,
+    plans: Plans,
+    /// Where each possible CPU's runqueue is.
+    runqueues: BTreeMap<u32, VirtAddr>,
+    counts_events: bool,
+    buffer: Vec<RunqueueSample>,
+}
+
+/// Members beyond what every kernel has; `None` where this one lacks them.
+struct Plans {
+    scx_nr_running: Option<Plan>,
+    scx_flags: Option<Plan>,
+    tick_stopped: Option<Plan>,
+    curr_pid: Option<Plan>,
+}
+
+impl Opened {
+    /// Finds the kernel in `memory`: by the symbols of `vmlinux` if there is one and it is
+    /// this kernel's, else by what the kernel itself keeps in memory.
+    pub(crate) fn find(
+        memory: Arc<dyn ktstr_machine::PhysicalMemory>,
+        vmlinux: Option<&Path>,
+    ) -> Result<Self, SampleError> {
+        let memory = Arc::new(MachineMemory::new(memory));
+        let mut remarks = Vec::new();
+        let by_file = vmlinux.and_then(|path| {
+            let opened = Vmlinux::open(path).map_err(KernelError::from);
+            let kernel = opened.and_then(|file| Kernel::open(memory.clone(), Some(&file)));
+            kernel.map_err(|e| remarks.push(format!("{} was of no use: {e}", path.display()))).ok()
+        });
+        let from_file = by_file.is_some();
+        let kernel = match by_file {
+            Some(kernel) => kernel,
+            None => Kernel::open(memory, None).map_err(|e| {
+                let text = format!("finding the kernel in guest memory: {e}");
+                SampleError::Broken(remarks.iter().fold(text, |text, remark| format!("{text}; {remark}")))
+            })?,
+        };
+        Self::new(kernel, from_file, remarks)
+            .map_err(|e| SampleError::Broken(format!("preparing to sample: {e}")))
+    }
+
+    fn new(kernel: Kernel, by_file: bool, remarks: Vec<String>) -> Result<Self, KernelError> {
+        let mut runqueues = BTreeMap::new();
+        for cpu in kernel.possible_cpus()?.0 {
+            runqueues.insert(cpu, kernel.runqueue(cpu)?);
+        }
+        let plan = |path: &str| kernel.plan(path).ok();
+        let plans = Plans {
+            scx_nr_running: plan("rq.scx.nr_running"),
+            scx_flags: plan("rq.scx.flags"),
+            tick_stopped: plan("rq.nohz_tick_stopped"),
+            curr_pid: plan("rq.curr->pid"),
+        };
+        let counts_events = !matches!(kernel.scx_events(), Err(e) if e.kind() == ErrorKind::Absent);
+        let sampler = RunqueueSampler::new(&kernel)?;
+        Ok(Self { kernel, by_file, remarks, sampler, plans, runqueues, counts_events, buffer: Vec::new() })
+    }
+
+    /// Reads every online CPU once.
+    pub(crate) fn sample(&mut self, at: Duration) -> Result<Sample, SampleError> {
+        let online = self.kernel.online_cpus().map_err(|e| sample_error(&e))?.0;
+        self.sampler.sample(&mut self.buffer).map_err(|fault| SampleError::Unmapped(fault.to_string()))?;
+        let cpus = self.buffer.iter().filter(|s| online.contains(&s.cpu)).map(|s| self.cpu(s)).collect();
+        // A scheduler that is being unloaded takes its counters along: then there are none.
+        let events = self.counts_events.then(|| self.kernel.scx_events().ok()).flatten();
+        Ok(Sample { at, cpus, events: events.map(|events| events.into_iter().collect()) })
+    }
+
+    fn cpu(&self, sample: &RunqueueSample) -> CpuSample {
+        let rq = self.runqueues.get(&sample.cpu);
+        let read = |plan: &Option<Plan>| plan.as_ref()?.read(self.kernel.memory(), *rq?).ok();
+        CpuSample {
+            cpu: sample.cpu,
+            nr_running: sample.nr_running,
+            clock: sample.clock,
+            nr_switches: sample.nr_switches,
+            scx_nr_running: read(&self.plans.scx_nr_running).and_then(|n| u32::try_from(n).ok()),
+            local_dsq_nr: sample.local_dsq_nr,
+            scx_flags: read(&self.plans.scx_flags).and_then(|n| u32::try_from(n).ok()),
+            curr_pid: read(&self.plans.curr_pid).map(|pid| pid as i32),
+            tick_stopped: read(&self.plans.tick_stopped).map(|n| n != 0),
+            vcpu_time: None,
+        }
+    }
+}
+
+/// The monitor's word for a kernel that can't be read.
+pub(crate) fn sample_error(error: &KernelError) -> SampleError {
+    let text = error.to_string();
+    match error.kind() {
+        ErrorKind::Absent | ErrorKind::Null => SampleError::Absent(text),
+        ErrorKind::Unmapped => SampleError::Unmapped(text),
+        ErrorKind::Torn => SampleError::Torn(text),
+        ErrorKind::Broken => SampleError::Broken(text),
+    }
+}

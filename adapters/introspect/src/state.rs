@@ -1,0 +1,155 @@
+//! What a kernel looks like, for a failure dump.
+
+use ktstr_introspect_kernel::{Field, Kernel, KernelError, Runqueue, Task};
+use ktstr_introspect_memory::VirtAddr;
+use ktstr_machine::VcpuRegisters;
+use ktstr_monitor::{KernelState, RunqueueState, TaskState, VcpuState};
+use std::path::Path;
+
+/// Tasks that are listed of one runqueue.
+const MAX_TASKS: usize = 64;
+/// Problems that are listed; a kernel whose memory is gone has one a field.
+const MAX_PROBLEMS: usize = 32;
+
+/// Reads runqueues and their tasks, and says where each vCPU is. `vmlinux` tells source
+/// lines. What can't be read is listed, nothing is fatal.
+pub fn kernel_state(kernel: &Kernel, registers: &[VcpuRegisters], vmlinux: Option<&Path>) -> KernelState {
+    let mut problems = Vec::new();
+    let vcpus = vcpus(kernel, registers, vmlinux, &mut problems);
+    let mut runqueues = Vec::new();
+    match kernel.possible_cpus() {
+        Ok(cpus) => {
+            for cpu in cpus.0 {
+                match kernel.runqueue(cpu) {
+                    Ok(at) => runqueues.push(runqueue(kernel, cpu, at, &mut problems)),
+                    Err(e) => problems.push(format!("cpu{cpu}'s runqueue: {e}")),
+                }
+            }
+        }
+        Err(e) => problems.push(format!("the CPUs: {e}")),
+    }
+    problems.truncate(MAX_PROBLEMS);
+    KernelState { vcpus, runqueues, sched_ext: kernel.sched_ext().state.ok(), problems }
+}
+
+fn vcpus(
+    kernel: &Kernel,
+    registers: &[VcpuRegisters],
+    vmlinux: Option<&Path>,
+    problems: &mut Vec<String>,
+) -> Vec<VcpuState> {
+    let mut sources = source_lines(kernel, registers, vmlinux, problems).into_iter();
+    let state = |r: &VcpuRegisters| VcpuState {
+        cpu: r.cpu,
+        ip: r.ip,
+        symbol: in_kernel(r.ip).then(|| kernel.symbolize(VirtAddr(r.ip))).flatten(),
+        source: sources.next().unwrap_or_default(),
+        sp: r.sp,
+        page_table: r.page_table,
+        halted: r.halted,
+    };
+    registers.iter().map(state).collect()
+}
+
+/// The upper half of the address space is the kernel's.
+const fn in_kernel(ip: u64) -> bool {
+    ip >= 1 << 63
+}
+
+#[cfg(feature = "lines")]
+fn source_lines(
+    kernel: &Kernel,
+    registers: &[VcpuRegisters],
+    vmlinux: Option<&Path>,
+    problems: &mut Vec<String>,
+) -> Vec<Vec<String>> {
+    use ktstr_introspect_lines::{SourceFrame, SourceLines};
+    let Some(path) = vmlinux else { return Vec::new() };
+    let Ok(file) = ktstr_introspect_symbols::Vmlinux::open(path) else { return Vec::new() };
+    let lines = match SourceLines::open(file.bytes()) {
+        Ok(lines) => lines,
+        Err(e) => {
+            problems.push(format!("source lines of {}: {e}", path.display()));
+            return Vec::new();
+        }
+    };
+    let say = |frame: &SourceFrame| {
+        let place = match (&frame.file, frame.line) {
+            (Some(file), Some(line)) => format!("{file}:{line}"),
+            (Some(file), None) => file.clone(),
+            (None, _) => "no line".to_string(),
+        };
+        format!("{} at {place}", frame.function.as_deref().unwrap_or("?"))
+    };
+    let of_vcpu = |r: &VcpuRegisters| {
+        if !in_kernel(r.ip) {
+            return Vec::new();
+        }
+        match lines.frames(kernel.placement().kaslr.undo(VirtAddr(r.ip))) {
+            Ok(frames) => frames.iter().map(say).collect(),
+            Err(e) => {
+                problems.push(format!("the source line of vcpu{}: {e}", r.cpu));
+                Vec::new()
+            }
+        }
+    };
+    registers.iter().map(of_vcpu).collect()
+}
+
+#[cfg(not(feature = "lines"))]
+fn source_lines(_: &Kernel, _: &[VcpuRegisters], _: Option<&Path>, _: &mut [String]) -> Vec<Vec<String>> {
+    Vec::new()
+}
+
+fn runqueue(kernel: &Kernel, cpu: u32, at: VirtAddr, problems: &mut Vec<String>) -> RunqueueState {
+    let rq = Runqueue::read(kernel, at);
+    let mut number = |name: &str, field: &Field<u64>| match field {
+        Ok(number) => *number,
+        Err(e) => {
+            problems.push(format!("cpu{cpu}'s {name}: {e}"));
+            0
+        }
+    };
+    let mut state = RunqueueState {
+        cpu,
+        nr_running: number("nr_running", &rq.nr_running),
+        clock: number("clock", &rq.clock),
+        nr_switches: number("nr_switches", &rq.nr_switches),
+        scx_nr_running: rq.scx_nr_running.ok(),
+        local_dsq_nr: rq.scx_local_dsq_nr.ok(),
+        ..RunqueueState::default()
+    };
+    match rq.curr {
+        Ok(current) if !current.is_null() => state.current = Some(task(kernel, current)),
+        Ok(_) => {}
+        Err(e) => problems.push(format!("cpu{cpu}'s running task: {e}")),
+    }
+    let mut list = |what: &str, found: Result<Vec<VirtAddr>, KernelError>| match found {
+        Ok(tasks) => {
+            let room = MAX_TASKS.saturating_sub(state.runnable.len());
+            state.more += tasks.len().saturating_sub(room);
+            state.runnable.extend(tasks.into_iter().take(room).map(|at| task(kernel, at)));
+        }
+        Err(e) => problems.push(format!("cpu{cpu}'s {what} tasks: {e}")),
+    };
+    list("real-time", kernel.rt_tasks(at));
+    list("fair", kernel.cfs_tasks(at));
+    if state.scx_nr_running.is_some() {
+        list("sched_ext", kernel.scx_runnable(at));
+    }
+    state
+}
+
+fn task(kernel: &Kernel, at: VirtAddr) -> TaskState {
+    let task = Task::read(kernel, at);
+    let class = kernel.class_of(&task).unwrap_or_else(|_| "?".to_string());
+    TaskState {
+        pid: task.pid.unwrap_or(-1),
+        tgid: task.tgid.unwrap_or(-1),
+        comm: task.comm.unwrap_or_else(|e| format!("({e})")),
+        class,
+        prio: task.prio.unwrap_or(-1),
+        state: task.state.unwrap_or_default(),
+        runtime_ns: task.se_sum_exec_runtime.unwrap_or_default(),
+    }
+}

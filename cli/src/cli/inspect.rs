@@ -1,0 +1,176 @@
+//! `ktstr inspect`: the scheduler state in an ELF core, without a debugger.
+
+use anyhow::{Context, Result};
+use clap::Args;
+use comfy_table::{Table, presets};
+use ktstr_introspect_kernel::{CgroupNode, Field, Kernel, Runqueue, SchedDomain, Task};
+use ktstr_introspect_memory::ElfCore;
+use ktstr_introspect_symbols::Vmlinux;
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+mod expression;
+
+/// Arguments of `inspect`.
+#[derive(Args)]
+pub(super) struct InspectArgs {
+    /// An ELF core of the whole machine, such as QMP `dump-guest-memory` (paging off) writes
+    core: PathBuf,
+    /// The kernel's ELF file with symbols; without it they are read out of the core
+    #[arg(long, value_name = "FILE")]
+    vmlinux: Option<PathBuf>,
+    /// All threads
+    #[arg(long)]
+    tasks: bool,
+    /// The runqueue of each CPU, and who waits on it
+    #[arg(long)]
+    runqueues: bool,
+    /// The cgroup tree
+    #[arg(long)]
+    cgroups: bool,
+    /// The scheduling domains of each CPU
+    #[arg(long)]
+    domains: bool,
+    /// What to print: `jiffies`, `init_task.comm`, or with a CPU `runqueues[0].curr->comm`
+    #[arg(value_name = "EXPR")]
+    expressions: Vec<String>,
+}
+
+pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
+    let core = ElfCore::open(&args.core).context("opening the core")?;
+    let vmlinux = args.vmlinux.as_deref().map(Vmlinux::open).transpose().context("opening the vmlinux")?;
+    let kernel = Kernel::open(Arc::new(core), vmlinux.as_ref()).context("finding the kernel in the core")?;
+    let asked = args.tasks || args.cgroups || args.domains || !args.expressions.is_empty();
+    if args.tasks {
+        println!("{}", tasks(&kernel)?);
+    }
+    // Without a wish, what most want to see.
+    if args.runqueues || !asked {
+        println!("{}", runqueues(&kernel)?);
+    }
+    if args.domains {
+        println!("{}", domains(&kernel)?);
+    }
+    if args.cgroups {
+        println!("{}", cgroups(&kernel)?);
+    }
+    let mut code = ExitCode::SUCCESS;
+    for text in &args.expressions {
+        match expression::evaluate(&kernel, text) {
+            Ok(value) => println!("{text} = {value}"),
+            Err(e) => {
+                eprintln!("ktstr: {text}: {e:#}");
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header.to_vec());
+    table
+}
+
+/// A field that this kernel lacks is a dash; one that can't be read is a question mark.
+fn cell<T: Display>(field: &Field<T>) -> String {
+    match field {
+        Ok(value) => value.to_string(),
+        Err(e) if e.kind() == ktstr_introspect_kernel::ErrorKind::Absent => "-".to_string(),
+        Err(_) => "?".to_string(),
+    }
+}
+
+fn tasks(kernel: &Kernel) -> Result<Table> {
+    let mut table = table(&["PID", "TGID", "COMM", "CPU", "STATE", "PRIO", "CLASS", "RAN (ms)"]);
+    for at in kernel.tasks()? {
+        let task = Task::read(kernel, at);
+        let state = task.state.as_ref().map_or_else(|_| "?".to_string(), |state| format!("{state:#x}"));
+        let ran = task.se_sum_exec_runtime.as_ref().map_or(0, |ns| ns / 1_000_000);
+        table.add_row([
+            cell(&task.pid),
+            cell(&task.tgid),
+            cell(&task.comm),
+            cell(&task.cpu),
+            state,
+            cell(&task.prio),
+            cell(&kernel.class_of(&task)),
+            ran.to_string(),
+        ]);
+    }
+    Ok(table)
+}
+
+fn runqueues(kernel: &Kernel) -> Result<Table> {
+    let mut table =
+        table(&["CPU", "RUNNING", "SWITCHES", "CLOCK (ns)", "SCX", "LOCAL DSQ", "CURRENT", "WAITING"]);
+    for cpu in kernel.possible_cpus()?.0 {
+        let at = kernel.runqueue(cpu)?;
+        let rq = Runqueue::read(kernel, at);
+        let current = format!("{} ({})", cell(&rq.curr_comm), cell(&rq.curr_pid));
+        let mut waiting = Vec::new();
+        for queue in [kernel.rt_tasks(at), kernel.cfs_tasks(at), kernel.scx_runnable(at)] {
+            let tasks = match queue {
+                Ok(tasks) => tasks,
+                Err(e) if e.kind() == ktstr_introspect_kernel::ErrorKind::Absent => continue,
+                Err(e) => return Err(e).with_context(|| format!("reading the queues of CPU {cpu}")),
+            };
+            let others = tasks.into_iter().filter(|at| rq.curr.as_ref().ok() != Some(at));
+            waiting.extend(others.map(|at| Task::read(kernel, at)));
+        }
+        let waiting: Vec<String> =
+            waiting.iter().map(|task| format!("{} ({})", cell(&task.comm), cell(&task.pid))).collect();
+        table.add_row([
+            cpu.to_string(),
+            cell(&rq.nr_running),
+            cell(&rq.nr_switches),
+            cell(&rq.clock),
+            cell(&rq.scx_nr_running),
+            cell(&rq.scx_local_dsq_nr),
+            current,
+            waiting.join(" "),
+        ]);
+    }
+    Ok(table)
+}
+
+fn domains(kernel: &Kernel) -> Result<Table> {
+    let mut table = table(&["CPU", "LEVEL", "NAME", "SPAN", "FLAGS", "INTERVAL", "FAILED"]);
+    for cpu in kernel.possible_cpus()?.0 {
+        for at in kernel.domains(kernel.runqueue(cpu)?)? {
+            let domain = SchedDomain::read(kernel, at);
+            let span = kernel.domain_span(at).map(ktstr_introspect_kernel::Value::Cpus);
+            table.add_row([
+                cpu.to_string(),
+                cell(&domain.level),
+                cell(&kernel.domain_name(at)),
+                cell(&span),
+                domain.flags.as_ref().map_or_else(|_| "?".to_string(), |flags| format!("{flags:#x}")),
+                cell(&domain.balance_interval),
+                cell(&domain.nr_balance_failed),
+            ]);
+        }
+    }
+    Ok(table)
+}
+
+fn cgroups(kernel: &Kernel) -> Result<Table> {
+    let mut table = table(&["CGROUP", "TASKS", "CPUS"]);
+    for CgroupNode { address, path, .. } in kernel.cgroups()? {
+        let tasks = kernel.cgroup_tasks(address).map(|tasks| tasks.len());
+        let cpus = match kernel.cpuset(address) {
+            Ok(Some(set)) => {
+                let cpus = kernel.cpuset_cpus(set, "effective_cpus");
+                cell(&cpus.map(ktstr_introspect_kernel::Value::Cpus))
+            }
+            Ok(None) => "-".to_string(),
+            Err(_) => "?".to_string(),
+        };
+        table.add_row([path, cell(&tasks), cpus]);
+    }
+    Ok(table)
+}

@@ -1,0 +1,199 @@
+//! The monitor: what a guest's runqueues look like from outside, with symbols from a file
+//! and without.
+
+mod common;
+
+use common::{case, run, sidecars};
+use ktstr::prelude::*;
+use serde_json::Value;
+
+// The tests that are watched; they wait to be asked.
+
+/// As many spinners as CPUs, free to spread.
+#[ktstr_test(ignore, cores = 4, duration_s = 3, max_imbalance_ratio = 8.0, fail_on_stall)]
+fn is_healthy(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("spread").workers(4)])
+}
+
+/// Ten spinners on CPU 2, nothing to do on the three others. That they get little time is
+/// not the point.
+#[ktstr_test(
+    ignore,
+    cores = 4,
+    duration_s = 3,
+    max_imbalance_ratio = 4.0,
+    not_starved = false,
+    max_gap_ms = 60000,
+    max_spread_pct = 100.0
+)]
+fn piles_up(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("piled").workers(10).cpuset(CpusetSpec::exact([2]))])
+}
+
+/// The same without a limit of its own.
+#[ktstr_test(
+    ignore,
+    cores = 4,
+    duration_s = 3,
+    not_starved = false,
+    max_gap_ms = 60000,
+    max_spread_pct = 100.0
+)]
+fn piles_up_unasked(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("piled").workers(10).cpuset(CpusetSpec::exact([2]))])
+}
+
+/// Asks for a rate that kernels before 6.16 don't count.
+#[ktstr_test(ignore, cores = 2, duration_s = 1, max_fallback_rate = 100.0)]
+fn asks_for_a_rate(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+/// A real-time hog of the highest priority on each CPU, and nothing that would throttle
+/// them: the guest's watchdog has that priority too, waits behind them and can't speak.
+#[ktstr_test(ignore, cores = 2, duration_s = 1, timeout_s = 1)]
+fn hangs_as_a_whole(ctx: &Ctx) -> Result<AssertResult> {
+    std::fs::write("/proc/sys/kernel/sched_rt_runtime_us", "-1")
+        .context("turning real-time throttling off")?;
+    for cpu in ctx.topo.all_cpus() {
+        let runtime = format!("/sys/kernel/debug/sched/fair_server/cpu{cpu}/runtime");
+        std::fs::write(&runtime, "0").with_context(|| format!("turning off {runtime}"))?;
+    }
+    let hogs = |name: &'static str, cpu| {
+        CgroupDef::named(name).workers(1).sched_policy(SchedPolicy::Fifo(99)).cpuset(CpusetSpec::exact([cpu]))
+    };
+    execute_defs(ctx, vec![hogs("hog_0", 0), hogs("hog_1", 1)])
+}
+
+/// The sidecar's part of the monitor, after a run that ended with `code`.
+fn watched(test: &str, env: &[(&str, &str)], code: i32) -> (Value, String) {
+    let (mut command, results) = case(test);
+    command.envs(env.iter().copied());
+    let output: common::CaseOutput = command.output().expect("running the case").into();
+    assert_eq!(output.code, Some(code), "{}", output.text);
+    let files = sidecars(&results);
+    let bytes = std::fs::read(&files[0]).expect("the sidecar");
+    let mut sidecar: Value = serde_json::from_slice(&bytes).expect("JSON");
+    (sidecar["monitor"].take(), output.text)
+}
+
+/// What holds of every run that was watched as it should be.
+fn assert_watched(monitor: &Value, text: &str) {
+    let total = &monitor["total"];
+    assert_eq!(monitor["no_data"], Value::Null, "{monitor:#}");
+    assert!(total["samples"].as_u64().is_some_and(|n| n >= 10), "{monitor:#}");
+    assert_eq!((&monitor["skipped"], &monitor["failed"]), (&0.into(), &0.into()), "{monitor:#}");
+    assert!(monitor["cost_us"].as_f64().is_some_and(|us| us > 0.0), "{monitor:#}");
+    assert!(text.contains("--- monitor ---") && text.contains("µs each"), "{text}");
+}
+
+fn healthy(env: &[(&str, &str)]) {
+    let env: Vec<_> = env.iter().copied().chain([("KTSTR_LOG_PASSES", "1")]).collect();
+    let (monitor, text) = watched("is_healthy", &env, 0);
+    assert_watched(&monitor, &text);
+    assert_eq!(monitor["violations"], Value::Array(Vec::new()), "{monitor:#}");
+    assert!(text.contains("no violation (2 checks set by the test)"), "{text}");
+    // Four spinners for most of the time, and little else.
+    let running = monitor["total"]["avg_nr_running"].as_f64().expect("a number");
+    assert!((0.5..2.0).contains(&running), "{monitor:#}");
+}
+
+fn piled_up(env: &[(&str, &str)]) {
+    let (monitor, text) = watched("piles_up", env, 1);
+    assert_watched(&monitor, &text);
+    let violation = &monitor["violations"][0];
+    assert_eq!(violation["cpu"], 2, "{monitor:#}");
+    assert!(violation["worst"].as_f64().is_some_and(|worst| (8.0..13.0).contains(&worst)), "{monitor:#}");
+    for part in ["max_imbalance_ratio: runqueues differ by a ratio of 1", "(limit 4.0): cpu2 had 1", "step 1"]
+    {
+        assert!(text.contains(part), "expected {part:?} in:\n{text}");
+    }
+}
+
+/// The stock image of the distribution, stripped: its symbols and types are read out of
+/// its own memory. `None` where it is not in the cache.
+fn stock_image() -> Option<String> {
+    let program = env!("CARGO_BIN_EXE_ktstr");
+    let output = std::process::Command::new(program).args(["kernel", "list"]).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let key = |line: &str| line.split_whitespace().next().map(str::to_string);
+    text.lines().filter_map(key).find(|key| key.contains("-image-"))
+}
+
+fn on_stock_image(check: impl Fn(&[(&str, &str)])) {
+    match stock_image() {
+        Some(key) => check(&[("KTSTR_KERNEL", &key)]),
+        None => eprintln!("no stock image in the cache: get one with `cargo ktstr kernel build image:6.12`"),
+    }
+}
+
+#[test]
+fn a_healthy_run_reports_samples_and_no_violation() {
+    healthy(&[]);
+}
+
+#[test]
+fn a_pile_up_fails_with_cpu_and_numbers() {
+    piled_up(&[]);
+}
+
+#[test]
+fn a_stripped_image_is_watched_as_well() {
+    on_stock_image(healthy);
+}
+
+#[test]
+fn a_pile_up_on_a_stripped_image_fails_as_well() {
+    on_stock_image(piled_up);
+}
+
+#[test]
+fn a_violated_default_is_reported_and_does_not_fail() {
+    let (monitor, text) = watched("piles_up_unasked", &[("KTSTR_LOG_PASSES", "1")], 0);
+    assert_eq!(monitor["violations"][0]["check"], "max_imbalance_ratio", "{monitor:#}");
+    assert!(text.contains("report only: max_imbalance_ratio"), "{text}");
+}
+
+#[test]
+fn a_kind_of_data_that_this_kernel_lacks_is_inconclusive() {
+    let output = run("asks_for_a_rate", &[]);
+    assert_eq!(output.code, Some(2), "{}", output.text);
+    assert!(
+        output.text.contains("`max_fallback_rate` could not be checked: no sched_ext"),
+        "{}",
+        output.text
+    );
+}
+
+#[test]
+fn deterministic_mode_is_not_sampled_and_says_so() {
+    let (monitor, text) = watched("is_healthy", &[("KTSTR_ACCEL", "deterministic")], 2);
+    assert_eq!(monitor, Value::Null);
+    let reason = "`fail_on_stall` could not be checked: not sampled in deterministic mode";
+    assert!(text.contains(reason), "{text}");
+}
+
+/// Takes as long as the host's patience with a silent guest: 12 s, four times over under
+/// emulation.
+#[test]
+fn a_guest_that_hangs_is_dumped_with_the_tasks_that_hog_it() {
+    let (mut command, results) = case("hangs_as_a_whole");
+    let output: common::CaseOutput = command.output().expect("running the case").into();
+    assert_eq!(output.code, Some(1), "{}", output.text);
+    for part in
+        ["the guest went silent", "--- kernel state ---", "vcpu0: ", "cpu1: ", "rt prio 0", "ktstr-watchdog"]
+    {
+        assert!(output.text.contains(part), "expected {part:?} in:\n{}", output.text);
+    }
+    let dump = std::fs::read_dir(results.path())
+        .expect("the results")
+        .map(|entry| entry.expect("an entry").path())
+        .find(|path| path.to_string_lossy().ends_with(".failure-dump.json"))
+        .expect("a dump beside the sidecar");
+    let dump: Value = serde_json::from_slice(&std::fs::read(dump).expect("the dump")).expect("JSON");
+    assert_eq!(dump["problems"], Value::Array(Vec::new()), "{dump:#}");
+    assert_eq!(dump["vcpus"].as_array().map(Vec::len), Some(2), "{dump:#}");
+    for rq in dump["runqueues"].as_array().expect("runqueues") {
+        assert_eq!(rq["current"]["class"], "rt", "{dump:#}");
+    }
+}

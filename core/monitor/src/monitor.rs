@@ -1,0 +1,231 @@
+//! Takes samples while a test runs.
+
+use crate::{Sample, SampleError, Sampler};
+use std::time::Duration;
+
+/// How far samples are apart unless said otherwise.
+pub const DEFAULT_PERIOD: Duration = Duration::from_millis(100);
+/// Readings of CPUs that are kept: a test of seven hours on 4 CPUs.
+const MAX_READINGS: usize = 1 << 20;
+const MAX_MARKS: usize = 10_000;
+
+/// A turn in what the test did: where a phase begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// When the host heard of it, since the test began.
+    pub at: Duration,
+    /// What begins.
+    pub label: String,
+}
+
+/// All that a monitor saw of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MonitorLog {
+    /// Why there was no sampling at all; `None` when there was to be.
+    pub unsampled: Option<String>,
+    /// The samples, by time.
+    pub samples: Vec<Sample>,
+    /// The turns of the test, by time.
+    pub marks: Vec<Mark>,
+    /// Tries that came before the reader was ready.
+    pub not_ready: usize,
+    /// Tries that failed otherwise.
+    pub failed: usize,
+    /// The last of those errors.
+    pub last_error: Option<String>,
+    /// Host time that each sample took.
+    pub costs: Vec<Duration>,
+    /// True when more samples could not be kept.
+    pub full: bool,
+}
+
+impl MonitorLog {
+    /// The log of a run that was not to be sampled.
+    pub fn unsampled(reason: impl Into<String>) -> Self {
+        Self { unsampled: Some(reason.into()), ..Self::default() }
+    }
+}
+
+/// Decides when to sample and keeps what was seen.
+#[derive(Debug)]
+pub struct Monitor {
+    log: MonitorLog,
+    period: Duration,
+    begun: Option<Duration>,
+    due: Option<Duration>,
+    readings: usize,
+}
+
+impl Monitor {
+    /// A monitor that samples every `period` once the test has begun.
+    pub fn every(period: Duration) -> Self {
+        Self::new(MonitorLog::default(), period)
+    }
+
+    /// A monitor that takes no samples, for that reason.
+    pub fn off(reason: impl Into<String>) -> Self {
+        Self::new(MonitorLog::unsampled(reason), DEFAULT_PERIOD)
+    }
+
+    fn new(log: MonitorLog, period: Duration) -> Self {
+        Self { log, period, begun: None, due: None, readings: 0 }
+    }
+
+    /// Whether it ever samples.
+    pub const fn is_on(&self) -> bool {
+        self.log.unsampled.is_none()
+    }
+
+    /// The test begins.
+    pub fn begin(&mut self, now: Duration) {
+        self.begun = Some(now);
+        self.due = self.log.unsampled.is_none().then_some(now);
+    }
+
+    /// The test has ended: no more samples.
+    pub fn end(&mut self) {
+        self.due = None;
+    }
+
+    /// How long until the next sample; `None` when there is none to come.
+    pub fn due_in(&self, now: Duration) -> Option<Duration> {
+        self.due.map(|due| due.saturating_sub(now))
+    }
+
+    /// Notes a turn of the test.
+    pub fn mark(&mut self, now: Duration, label: &str) {
+        if let Some(begun) = self.begun
+            && self.log.marks.len() < MAX_MARKS
+        {
+            self.log.marks.push(Mark { at: now.saturating_sub(begun), label: label.to_string() });
+        }
+    }
+
+    /// Takes a sample if one is due. `clock` tells the host's time; `vcpu_times` the CPU
+    /// time that each vCPU has had so far, where known.
+    pub fn poll(
+        &mut self,
+        sampler: &mut dyn Sampler,
+        clock: &dyn Fn() -> Duration,
+        vcpu_times: &mut dyn FnMut() -> Option<Vec<Duration>>,
+    ) {
+        let (now, Some(begun)) = (clock(), self.begun) else { return };
+        if self.due_in(now) != Some(Duration::ZERO) {
+            return;
+        }
+        let outcome = sampler.sample(now.saturating_sub(begun)).map(|mut sample| {
+            let times = vcpu_times().unwrap_or_default();
+            for cpu in &mut sample.cpus {
+                cpu.vcpu_time = times.get(cpu.cpu as usize).copied();
+            }
+            sample
+        });
+        let after = clock();
+        self.due = Some(now + self.period);
+        match outcome {
+            Ok(sample) => self.keep(sample, after.saturating_sub(now)),
+            Err(SampleError::NotReady) => self.log.not_ready += 1,
+            Err(error) => {
+                self.log.failed += 1;
+                self.log.last_error = Some(error.to_string());
+                if !error.is_passing() {
+                    self.due = None;
+                }
+            }
+        }
+    }
+
+    /// What was seen.
+    pub fn into_log(self) -> MonitorLog {
+        self.log
+    }
+
+    fn keep(&mut self, sample: Sample, cost: Duration) {
+        self.log.costs.push(cost);
+        self.readings += sample.cpus.len().max(1);
+        self.log.samples.push(sample);
+        if self.readings >= MAX_READINGS {
+            self.log.full = true;
+            self.due = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::MockSampler;
+    use crate::testing::sample;
+    use std::cell::Cell;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Polls once a millisecond for `ms`, after the test began at 1 s.
+    fn watch(monitor: &mut Monitor, sampler: &mut MockSampler, ms: u32) {
+        monitor.begin(1000 * MS);
+        let now = Cell::new(1000 * MS);
+        for _ in 0..ms {
+            monitor.poll(sampler, &|| now.get(), &mut || Some(vec![7 * MS]));
+            now.set(now.get() + MS);
+        }
+    }
+
+    #[test]
+    fn samples_are_a_period_apart_and_carry_the_tests_time() {
+        let mut sampler = MockSampler::new();
+        sampler.expect_sample().times(3).returning(|at| Ok(sample(at.as_millis() as u64, &[1, 1])));
+        let mut monitor = Monitor::every(100 * MS);
+        watch(&mut monitor, &mut sampler, 250);
+        let log = monitor.into_log();
+        let times: Vec<u128> = log.samples.iter().map(|s| s.at.as_millis()).collect();
+        assert_eq!(times, [0, 100, 200]);
+        assert_eq!(log.samples[0].cpus[0].vcpu_time, Some(7 * MS));
+        assert_eq!(log.samples[0].cpus[1].vcpu_time, None);
+    }
+
+    #[test]
+    fn a_passing_error_is_tried_again_and_a_final_one_is_not() {
+        let mut sampler = MockSampler::new();
+        let mut answers = vec![
+            Err(SampleError::Broken("no kernel here".into())),
+            Ok(sample(200, &[1])),
+            Err(SampleError::Torn("a list".into())),
+            Err(SampleError::NotReady),
+        ];
+        sampler.expect_sample().times(4).returning(move |_| answers.pop().expect("four tries"));
+        let mut monitor = Monitor::every(100 * MS);
+        watch(&mut monitor, &mut sampler, 1000);
+        let log = monitor.into_log();
+        assert_eq!((log.samples.len(), log.not_ready, log.failed), (1, 1, 2));
+        assert_eq!(log.last_error.as_deref(), Some("no kernel here"));
+    }
+
+    #[test]
+    fn a_monitor_that_is_off_touches_nothing() {
+        let mut monitor = Monitor::off("deterministic");
+        watch(&mut monitor, &mut MockSampler::new(), 300);
+        assert_eq!(monitor.into_log().unsampled.as_deref(), Some("deterministic"));
+    }
+
+    #[test]
+    fn the_tests_end_ends_sampling() {
+        let mut sampler = MockSampler::new();
+        sampler.expect_sample().times(1).returning(|_| Ok(sample(0, &[1])));
+        let mut monitor = Monitor::every(100 * MS);
+        watch(&mut monitor, &mut sampler, 50);
+        monitor.end();
+        monitor.poll(&mut sampler, &|| 5000 * MS, &mut || None);
+        assert_eq!(monitor.due_in(6000 * MS), None);
+    }
+
+    #[test]
+    fn memory_for_samples_is_bounded() {
+        let mut sampler = MockSampler::new();
+        sampler.expect_sample().returning(|_| Ok(sample(0, &[0; 1 << 18])));
+        let mut monitor = Monitor::every(MS);
+        watch(&mut monitor, &mut sampler, 100);
+        let log = monitor.into_log();
+        assert!(log.full);
+        assert_eq!(log.samples.len(), 4);
+    }
+}

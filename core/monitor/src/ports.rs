@@ -1,0 +1,59 @@
+//! What the monitor needs of the world: a reader of the guest kernel's state.
+
+use crate::{KernelState, Sample};
+use ktstr_machine::{PhysicalMemory, VcpuRegisters};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A sample that could not be taken. The kinds are told apart because they call for
+/// different answers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SampleError {
+    /// The reader is still looking for symbols and types: try again later.
+    #[error("the kernel's symbols and types are still being read")]
+    NotReady,
+    /// This kernel has no such thing: another version or configuration.
+    #[error("this kernel does not have it: {0}")]
+    Absent(String),
+    /// It changed while it was read, or it is corrupt: worth another try.
+    #[error("torn: {0}")]
+    Torn(String),
+    /// An address that should hold it can't be read.
+    #[error("unmapped: {0}")]
+    Unmapped(String),
+    /// The kernel could not be found in memory, or the reader is at fault: no later try
+    /// will do better.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl SampleError {
+    /// Whether another try may go better.
+    pub const fn is_passing(&self) -> bool {
+        matches!(self, Self::NotReady | Self::Torn(_) | Self::Unmapped(_))
+    }
+}
+
+/// Samples runqueues of a running kernel, without touching it.
+#[cfg_attr(test, mockall::automock)]
+pub trait Sampler {
+    /// Reads every online CPU once; `at` is the sample's time, since the test began.
+    ///
+    /// # Errors
+    /// [`SampleError`]
+    fn sample(&mut self, at: Duration) -> Result<Sample, SampleError>;
+}
+
+/// Looks into the kernel of one machine after another.
+pub trait Inspector: Sampler {
+    /// Begins to look for the kernel in a machine's memory, and returns at once. What was
+    /// known of another machine is forgotten.
+    fn attach(&mut self, memory: Arc<dyn PhysicalMemory>);
+
+    /// What the kernel of a paused machine looks like. Waits until the kernel was found.
+    ///
+    /// # Errors
+    /// [`SampleError`] when nothing at all can be told; parts that can't be read are
+    /// listed in the state.
+    fn state(&mut self, registers: &[VcpuRegisters]) -> Result<KernelState, SampleError>;
+}

@@ -1,0 +1,193 @@
+//! The monitor's findings in words.
+
+use crate::{Assessment, Check, KernelState, PhaseSummary, RunqueueState, TaskState, VcpuState};
+use ktstr_assert::Assert;
+use std::fmt::Write;
+
+/// The numbers of a run, what lasted beyond a limit, and what could not be seen. `asked`
+/// tells the checks that count from those that are only reported.
+pub fn render_assessment(assessment: &Assessment, asked: &Assert) -> String {
+    let summary = &assessment.summary;
+    let total = &summary.total;
+    let mut text = match &summary.no_data {
+        Some(why) if total.samples == 0 => return format!("nothing to report: {why}"),
+        Some(why) => format!("no check was made: {why}\n"),
+        None => String::new(),
+    };
+    let _ = writeln!(
+        text,
+        "{} samples, {:.0} µs each (the slowest {:.0}); {}",
+        total.samples,
+        summary.cost_us,
+        summary.max_cost_us,
+        numbers(total)
+    );
+    for (what, count) in [("left out as implausible", summary.skipped), ("failed", summary.failed)] {
+        if count > 0 {
+            let why = summary.last_error.as_deref().filter(|_| what == "failed").unwrap_or_default();
+            let _ = writeln!(text, "{count} samples {what}{}{why}", if why.is_empty() { "" } else { ": " });
+        }
+    }
+    if summary.phases.len() > 1 {
+        for phase in &summary.phases {
+            let _ = writeln!(
+                text,
+                "  +{} ms {}: {} samples, {}",
+                phase.from_ms,
+                phase.label,
+                phase.samples,
+                numbers(phase)
+            );
+        }
+    }
+    for (name, rate) in summary.events.iter().filter(|(_, rate)| rate.delta != 0) {
+        let _ = writeln!(text, "  {name}: {} (at most {:.0} a second)", rate.delta, rate.max_per_s);
+    }
+    for violation in &summary.violations {
+        let weight = if violation.check.is_set(asked) { "violation" } else { "report only" };
+        let _ = writeln!(text, "{weight}: {}: {}", violation.check.name(), violation.text);
+    }
+    let set = Check::ALL.iter().filter(|c| c.is_set(asked)).count();
+    let _ = match (summary.no_data.is_some(), summary.violations.len()) {
+        (true, _) => Ok(()),
+        (false, 0) => writeln!(text, "no violation ({set} checks set by the test)"),
+        (false, n) => writeln!(text, "{n} violations ({set} checks set by the test)"),
+    };
+    text
+}
+
+fn numbers(phase: &PhaseSummary) -> String {
+    let mut text = format!(
+        "imbalance max {:.1} avg {:.1}, {:.1} runnable a CPU",
+        phase.max_imbalance_ratio, phase.avg_imbalance_ratio, phase.avg_nr_running
+    );
+    if let (Some(max), Some(avg)) = (phase.max_local_dsq_depth, phase.avg_local_dsq_depth) {
+        let _ = write!(text, ", local DSQ max {max} avg {avg:.1}");
+    }
+    if phase.stalled_intervals > 0 {
+        let _ = write!(text, ", a busy clock stood still {} times", phase.stalled_intervals);
+    }
+    text
+}
+
+/// A kernel's state, top down: where each vCPU is, what each runqueue holds.
+pub fn render_state(state: &KernelState) -> String {
+    let mut text = String::new();
+    for vcpu in &state.vcpus {
+        let _ = writeln!(text, "{}", vcpu_line(vcpu));
+        for line in &vcpu.source {
+            let _ = writeln!(text, "       {line}");
+        }
+    }
+    if let Some(sched_ext) = &state.sched_ext {
+        let _ = writeln!(text, "sched_ext: {sched_ext}");
+    }
+    for rq in &state.runqueues {
+        runqueue(&mut text, rq);
+    }
+    for problem in &state.problems {
+        let _ = writeln!(text, "not readable: {problem}");
+    }
+    text
+}
+
+fn vcpu_line(vcpu: &VcpuState) -> String {
+    let place = match &vcpu.symbol {
+        Some(symbol) => symbol.clone(),
+        None if vcpu.ip < 1 << 63 => "user space".to_string(),
+        None => "no known symbol".to_string(),
+    };
+    let halted = if vcpu.halted { ", halted" } else { "" };
+    format!("vcpu{}: {place} (ip {:#x}, sp {:#x}){halted}", vcpu.cpu, vcpu.ip, vcpu.sp)
+}
+
+fn runqueue(text: &mut String, rq: &RunqueueState) {
+    let scx = match (rq.scx_nr_running, rq.local_dsq_nr) {
+        (Some(running), Some(local)) => format!(", sched_ext {running} runnable, {local} in local DSQ"),
+        _ => String::new(),
+    };
+    let (nr, clock) = (rq.nr_running, rq.clock as f64 / 1e9);
+    let _ =
+        writeln!(text, "cpu{}: {nr} runnable, clock {clock:.6} s, {} switches{scx}", rq.cpu, rq.nr_switches);
+    if let Some(task) = &rq.current {
+        let _ = writeln!(text, "  running {}", task_line(task));
+    }
+    for task in rq.runnable.iter().filter(|t| rq.current.as_ref().is_none_or(|c| c.pid != t.pid)) {
+        let _ = writeln!(text, "  waits   {}", task_line(task));
+    }
+    if rq.more > 0 {
+        let _ = writeln!(text, "  … and {} more", rq.more);
+    }
+}
+
+fn task_line(task: &TaskState) -> String {
+    let TaskState { pid, tgid, comm, class, prio, state, runtime_ns } = task;
+    let ran = *runtime_ns as f64 / 1e9;
+    format!("{comm} (pid {pid}, process {tgid}) {class} prio {prio} state {state:#x}, ran {ran:.3} s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::sample;
+    use crate::{MonitorLog, assess};
+
+    #[test]
+    fn a_report_only_violation_is_called_that() {
+        let samples = (0..8).map(|i| sample(i * 100, &[9, 1])).collect();
+        let log = MonitorLog { samples, ..MonitorLog::default() };
+        let text = |asked: &Assert| render_assessment(&assess(&log, asked), asked);
+        let lenient = text(&Assert::NO_OVERRIDES);
+        assert!(
+            lenient.contains("8 samples, 0 µs each") && lenient.contains("report only: max_imbalance"),
+            "{lenient}"
+        );
+        let strict = text(&Assert::NO_OVERRIDES.max_imbalance_ratio(4.0));
+        assert!(
+            strict.contains("violation: max_imbalance_ratio: runqueues differ by a ratio of 9.0"),
+            "{strict}"
+        );
+    }
+
+    #[test]
+    fn nothing_is_said_plainly() {
+        let log = MonitorLog::unsampled("not sampled in deterministic mode");
+        let text = render_assessment(&assess(&log, &Assert::NO_OVERRIDES), &Assert::NO_OVERRIDES);
+        assert_eq!(text, "nothing to report: not sampled in deterministic mode");
+    }
+
+    #[test]
+    fn a_state_reads_top_down() {
+        let task = |pid, comm: &str| TaskState {
+            pid,
+            tgid: 1,
+            comm: comm.into(),
+            class: "rt".into(),
+            ..TaskState::default()
+        };
+        let state = KernelState {
+            vcpus: vec![VcpuState {
+                ip: u64::MAX - 5,
+                symbol: Some("schedule+0x10".into()),
+                ..VcpuState::default()
+            }],
+            runqueues: vec![RunqueueState {
+                cpu: 0,
+                nr_running: 2,
+                current: Some(task(7, "hog")),
+                runnable: vec![task(7, "hog"), task(8, "victim")],
+                ..RunqueueState::default()
+            }],
+            sched_ext: None,
+            problems: vec!["the cgroup tree: torn".into()],
+        };
+        let text = render_state(&state);
+        let at = |needle: &str| text.find(needle).unwrap_or_else(|| panic!("no {needle:?} in:\n{text}"));
+        assert!(at("vcpu0: schedule+0x10") < at("cpu0: 2 runnable"));
+        assert!(at("running hog (pid 7") < at("waits   victim (pid 8"));
+        assert!(at("waits") < at("not readable: the cgroup tree"));
+        assert_eq!(text.matches("hog").count(), 1);
+        let json = serde_json::to_string(&state).unwrap();
+        assert_eq!(serde_json::from_str::<KernelState>(&json).unwrap(), state);
+    }
+}

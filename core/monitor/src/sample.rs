@@ -1,0 +1,152 @@
+//! One look at the runqueues, and whether it can be believed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A local dispatch queue that is longer than this was read from memory that is not (yet)
+/// a runqueue.
+pub const MAX_PLAUSIBLE_DSQ_DEPTH: u32 = 10_000;
+
+/// What one CPU's runqueue said (`struct rq`, kernel/sched/sched.h).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CpuSample {
+    /// The CPU.
+    pub cpu: u32,
+    /// `rq.nr_running`: runnable tasks of all classes, the running one included.
+    pub nr_running: u32,
+    /// `rq.clock`, ns.
+    pub clock: u64,
+    /// `rq.nr_switches`.
+    pub nr_switches: u64,
+    /// `rq.scx.nr_running`, where the kernel has sched_ext.
+    pub scx_nr_running: Option<u32>,
+    /// `rq.scx.local_dsq.nr`, likewise.
+    pub local_dsq_nr: Option<u32>,
+    /// `rq.scx.flags` (`SCX_RQ_*`), likewise.
+    pub scx_flags: Option<u32>,
+    /// `rq.curr->pid`; `None` where it could not be read.
+    pub curr_pid: Option<i32>,
+    /// `rq.nohz_tick_stopped`: no tick advances the clock. `None` on kernels without it.
+    pub tick_stopped: Option<bool>,
+    /// CPU time that the host has given to this vCPU so far; `None` where it is unknown.
+    pub vcpu_time: Option<Duration>,
+}
+
+/// One look at all online CPUs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// When, host time since the test began.
+    pub at: Duration,
+    /// The online CPUs, ascending.
+    pub cpus: Vec<CpuSample>,
+    /// sched_ext's event counters (`SCX_EV_*` of kernel/sched/ext.c) summed over all CPUs,
+    /// by name; `None` on kernels that don't count (before 6.16) or without a scheduler.
+    pub events: Option<BTreeMap<String, i64>>,
+}
+
+impl Sample {
+    /// The CPUs with the most and with the fewest runnable tasks.
+    pub fn extremes(&self) -> Option<(&CpuSample, &CpuSample)> {
+        // The first of equals, so that a report does not depend on the order of a search.
+        let most = self.cpus.iter().rev().max_by_key(|c| c.nr_running)?;
+        let fewest = self.cpus.iter().min_by_key(|c| c.nr_running)?;
+        Some((most, fewest))
+    }
+
+    /// The longest over the shortest runqueue, the shortest taken as at least 1.
+    pub fn imbalance_ratio(&self) -> Option<f64> {
+        let (most, fewest) = self.extremes()?;
+        Some(f64::from(most.nr_running) / f64::from(fewest.nr_running.max(1)))
+    }
+
+    /// The reading of one CPU.
+    pub fn cpu(&self, cpu: u32) -> Option<&CpuSample> {
+        self.cpus.iter().find(|c| c.cpu == cpu)
+    }
+
+    /// Whether its numbers can be a runqueue's.
+    pub fn is_plausible(&self) -> bool {
+        !self.cpus.is_empty()
+            && self.cpus.iter().all(|c| c.local_dsq_nr.is_none_or(|nr| nr <= MAX_PLAUSIBLE_DSQ_DEPTH))
+    }
+}
+
+/// Why these samples, all together, can't be those of a kernel that runs; `None` when they
+/// can.
+pub fn implausible(samples: &[Sample]) -> Option<String> {
+    if let Some((sample, cpu)) = samples.iter().find_map(|s| {
+        let deep = |c: &&CpuSample| c.local_dsq_nr.is_some_and(|nr| nr > MAX_PLAUSIBLE_DSQ_DEPTH);
+        s.cpus.iter().find(deep).map(|c| (s, c))
+    }) {
+        return Some(format!(
+            "cpu{} had {} tasks in its local dispatch queue at +{} ms, more than the {MAX_PLAUSIBLE_DSQ_DEPTH} that \
+             can be believed",
+            cpu.cpu,
+            cpu.local_dsq_nr.unwrap_or_default(),
+            sample.at.as_millis()
+        ));
+    }
+    let clocks: Vec<u64> = samples.iter().flat_map(|s| s.cpus.iter().map(|c| c.clock)).collect();
+    let several = samples.iter().any(|s| s.cpus.len() > 1);
+    let first = *clocks.first()?;
+    let same = clocks.iter().all(|c| *c == first);
+    // One CPU's clock that stands still is a stall; several that show one number are no clocks.
+    (same && (several || first == 0)).then(|| {
+        format!(
+            "all {} readings of the runqueue clocks are {first}: the runqueues are not set up",
+            clocks.len()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::sample;
+
+    #[test]
+    fn the_ratio_takes_an_empty_queue_for_one() {
+        assert_eq!(sample(0, &[10, 0, 1, 0]).imbalance_ratio(), Some(10.0));
+        assert_eq!(sample(0, &[9, 3]).imbalance_ratio(), Some(3.0));
+        assert_eq!(sample(0, &[0, 0]).imbalance_ratio(), Some(0.0));
+        assert_eq!(sample(0, &[]).imbalance_ratio(), None);
+    }
+
+    #[test]
+    fn the_first_of_equals_is_named() {
+        let sample = sample(0, &[1, 7, 7, 1]);
+        let (most, fewest) = sample.extremes().unwrap();
+        assert_eq!((most.cpu, fewest.cpu), (1, 0));
+    }
+
+    #[test]
+    fn clocks_that_all_agree_are_no_clocks() {
+        let mut samples = vec![sample(0, &[1, 1]), sample(100, &[1, 1])];
+        assert_eq!(implausible(&samples), None);
+        for cpu in samples.iter_mut().flat_map(|s| &mut s.cpus) {
+            cpu.clock = 7;
+        }
+        assert!(implausible(&samples).unwrap().contains("all 4 readings"));
+    }
+
+    #[test]
+    fn one_cpu_whose_clock_stands_still_may_be_stalled() {
+        let mut samples = vec![sample(0, &[1]), sample(100, &[1])];
+        for cpu in samples.iter_mut().flat_map(|s| &mut s.cpus) {
+            cpu.clock = 7;
+        }
+        assert_eq!(implausible(&samples), None);
+        for cpu in samples.iter_mut().flat_map(|s| &mut s.cpus) {
+            cpu.clock = 0;
+        }
+        assert!(implausible(&samples).is_some());
+    }
+
+    #[test]
+    fn a_depth_that_no_queue_reaches_is_named() {
+        let mut samples = vec![sample(0, &[1, 1]), sample(100, &[1, 1])];
+        samples[1].cpus[1].local_dsq_nr = Some(10_001);
+        assert!(implausible(&samples).unwrap().contains("cpu1 had 10001"));
+        assert!(samples[0].is_plausible() && !samples[1].is_plausible());
+    }
+}

@@ -1,0 +1,161 @@
+//! The samples of a run in a few numbers.
+
+use crate::checks::{event_rate, stalled_intervals};
+use crate::phases::phases;
+use crate::{MonitorLog, Sample, Violation};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How often an event was counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventRate {
+    /// Between the first and the last sample.
+    pub delta: i64,
+    /// The same a second; the highest between any two samples.
+    pub max_per_s: f64,
+}
+
+/// What the samples of a phase, or of all of a run, come to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PhaseSummary {
+    /// What the test did; empty for all of a run.
+    pub label: String,
+    /// Its begin, ms since the test began.
+    pub from_ms: u64,
+    /// Samples that can be believed.
+    pub samples: usize,
+    /// Largest ratio of the longest to the shortest runqueue (the shortest taken as 1 at
+    /// least).
+    pub max_imbalance_ratio: f64,
+    /// Average over the samples of the same.
+    pub avg_imbalance_ratio: f64,
+    /// Longest local dispatch queue; `None` without sched_ext.
+    pub max_local_dsq_depth: Option<u32>,
+    /// Average over samples and CPUs of the same.
+    pub avg_local_dsq_depth: Option<f64>,
+    /// Average over samples and CPUs of runnable tasks.
+    pub avg_nr_running: f64,
+    /// How often a busy CPU's clock stood still between two samples.
+    pub stalled_intervals: usize,
+}
+
+/// The monitor's part of a run's record.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MonitorSummary {
+    /// Why nothing was sampled, or why the samples can't be believed.
+    pub no_data: Option<String>,
+    /// All of the run.
+    pub total: PhaseSummary,
+    /// Samples that were left out since their numbers can't be a runqueue's.
+    pub skipped: usize,
+    /// Tries that failed, and the last reason.
+    pub failed: usize,
+    /// As above.
+    pub last_error: Option<String>,
+    /// sched_ext's event counters, by name.
+    pub events: BTreeMap<String, EventRate>,
+    /// What lasted beyond a limit, the test's own or a default.
+    pub violations: Vec<Violation>,
+    /// The same numbers by phase of the test.
+    pub phases: Vec<PhaseSummary>,
+    /// Host time that half of the samples took at most, microseconds.
+    pub cost_us: f64,
+    /// Host time of the slowest, microseconds: it may have waited for a CPU of the host.
+    pub max_cost_us: f64,
+}
+
+/// The numbers of a log; violations and a lack of data are the caller's to add.
+pub(crate) fn summarize(log: &MonitorLog) -> MonitorSummary {
+    let samples = &log.samples;
+    let phases = phases(log);
+    let mut costs: Vec<f64> = log.costs.iter().map(|d| d.as_nanos() as f64 / 1000.0).collect();
+    costs.sort_by(f64::total_cmp);
+    MonitorSummary {
+        total: of_phase("", 0, samples),
+        skipped: samples.iter().filter(|s| !s.is_plausible()).count(),
+        failed: log.failed,
+        last_error: log.last_error.clone(),
+        events: events(samples),
+        phases: phases.iter().map(|p| of_phase(p.label, p.from.as_millis() as u64, p.samples)).collect(),
+        cost_us: costs.get(costs.len() / 2).copied().unwrap_or_default(),
+        max_cost_us: costs.last().copied().unwrap_or_default(),
+        ..MonitorSummary::default()
+    }
+}
+
+fn of_phase(label: &str, from_ms: u64, samples: &[Sample]) -> PhaseSummary {
+    let believed: Vec<&Sample> = samples.iter().filter(|s| s.is_plausible()).collect();
+    let ratios: Vec<f64> = believed.iter().filter_map(|s| s.imbalance_ratio()).collect();
+    let cpus = || believed.iter().flat_map(|s| &s.cpus);
+    let depths: Vec<u32> = cpus().filter_map(|c| c.local_dsq_nr).collect();
+    PhaseSummary {
+        label: label.to_string(),
+        from_ms,
+        samples: believed.len(),
+        max_imbalance_ratio: ratios.iter().copied().fold(0.0, f64::max),
+        avg_imbalance_ratio: average(ratios.into_iter()).unwrap_or_default(),
+        max_local_dsq_depth: depths.iter().copied().max(),
+        avg_local_dsq_depth: average(depths.into_iter().map(f64::from)),
+        avg_nr_running: average(cpus().map(|c| f64::from(c.nr_running))).unwrap_or_default(),
+        stalled_intervals: stalled_intervals(samples),
+    }
+}
+
+fn average(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0u64), |(sum, count), v| (sum + v, count + 1));
+    (count > 0).then(|| sum / count as f64)
+}
+
+fn events(samples: &[Sample]) -> BTreeMap<String, EventRate> {
+    let counted: Vec<&Sample> = samples.iter().filter(|s| s.events.is_some()).collect();
+    let names: BTreeSet<&String> =
+        counted.iter().flat_map(|s| s.events.iter().flat_map(BTreeMap::keys)).collect();
+    let of_name = |name: &str| {
+        let value = |s: &&Sample| s.events.as_ref().and_then(|e| e.get(name)).copied();
+        let (first, last) = (counted.iter().find_map(value)?, counted.iter().rev().find_map(value)?);
+        let rates = counted.windows(2).filter_map(|pair| event_rate(pair[0], pair[1], name));
+        Some(EventRate { delta: last.saturating_sub(first), max_per_s: rates.fold(0.0, f64::max) })
+    };
+    names.into_iter().filter_map(|name| Some((name.clone(), of_name(name)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::sample;
+
+    #[test]
+    fn the_numbers_of_three_samples() {
+        let mut samples = vec![sample(0, &[4, 2]), sample(100, &[2, 2]), sample(200, &[0, 2])];
+        samples[1].cpus[1].local_dsq_nr = Some(6);
+        samples[2].events = Some([("e".to_string(), 5)].into());
+        samples[1].events = Some([("e".to_string(), 2)].into());
+        let costs = [30, 10, 500].map(std::time::Duration::from_micros).to_vec();
+        let log = MonitorLog { samples, costs, ..MonitorLog::default() };
+        let summary = summarize(&log);
+        let total = &summary.total;
+        assert_eq!(total.samples, 3);
+        assert_eq!((total.max_imbalance_ratio, total.avg_nr_running), (2.0, 2.0));
+        assert!((total.avg_imbalance_ratio - 5.0 / 3.0).abs() < 1e-9);
+        assert_eq!((total.max_local_dsq_depth, total.avg_local_dsq_depth), (Some(6), Some(1.0)));
+        assert_eq!(summary.events["e"].delta, 3);
+        assert!((summary.events["e"].max_per_s - 30.0).abs() < 1e-9);
+        assert!((summary.cost_us - 30.0).abs() < 1e-9 && (summary.max_cost_us - 500.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_implausible_sample_is_left_out_and_counted() {
+        let mut samples = vec![sample(0, &[1, 1]), sample(100, &[9, 1])];
+        samples[1].cpus[0].local_dsq_nr = Some(1 << 30);
+        let summary = summarize(&MonitorLog { samples, ..MonitorLog::default() });
+        assert_eq!((summary.total.samples, summary.skipped), (1, 1));
+        assert_eq!(summary.total.max_local_dsq_depth, Some(0));
+    }
+
+    #[test]
+    fn of_nothing_the_numbers_are_zero() {
+        let summary = summarize(&MonitorLog::default());
+        assert_eq!((summary.total.samples, summary.cost_us), (0, 0.0));
+        assert!(summary.total.avg_nr_running.abs() < 1e-9);
+    }
+}
