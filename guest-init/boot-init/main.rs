@@ -45,6 +45,7 @@ extern "C" fn main() -> ! {
     sys::say("\n");
     sys::drain();
     stop();
+    wait_for_work(mailbox);
     let header = header(mailbox);
     set_clock(header);
     feed_entropy(header);
@@ -103,8 +104,8 @@ fn mark(mailbox: &mut [u8]) {
     }
 }
 
-/// Writes to the `pvpanic-pci` device, whose one register stops all vCPUs. The host
-/// goes on from the instruction after it.
+/// Has the `i6300esb` watchdog run out in ten milliseconds, upon which the host stops
+/// the machine: while it sleeps, with nothing under way on any vCPU.
 fn stop() {
     let mut resource = [0; 18];
     if sys::read_file(c"/sys/bus/pci/devices/0000:00:10.0/resource", &mut resource) != 18 {
@@ -112,12 +113,49 @@ fn stop() {
     }
     // The first line begins with the start of BAR 0, `0x` and 16 digits.
     let start = cpio::hex(&resource[2..]).unwrap_or(0) as usize;
-    sys::write_file(c"/sys/bus/pci/devices/0000:00:10.0/enable", b"1");
+    sys::write_file(c"/sys/bus/pci/devices/0000:00:10.0/enable", 0, b"1");
     let Some(page) = sys::map_device(c"/sys/bus/pci/devices/0000:00:10.0/resource0") else {
         fail("mapping the device that stops the machine");
     };
-    // SAFETY: the register lies within the page that was mapped.
-    unsafe { page.add(start % PAGE).write_volatile(1) };
+    let write = |register: usize, value: u32| {
+        // SAFETY: the 16 bytes of registers lie within the page that was mapped.
+        unsafe { page.add(start % PAGE + register).cast::<u32>().write_volatile(value) };
+    };
+    // Both stages, each after the device's unlocking sequence (Intel 6300ESB datasheet,
+    // "Watchdog Timer").
+    for preload in [WDT_PRELOAD_1, WDT_PRELOAD_2] {
+        write(WDT_RELOAD, 0x80);
+        write(WDT_RELOAD, 0x86);
+        write(preload, WDT_STAGE);
+    }
+    let config = c"/sys/bus/pci/devices/0000:00:10.0/config";
+    sys::write_file(config, WDT_CONFIG, &WDT_FAST_NO_INTERRUPT.to_le_bytes());
+    sys::write_file(config, WDT_LOCK, &[WDT_ENABLE]);
+}
+
+const WDT_PRELOAD_1: usize = 0;
+const WDT_PRELOAD_2: usize = 4;
+const WDT_RELOAD: usize = 12;
+/// Five milliseconds, in units of 32 PCI clocks of 30 ns.
+const WDT_STAGE: u32 = 5_000_000 / 960;
+const WDT_CONFIG: usize = 0x60;
+/// The unit above, no interrupt after the first stage, a "reboot" after the second.
+const WDT_FAST_NO_INTERRUPT: u16 = 0x15;
+const WDT_LOCK: usize = 0x68;
+const WDT_ENABLE: u8 = 2;
+
+/// Sleeps through the stop until there is work. The emulator may be late with the stop.
+fn wait_for_work(mailbox: &[u8]) {
+    sys::sleep_ms(15);
+    let magic = mailbox.as_ptr().wrapping_add(mailbox.len() - PAGE).cast::<u64>();
+    for _ in 0..30_000 {
+        // SAFETY: within the mailbox and aligned to its page; volatile, because the
+        // host writes it.
+        if unsafe { magic.read_volatile() } == MAGIC {
+            return;
+        }
+        sys::sleep_ms(1);
+    }
 }
 
 /// The last page, after a look at what it begins with.

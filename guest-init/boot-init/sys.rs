@@ -13,6 +13,7 @@ const CLOSE: usize = 3;
 const MMAP: usize = 9;
 const MUNMAP: usize = 11;
 const IOCTL: usize = 16;
+const PWRITE64: usize = 18;
 const NANOSLEEP: usize = 35;
 const EXECVE: usize = 59;
 const FTRUNCATE: usize = 77;
@@ -148,9 +149,9 @@ pub fn read_file(path: &CStr, buffer: &mut [u8]) -> usize {
     usize::try_from(n).unwrap_or(0)
 }
 
-pub fn write_file(path: &CStr, bytes: &[u8]) {
+pub fn write_file(path: &CStr, at: usize, bytes: &[u8]) {
     if let Some(fd) = Fd::open(path.as_ptr().cast(), O_WRONLY, 0) {
-        write_all(fd.0, bytes);
+        call(PWRITE64, [fd.0, bytes.as_ptr() as usize, bytes.len(), at, 0, 0]);
     }
 }
 

@@ -151,19 +151,20 @@ fn channels(fds: &ChildFds, add: &mut impl FnMut(&str, String)) {
     add("-mon", "chardev=qmp,mode=control".to_string());
 }
 
-/// A machine that is to be saved stops itself through the register of a `pvpanic-pci`
-/// device (docs/specs/pvpanic.rst), between two instructions of its own. A kernel
-/// that has the driver and panics would write there, too: of a resumed machine that
-/// must not stop it. The device has no state, but a slot on the bus.
+/// A machine that is to be saved stops itself: its boot init lets a watchdog run out.
+///
+/// Were it to stop by an instruction of a vCPU (`pvpanic`), QEMU's main loop would skip
+/// idle time before or after that vCPU's last instructions are counted, as the host has
+/// it; a timer of guest time runs out while all vCPUs are halted.
 fn saving(start: Start, add: &mut impl FnMut(&str, String)) {
     if start == Start::Boot {
         return;
     }
-    add("-device", format!("pvpanic-pci,addr={STOP_SLOT:#x}"));
+    add("-device", format!("i6300esb,addr={STOP_SLOT:#x}"));
     match start {
-        Start::Prepare => add("-action", "panic=pause".to_string()),
+        Start::Prepare => add("-action", "watchdog=pause".to_string()),
         _ => {
-            add("-action", "panic=none".to_string());
+            add("-action", "watchdog=none".to_string());
             // The capability that leaves RAM out of the stream must be set first.
             add("-incoming", "defer".to_string());
         }
@@ -241,9 +242,9 @@ mod tests {
     fn a_saved_machine_knows_no_seed_and_a_resumed_one_boots_nothing() {
         let spec = spec(Topology::uniform(1, 1, 2, 1), Accel::Deterministic);
         let prepare = build(&spec, &fds(), Start::Prepare).unwrap().join(" ");
-        assert!(prepare.contains("-action panic=pause") && !prepare.contains("ktstr.seed"), "{prepare}");
+        assert!(prepare.contains("-action watchdog=pause") && !prepare.contains("ktstr.seed"), "{prepare}");
         let resume = build(&spec, &fds(), Start::Resume).unwrap().join(" ");
-        assert!(resume.contains("-incoming defer") && resume.contains("panic=none"), "{resume}");
+        assert!(resume.contains("-incoming defer") && resume.contains("watchdog=none"), "{resume}");
         assert!(!resume.contains("-initrd") && !resume.contains("-append"), "{resume}");
     }
 

@@ -81,7 +81,7 @@ fn classify(message: &Value) -> Inbound {
         });
     }
     match message["event"].as_str() {
-        Some("GUEST_PANICKED") if message["data"]["action"] == "pause" => Inbound::StopAsked,
+        Some("WATCHDOG") if message["data"]["action"] == "pause" => Inbound::StopAsked,
         Some("STOP") => Inbound::Stopped,
         _ => Inbound::Other,
     }
@@ -201,12 +201,10 @@ mod tests {
     }
 
     #[test]
-    fn a_guests_stop_is_told_from_its_panic() {
+    fn a_guests_stop_is_told_from_other_news() {
         let mut lines = Lines::default();
-        lines.push(
-            b"{\"event\": \"GUEST_PANICKED\", \"data\": {\"action\": \"pause\"}}\n{\"event\": \"STOP\"}\n",
-        );
-        lines.push(b"{\"event\": \"GUEST_PANICKED\", \"data\": {\"action\": \"run\"}}\n");
+        lines.push(b"{\"event\": \"WATCHDOG\", \"data\": {\"action\": \"pause\"}}\n{\"event\": \"STOP\"}\n");
+        lines.push(b"{\"event\": \"WATCHDOG\", \"data\": {\"action\": \"none\"}}\n");
         assert_eq!(lines.next(), Some(Inbound::StopAsked));
         assert_eq!(lines.next(), Some(Inbound::Stopped));
         assert_eq!(lines.next(), Some(Inbound::Other));

@@ -45,7 +45,7 @@ pub const SET_CLOCK: u64 = 1;
 pub const SIZE_FILE: &str = "/ktstr-mailbox";
 /// What the boot init prints before it asks to be stopped.
 pub const READY: &str = "ktstr: waiting in its mailbox";
-/// The device that stops the machine (`pvpanic-pci`) is at this PCI address.
+/// The device that stops the machine (a watchdog, `i6300esb`) is at this PCI address.
 pub const STOP_SLOT: u8 = 0x10;
 
 /// A sum over the first eight bytes of every page's worth of `archive`: it tells

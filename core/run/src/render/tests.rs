@@ -12,6 +12,7 @@ fn facts() -> RunFacts {
         topology: "1n1l2c1t".into(),
         mode: "tcg".into(),
         kernel: "6.12.1".into(),
+        resumed: false,
         seed: 3,
         sidecar: Some("target/ktstr/x.ktstr.json".into()),
         ..RunFacts::default()
