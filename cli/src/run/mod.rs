@@ -12,12 +12,12 @@ use kernel::Kernel;
 use ktstr_assert::{AssertResult, Outcome};
 use ktstr_live_kernel::LiveKernel;
 use ktstr_machine::{Accel, CommandLine, Digest, Hypervisor, MachineSpec, memory_floor_mib};
-use ktstr_monitor::{DEFAULT_PERIOD, Monitor};
+use ktstr_monitor::{Check, DEFAULT_PERIOD, Monitor, MonitorLog};
 use ktstr_results::{ResultsDir, project_commit};
 use ktstr_run::ports::{HostClock, SidecarStore};
 use ktstr_run::{
     CaseResult, GuestPlan, Limits, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes, Watch,
-    died_of_lost_code_patch, drive, judge, render,
+    died_of_lost_code_patch, drive, judge, judge_kernel_state, render,
 };
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -36,7 +36,12 @@ pub(crate) fn run_case(entry: &'static KtstrTestEntry) -> CaseRun {
         Err(e) => return not_run(entry, "?", &e),
     };
     if entry.spec.host_only {
-        let case = host_only::run(entry, &settings);
+        let mut case = host_only::run(entry, &settings);
+        judge_kernel_state(
+            &entry.spec,
+            &MonitorLog::unsampled("a test on the host has no machine"),
+            &mut case,
+        );
         let facts =
             RunFacts { mode: "host".to_string(), topology: "host".to_string(), ..facts(entry, &settings) };
         return finish(&settings, &facts, &case, None);
@@ -88,7 +93,14 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     };
     let duration = settings.duration.unwrap_or(entry.spec.duration);
     let limits = Limits::new(accel, spec.topology.total_cpus(), duration, entry.spec.timeout);
-    let (seen, restarts) = play(hypervisor.as_ref(), &spec, &image.build_id, &limits, &kernel)?;
+    let (seen, restarts) = play(
+        hypervisor.as_ref(),
+        &spec,
+        &image.build_id,
+        &limits,
+        &kernel,
+        Check::any_set(&entry.spec.checks),
+    )?;
     let mut case = judge(&entry.spec, &seen);
     for _ in 0..restarts {
         case.result.note(LOST_PATCH);
@@ -111,18 +123,15 @@ fn play(
     build_id: &str,
     limits: &Limits,
     kernel: &Kernel,
+    needs_samples: bool,
 ) -> Result<(Observation, usize)> {
     let mut restarts = 0;
     let mut eye = LiveKernel::new(kernel.vmlinux.clone());
     loop {
         let mut vm = hypervisor.boot(spec)?;
-        let seen = drive(
-            vm.as_mut(),
-            build_id,
-            limits,
-            &MonotonicHostClock::new(),
-            Watch::new(&mut eye, monitor(spec.accel)),
-        )?;
+        let watch = Watch::new(&mut eye, monitor(spec.accel));
+        let watch = if needs_samples { watch.before_the_test() } else { watch };
+        let seen = drive(vm.as_mut(), build_id, limits, &MonotonicHostClock::new(), watch)?;
         if spec.accel != Accel::Tcg || restarts == MAX_RESTARTS || !died_of_lost_code_patch(&seen) {
             return Ok((seen, restarts));
         }

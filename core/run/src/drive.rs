@@ -145,9 +145,11 @@ pub fn drive(
         limits,
         start: clock.now(),
         since: clock.now(),
+        clock,
         test_start: None,
         watch,
     };
+    driver.watch.started(vm);
     loop {
         let now = clock.now();
         driver.seen.deadline = driver.overdue(now);
@@ -163,7 +165,7 @@ pub fn drive(
             None => {}
             Some(VmEvent::Console(bytes)) => driver.seen.console.push(&bytes),
             Some(VmEvent::Output(bytes)) => driver.seen.output.push(&bytes),
-            Some(VmEvent::Data(bytes)) => driver.data(&bytes, clock.now(), vm),
+            Some(VmEvent::Data(bytes)) => driver.data(&bytes, clock.now(), vm)?,
             Some(VmEvent::Exited(exit)) => {
                 driver.seen.exit = Some(exit);
                 break;
@@ -179,6 +181,7 @@ struct Driver<'a, 'w> {
     build_id: &'a str,
     limits: &'a Limits,
     start: Duration,
+    clock: &'a dyn HostClock,
     /// When the current deadline began to run.
     since: Duration,
     test_start: Option<Duration>,
@@ -199,18 +202,19 @@ impl Driver<'_, '_> {
     }
 
     /// Takes in bytes of the data port, up to the first that can't be believed.
-    fn data(&mut self, bytes: &[u8], now: Duration, vm: &mut dyn Vm) {
+    fn data(&mut self, bytes: &[u8], now: Duration, vm: &mut dyn Vm) -> Result<(), MachineError> {
         self.decoder.push(bytes);
         while self.seen.wire_error.is_none() {
             match self.decoder.next() {
-                Ok(Some(message)) => self.message(message, now, vm),
-                Ok(None) => return,
+                Ok(Some(message)) => self.message(message, now, vm)?,
+                Ok(None) => break,
                 Err(e) => self.seen.wire_error = Some(e.to_string()),
             }
         }
+        Ok(())
     }
 
-    fn message(&mut self, message: Message, now: Duration, vm: &mut dyn Vm) {
+    fn message(&mut self, message: Message, now: Duration, vm: &mut dyn Vm) -> Result<(), MachineError> {
         let seen = &mut self.seen;
         match message {
             Message::Hello { build_id, .. } => {
@@ -219,12 +223,12 @@ impl Driver<'_, '_> {
                         "the guest runs build {build_id:?}, the host build {:?}: rebuild the test binary",
                         self.build_id
                     ));
-                    return;
+                    return Ok(());
                 }
                 seen.stage = Some(Stage::Init);
                 seen.times.boot = Some(now.saturating_sub(self.start));
-                self.since = now;
-                self.watch.greeted(vm);
+                self.watch.greeted(vm)?;
+                self.since = self.clock.now();
             }
             Message::Stage(stage) => {
                 seen.stage = Some(stage);
@@ -273,6 +277,7 @@ impl Driver<'_, '_> {
                 self.since = now;
             }
         }
+        Ok(())
     }
 
     fn finish(mut self, now: Duration) -> Observation {
