@@ -30,11 +30,12 @@ fn piles_up(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("piled").workers(10).cpuset(CpusetSpec::exact([2]))])
 }
 
-/// The same without a limit of its own.
+/// The same with another limit of its own.
 #[ktstr_test(
     ignore,
     cores = 4,
     duration_s = 3,
+    max_local_dsq_depth = 50,
     not_starved = false,
     max_gap_ms = 60000,
     max_spread_pct = 100.0

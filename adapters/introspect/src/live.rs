@@ -80,6 +80,10 @@ impl Inspector for LiveKernel {
         };
     }
 
+    fn wait_ready(&mut self, patience: Duration) -> Result<(), SampleError> {
+        self.opened(patience).map(drop)
+    }
+
     fn state(&mut self, registers: &[VcpuRegisters]) -> Result<KernelState, SampleError> {
         let vmlinux = self.vmlinux.clone();
         let opened = self.opened(PATIENCE)?;

@@ -28,6 +28,8 @@ pub(super) struct Machine<'a> {
     pub(super) image: &'a Image,
     pub(super) kernel: &'a Kernel,
     pub(super) limits: Limits,
+    /// The test's own checks need the kernel watched from its first line on.
+    pub(super) needs_samples: bool,
 }
 
 /// How often a machine is started again when the emulator broke it.
@@ -80,6 +82,7 @@ impl Machine<'_> {
     fn follow(&self, mut vm: Box<dyn Vm>) -> Result<Observation> {
         let mut eye = LiveKernel::new(self.kernel.vmlinux.clone());
         let watch = Watch::new(&mut eye, monitor(self.spec.accel));
+        let watch = if self.needs_samples { watch.before_the_test() } else { watch };
         Ok(drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new(), watch)?)
     }
 

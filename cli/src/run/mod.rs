@@ -12,11 +12,12 @@ use anyhow::{Context, Result};
 use kernel::Kernel;
 use ktstr_assert::{AssertResult, Outcome};
 use ktstr_machine::{Accel, CommandLine, Digest, Hypervisor, MachineSpec, memory_floor_mib};
+use ktstr_monitor::{Check, MonitorLog};
 use ktstr_results::{ResultsDir, project_commit};
 use ktstr_run::ports::{HostClock, SidecarStore};
 use ktstr_run::{
     CaseResult, GuestPlan, Limits, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes, judge,
-    render,
+    judge_kernel_state, render,
 };
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -41,7 +42,12 @@ pub(crate) fn run_case(entry: &'static KtstrTestEntry) -> CaseRun {
         Err(e) => return not_run(entry, "?", &e),
     };
     if entry.spec.host_only {
-        let case = host_only::run(entry, &settings);
+        let mut case = host_only::run(entry, &settings);
+        judge_kernel_state(
+            &entry.spec,
+            &MonitorLog::unsampled("a test on the host has no machine"),
+            &mut case,
+        );
         let facts =
             RunFacts { mode: "host".to_string(), topology: "host".to_string(), ..facts(entry, &settings) };
         return finish(&settings, &facts, &case, None);
@@ -99,6 +105,7 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
         image: &image,
         kernel: &kernel,
         limits,
+        needs_samples: Check::any_set(&entry.spec.checks),
     };
     // What the record needs of the host is looked up while the machine runs.
     let (provenance, played) = std::thread::scope(|scope| {

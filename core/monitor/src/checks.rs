@@ -64,6 +64,11 @@ impl Check {
         }
     }
 
+    /// Whether `asked` sets any of them.
+    pub fn any_set(asked: &Assert) -> bool {
+        Self::ALL.iter().any(|check| check.is_set(asked))
+    }
+
     /// Why these samples hold nothing that this check could look at; `None` when they do.
     pub fn lacks(self, samples: &[Sample]) -> Option<&'static str> {
         let events = |name| samples.iter().filter(|s| event(s, name).is_some()).count() >= 2;

@@ -50,6 +50,12 @@ pub trait Inspector: Sampler {
     /// known of another machine is forgotten.
     fn attach(&mut self, memory: Arc<dyn PhysicalMemory>);
 
+    /// Waits until the kernel was found, at most `patience`.
+    ///
+    /// # Errors
+    /// [`SampleError`] when it was not.
+    fn wait_ready(&mut self, patience: Duration) -> Result<(), SampleError>;
+
     /// What the kernel of a paused machine looks like. Waits until the kernel was found.
     ///
     /// # Errors

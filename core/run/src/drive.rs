@@ -147,9 +147,11 @@ pub fn drive(
         start: now,
         since: now,
         setup: vm.setup_time().unwrap_or_default(),
+        clock,
         test_start: None,
         watch,
     };
+    driver.watch.started(vm);
     loop {
         let now = clock.now();
         driver.seen.deadline = driver.overdue(now);
@@ -167,7 +169,7 @@ pub fn drive(
             Some(VmEvent::Paused) => {}
             Some(VmEvent::Console(bytes)) => driver.seen.console.push(&bytes),
             Some(VmEvent::Output(bytes)) => driver.seen.output.push(&bytes),
-            Some(VmEvent::Data(bytes)) => driver.data(&bytes, clock.now(), vm),
+            Some(VmEvent::Data(bytes)) => driver.data(&bytes, clock.now(), vm)?,
             Some(VmEvent::Exited(exit)) => {
                 driver.seen.exit = Some(exit);
                 break;
@@ -183,8 +185,8 @@ struct Driver<'a, 'w> {
     build_id: &'a str,
     limits: &'a Limits,
     start: Duration,
-    /// What the machine took before that.
     setup: Duration,
+    clock: &'a dyn HostClock,
     /// When the current deadline began to run.
     since: Duration,
     test_start: Option<Duration>,
@@ -209,18 +211,19 @@ impl Driver<'_, '_> {
     }
 
     /// Takes in bytes of the data port, up to the first that can't be believed.
-    fn data(&mut self, bytes: &[u8], now: Duration, vm: &mut dyn Vm) {
+    fn data(&mut self, bytes: &[u8], now: Duration, vm: &mut dyn Vm) -> Result<(), MachineError> {
         self.decoder.push(bytes);
         while self.seen.wire_error.is_none() {
             match self.decoder.next() {
-                Ok(Some(message)) => self.message(message, now, vm),
-                Ok(None) => return,
+                Ok(Some(message)) => self.message(message, now, vm)?,
+                Ok(None) => break,
                 Err(e) => self.seen.wire_error = Some(e.to_string()),
             }
         }
+        Ok(())
     }
 
-    fn message(&mut self, message: Message, now: Duration, vm: &mut dyn Vm) {
+    fn message(&mut self, message: Message, now: Duration, vm: &mut dyn Vm) -> Result<(), MachineError> {
         let since_start = self.since_start(now);
         let seen = &mut self.seen;
         match message {
@@ -230,12 +233,12 @@ impl Driver<'_, '_> {
                         "the guest runs build {build_id:?}, the host build {:?}: rebuild the test binary",
                         self.build_id
                     ));
-                    return;
+                    return Ok(());
                 }
                 seen.stage = Some(Stage::Init);
                 seen.times.boot = Some(since_start);
-                self.since = now;
-                self.watch.greeted(vm);
+                self.watch.greeted(vm)?;
+                self.since = self.clock.now();
             }
             Message::Stage(stage) => {
                 seen.stage = Some(stage);
@@ -284,6 +287,7 @@ impl Driver<'_, '_> {
                 self.since = now;
             }
         }
+        Ok(())
     }
 
     fn finish(mut self, now: Duration) -> Observation {

@@ -5,7 +5,7 @@ use crate::guest::TestReturn;
 use crate::spec::TestSpec;
 use ktstr_assert::{AssertResult, Detail, DetailKind, Outcome};
 use ktstr_machine::VmExit;
-use ktstr_monitor::{Assessment, assess};
+use ktstr_monitor::{Assessment, MonitorLog, assess};
 use std::time::Duration;
 
 /// What the guest's init prints when it can't go on.
@@ -29,7 +29,7 @@ pub fn judge(spec: &TestSpec, seen: &Observation) -> CaseResult {
     if let Some(reason) = out_of_memory(seen).filter(|_| !case.result.is_pass()) {
         case.result.push(Detail::fail(DetailKind::Worker, reason));
     }
-    monitor(spec, seen, &mut case);
+    judge_kernel_state(spec, &seen.monitor, &mut case);
     if spec.performance_mode {
         case.result.note("performance mode is not part of this version: the machine ran as any other");
     }
@@ -38,8 +38,8 @@ pub fn judge(spec: &TestSpec, seen: &Observation) -> CaseResult {
 
 /// Adds what the monitor's checks say. A check without data never passes; what was skipped
 /// has nothing to check.
-fn monitor(spec: &TestSpec, seen: &Observation, case: &mut CaseResult) {
-    let assessment = assess(&seen.monitor, &spec.checks);
+pub fn judge_kernel_state(spec: &TestSpec, log: &MonitorLog, case: &mut CaseResult) {
+    let assessment = assess(log, &spec.checks);
     if !case.result.is_skip() {
         for detail in &assessment.details {
             case.result.push(detail.clone());

@@ -18,7 +18,7 @@ mod watch;
 
 pub use drive::{Deadline, Observation, Panic, Signal, Times, drive};
 pub use guest::{GuestPlan, PayloadError, TestReturn};
-pub use judge::{CaseResult, died_of_lost_code_patch, judge};
+pub use judge::{CaseResult, died_of_lost_code_patch, judge, judge_kernel_state};
 pub use limits::Limits;
 pub use names::{CASE_PREFIX, case_name, file_stem, test_of_case};
 pub use render::{RunFacts, render, render_timeline};

@@ -11,24 +11,63 @@ pub struct Watch<'a> {
     inspector: Option<&'a mut dyn Inspector>,
     monitor: Monitor,
     attached: bool,
+    booted: bool,
+    needed: bool,
 }
+
+/// How long a machine is held for the reader of its kernel.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 impl<'a> Watch<'a> {
     /// Looks into the kernel through `inspector` when `monitor` says so, and when the machine
     /// hangs.
     pub fn new(inspector: &'a mut dyn Inspector, monitor: Monitor) -> Self {
-        Self { inspector: Some(inspector), monitor, attached: false }
+        Self { inspector: Some(inspector), monitor, attached: false, booted: false, needed: false }
     }
 
     /// Nobody looks, for that reason.
     pub fn blind(reason: &str) -> Self {
-        Self { inspector: None, monitor: Monitor::off(reason), attached: false }
+        Self { inspector: None, monitor: Monitor::off(reason), attached: false, booted: false, needed: false }
+    }
+
+    /// The machine resumes with its kernel already up, which can be looked for at once
+    /// rather than when the guest greets.
+    #[must_use]
+    pub fn of_booted(self) -> Self {
+        Self { booted: true, ..self }
+    }
+
+    /// The test's own checks need samples: the machine is held, its clock with it, until its
+    /// kernel can be read, so that a loaded host does not cost them.
+    #[must_use]
+    pub fn before_the_test(self) -> Self {
+        Self { needed: true, ..self }
+    }
+
+    /// The machine was started.
+    pub(crate) fn started(&mut self, vm: &mut dyn Vm) {
+        if self.booted {
+            self.look(vm);
+        }
     }
 
     /// The guest has greeted: its kernel is up and can be looked for.
-    pub(crate) fn greeted(&mut self, vm: &mut dyn Vm) {
+    pub(crate) fn greeted(&mut self, vm: &mut dyn Vm) -> Result<(), MachineError> {
+        self.look(vm);
+        match self.inspector.as_deref_mut() {
+            Some(inspector) if self.needed && self.monitor.is_on() => {
+                vm.pause()?;
+                // Why it failed, the samples tell.
+                let _ = inspector.wait_ready(PATIENCE);
+                vm.resume()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn look(&mut self, vm: &mut dyn Vm) {
         // Only a machine that is sampled needs it now; a dump finds the kernel by itself.
-        if self.monitor.is_on() {
+        if self.monitor.is_on() && !self.attached {
             self.attach(vm);
             // The first question may take the hypervisor a while; no sample shall wait for it.
             let _ = vm.vcpu_times();

@@ -16,6 +16,7 @@ struct Scripted {
     events: VecDeque<VmEvent>,
     now: Arc<AtomicU64>,
     killed: bool,
+    paused: Vec<bool>,
 }
 
 impl Vm for Scripted {
@@ -28,9 +29,11 @@ impl Vm for Scripted {
         Ok(())
     }
     fn pause(&mut self) -> Result<(), MachineError> {
+        self.paused.push(true);
         Ok(())
     }
     fn resume(&mut self) -> Result<(), MachineError> {
+        self.paused.push(false);
         Ok(())
     }
     fn registers(&mut self) -> Result<Vec<VcpuRegisters>, MachineError> {
@@ -62,6 +65,7 @@ impl PhysicalMemory for NoMemory {
 #[derive(Default)]
 struct Eye {
     attached: usize,
+    waited: usize,
     sampled: Vec<Duration>,
 }
 
@@ -75,6 +79,10 @@ impl Sampler for Eye {
 impl Inspector for Eye {
     fn attach(&mut self, _: Arc<dyn PhysicalMemory>) {
         self.attached += 1;
+    }
+    fn wait_ready(&mut self, _: Duration) -> Result<(), SampleError> {
+        self.waited += 1;
+        Ok(())
     }
     fn state(&mut self, _: &[VcpuRegisters]) -> Result<KernelState, SampleError> {
         Err(SampleError::Broken("no kernel".into()))
@@ -90,10 +98,12 @@ fn follow(events: Vec<VmEvent>) -> (Observation, bool) {
 
 fn follow_with(events: Vec<VmEvent>, watch: Watch<'_>) -> (Observation, bool) {
     let now = Arc::new(AtomicU64::new(0));
-    let mut vm = Scripted { events: events.into(), now: Arc::clone(&now), killed: false };
+    let mut vm = Scripted { events: events.into(), now: Arc::clone(&now), killed: false, paused: Vec::new() };
     let mut clock = MockHostClock::new();
     clock.expect_now().returning(move || Duration::from_millis(now.load(Ordering::SeqCst)));
     let seen = drive(&mut vm, "build", &LIMITS, &clock, watch).unwrap();
+    assert_eq!(vm.paused.first(), vm.paused.first().map(|_| &true));
+    assert!(vm.killed || vm.paused.last() != Some(&true), "a machine was left paused");
     (seen, vm.killed)
 }
 
@@ -202,6 +212,31 @@ fn a_monitor_that_is_off_leaves_a_healthy_machine_alone() {
     assert_eq!((eye.attached, eye.sampled.len()), (0, 0));
     assert_eq!(seen.monitor.unsampled.as_deref(), Some("deterministic"));
     assert!(seen.kernel_state.is_none());
+}
+
+#[test]
+fn a_resumed_kernel_is_looked_for_once_and_before_the_guest_greets() {
+    let mut eye = Eye::default();
+    let on = || Monitor::every(Duration::from_secs(1));
+    follow_with(vec![VmEvent::Exited(VmExit::Reset)], Watch::new(&mut eye, on()));
+    assert_eq!(eye.attached, 0, "a kernel that boots is not there yet");
+    follow_with(vec![VmEvent::Exited(VmExit::Reset)], Watch::new(&mut eye, on()).of_booted());
+    assert_eq!(eye.attached, 1);
+    let events = vec![data(&whole_run()), VmEvent::Exited(VmExit::PowerOff)];
+    follow_with(events, Watch::new(&mut eye, on()).of_booted());
+    assert_eq!(eye.attached, 2);
+}
+
+#[test]
+fn a_test_whose_checks_need_the_kernel_waits_for_its_reader() {
+    let run = |needs| {
+        let mut eye = Eye::default();
+        let watch = Watch::new(&mut eye, Monitor::every(Duration::from_secs(1)));
+        let watch = if needs { watch.before_the_test() } else { watch };
+        follow_with(vec![data(&whole_run()), VmEvent::Exited(VmExit::PowerOff)], watch);
+        eye.waited
+    };
+    assert_eq!((run(false), run(true)), (0, 1));
 }
 
 #[test]

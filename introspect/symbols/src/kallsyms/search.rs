@@ -15,10 +15,14 @@ pub(super) fn hits(bytes: &[u8]) -> Vec<usize> {
     let mut found = Vec::new();
     for (page, at) in bytes.chunks(PAGE).zip((0..).step_by(PAGE)) {
         if page != &ZERO[..page.len()] {
-            for (word, inside) in page.chunks_exact(8).zip((at..).step_by(8)) {
-                if word[0] | word[1] < 0x40 && word[0] ^ word[1] != 0 && (word[0] == 0 || word[1] == 0) {
+            let mut inside = at;
+            for word in page.as_chunks::<8>().0 {
+                let word = u64::from_le_bytes(*word);
+                // Digits and NULs in turn: no byte of either parity differs from NUL.
+                if (word & 0xff00_ff00_ff00_ff00 == 0 || word & 0x00ff_00ff_00ff_00ff == 0) && word != 0 {
                     found.extend(around(bytes, inside));
                 }
+                inside += 8;
             }
         }
     }
