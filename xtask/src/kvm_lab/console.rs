@@ -44,10 +44,12 @@ fn verdict(line: &str) -> Option<bool> {
     }
 }
 
-/// A scenario's report: `PASS NAME …` counts, and so does nothing else, least of all a
-/// scenario that was skipped.
+/// A scenario's report: it must say that the scenario passed, in the mode kvm. What was
+/// skipped or ran elsewhere ends with 0, too, and shows nothing.
 pub(super) fn count_scenarios(output: &str) -> Tally {
-    let passed = output.lines().any(|line| line.starts_with("PASS "));
+    let passed =
+        output.lines().any(|line| line.starts_with("ktstr_test '") && line.trim_end().ends_with("] passed:"));
+    let passed = passed && output.lines().any(|line| line.starts_with("mode=kvm "));
     Tally { passed: u64::from(passed), failed: u64::from(!passed) }
 }
 
@@ -78,10 +80,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_pass_is_a_pass() {
-        assert_eq!(count_scenarios("PASS x  1n1l2c1t\n"), Tally { passed: 1, failed: 0 });
-        for output in ["", "SKIP x\n", "FAIL x\n"] {
-            assert_eq!(count_scenarios(output), Tally { passed: 0, failed: 1 }, "{output}");
+    fn only_a_pass_under_kvm_is_a_pass() {
+        let report = |verdict, mode| {
+            format!("lab: running x\nktstr_test 'a' [topo=1n1l2c1t] {verdict}:\nmode={mode} kernel=6.12\n")
+        };
+        assert_eq!(count_scenarios(&report("passed", "kvm")), Tally { passed: 1, failed: 0 });
+        for output in
+            ["".to_owned(), report("failed", "kvm"), report("skipped", "kvm"), report("passed", "tcg")]
+        {
+            assert_eq!(count_scenarios(&output), Tally { passed: 0, failed: 1 }, "{output}");
         }
     }
 }

@@ -127,27 +127,24 @@ fn find_modules(dir: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<()>
 /// Builds the programs in a target folder of their own: with other flags in the usual
 /// one, everything there would be built anew, time and again.
 fn build(project: &Project, folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let mut command = project.cargo([
-        "test",
-        "--no-run",
-        "--target",
-        TARGET,
-        "--message-format",
-        "json-render-diagnostics",
-    ]);
-    command
-        .args(PACKAGES.iter().flat_map(|package| ["-p", package]))
-        .args(PROGRAMS.iter().flat_map(|program| [program.kind, program.name]))
-        .arg("--target-dir")
-        .arg(folder.join("target"))
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    let ended = Child::new(&project.logs, "kvm-lab: building the programs", command).keep_stdout().check()?;
-    let built = executables(&ended.stdout);
+    let mut built = BTreeMap::new();
+    // `cargo test --example` would make a test of an example, without its `main`.
+    for (kind, verb) in [("--test", &["test", "--no-run"][..]), ("--example", &["build"])] {
+        let mut command = project.cargo(verb);
+        command
+            .args(["--target", TARGET, "--message-format", "json-render-diagnostics"])
+            .args(PACKAGES.iter().flat_map(|package| ["-p", package]))
+            .args(PROGRAMS.iter().filter(|it| it.kind == kind).flat_map(|it| [kind, it.name]))
+            .arg("--target-dir")
+            .arg(folder.join("target"))
+            .env("RUSTFLAGS", "-C target-feature=+crt-static")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+        let label = format!("kvm-lab: building with {kind}");
+        let ended = Child::new(&project.logs, &label, command).keep_stdout().check()?;
+        built.extend(executables(&ended.stdout));
+    }
     match PROGRAMS.iter().find(|program| !built.contains_key(program.name)) {
-        Some(missing) => {
-            bail!("building the lab's programs: cargo told of no {}; {}", missing.name, ended.ending())
-        }
+        Some(missing) => bail!("building the lab's programs: cargo told of no {}", missing.name),
         None => Ok(built),
     }
 }
