@@ -24,8 +24,8 @@ Linux: nested AMD SVM under QEMU's software emulation. Nothing of the host's own
   (nothing)    what `cargo xtask test` runs of it, about 5 minutes on two cores
   --all        all of it
   -- PROGRAM   this instead; the exit code is the program's. PROGRAM is linux,
-               micro_guest, seeds, boot or probe, or the path of a file of this
-               machine that is linked statically. NAME=VALUE is put into its
+               micro_guest, seeds, boot, probe or ktstr, or the path of a file of
+               this machine that is linked statically. NAME=VALUE is put into its
                environment; KTSTR_ACCEL=kvm and the kernels are there already.
 
 A run is ended after 10 minutes. All output is kept in target/xtask/.

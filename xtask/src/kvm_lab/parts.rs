@@ -22,7 +22,7 @@ const INIT: &str = "lab_init";
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) name: &'static str,
-    /// `--test` or `--example`.
+    /// `--test`, `--example` or `--bin`.
     kind: &'static str,
 }
 
@@ -31,12 +31,13 @@ const fn program(kind: &'static str, name: &'static str) -> Program {
 }
 
 /// The last row is the lab's init, and not in `/bin`.
-pub(super) const PROGRAMS: [Program; 6] = [
+pub(super) const PROGRAMS: [Program; 7] = [
     program("--test", "linux"),
     program("--test", "micro_guest"),
     program("--test", "seeds"),
     program("--example", "boot"),
     program("--example", "probe"),
+    program("--bin", "ktstr"),
     program("--example", INIT),
 ];
 const PACKAGES: [&str; 3] = ["ktstr-vmm", "ktstr-vmm-vcpu", "ktstr"];
@@ -129,19 +130,22 @@ fn find_modules(dir: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<()>
 fn build(project: &Project, folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut built = BTreeMap::new();
     // `cargo test --example` would make a test of an example, without its `main`.
-    for (kind, verb) in [("--test", &["test", "--no-run"][..]), ("--example", &["build"])] {
+    for (tests, verb) in [(true, &["test", "--no-run"][..]), (false, &["build"])] {
+        let chosen = PROGRAMS.iter().filter(|program| (program.kind == "--test") == tests);
         let mut command = project.cargo(verb);
         command
             .args(["--target", TARGET, "--message-format", "json-render-diagnostics"])
             .args(PACKAGES.iter().flat_map(|package| ["-p", package]))
-            .args(PROGRAMS.iter().filter(|it| it.kind == kind).flat_map(|it| [kind, it.name]))
+            .args(chosen.flat_map(|program| [program.kind, program.name]))
             .arg("--target-dir")
             .arg(folder.join("target"))
             .env("RUSTFLAGS", "-C target-feature=+crt-static")
             .env_remove("CARGO_ENCODED_RUSTFLAGS");
-        let label = format!("kvm-lab: building with {kind}");
+        let label = format!("kvm-lab: cargo {}", verb[0]);
         let ended = Child::new(&project.logs, &label, command).keep_stdout().check()?;
-        built.extend(executables(&ended.stdout));
+        // A package's other programs come along with its tests.
+        let wanted = |name: &str| PROGRAMS.iter().any(|program| program.name == name);
+        built.extend(executables(&ended.stdout).into_iter().filter(|(name, _)| wanted(name)));
     }
     match PROGRAMS.iter().find(|program| !built.contains_key(program.name)) {
         Some(missing) => bail!("building the lab's programs: cargo told of no {}", missing.name),
