@@ -58,6 +58,14 @@ impl Args {
         Some(self.words.remove(at))
     }
 
+    /// Takes `--` and all words after it, if there is one. Call it first: those words
+    /// are another program's.
+    pub(crate) fn after_dashes(&mut self) -> Option<Vec<String>> {
+        let at = self.words.iter().position(|word| word == "--")?;
+        let rest = self.words.split_off(at);
+        Some(rest[1..].to_vec())
+    }
+
     /// Errors if a word is left that nobody took.
     pub(crate) fn finish(self) -> Result<()> {
         match self.words.first() {
@@ -81,6 +89,15 @@ mod tests {
         assert!(args.flag("--quick"));
         assert!(!args.flag("--quick"));
         assert_eq!(args.values("--only").unwrap(), ["lint", "unit"]);
+        args.finish().unwrap();
+    }
+
+    #[test]
+    fn words_after_dashes_are_left_alone() {
+        let mut args = args("--all -- linux --all -- x");
+        assert_eq!(args.after_dashes().unwrap(), ["linux", "--all", "--", "x"]);
+        assert!(args.flag("--all"));
+        assert_eq!(args.after_dashes(), None);
         args.finish().unwrap();
     }
 

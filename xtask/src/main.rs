@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod child;
 mod demo;
+mod kvm_lab;
 mod lint;
 mod project;
 mod say;
@@ -25,6 +26,7 @@ The project's own commands.
   cargo xtask test [--quick]    every check there is; what CI runs
   cargo xtask lint              format, clippy and the rules of the architecture
   cargo xtask bench NAME        how long things take, as ratios of one run
+  cargo xtask kvm-lab           the tests that need a KVM that runs Linux, in an emulated machine
   cargo xtask setup [--check]   install what the others need (they do it by themselves)
 
 `cargo xtask COMMAND --help` says more.";
@@ -32,12 +34,13 @@ The project's own commands.
 /// What a command comes to: `true` if all is well.
 type Command = fn(&Project, Args) -> Result<bool>;
 
-const COMMANDS: [(&str, &str, Command); 5] = [
+const COMMANDS: [(&str, &str, Command); 6] = [
     ("demo", demo::HELP, demo::command),
     ("test", suite::HELP, suite::command),
     ("lint", lint::HELP, lint::command),
     ("setup", setup::HELP, setup::command),
     ("bench", bench::HELP, bench::command),
+    ("kvm-lab", kvm_lab::HELP, kvm_lab::command),
 ];
 
 fn main() -> ExitCode {
@@ -66,7 +69,9 @@ fn run(words: Vec<String>) -> Result<bool> {
             UsageError(format!("there is no command {name:?}; there are: {}", known.join(", "))).into()
         );
     };
-    if rest.iter().any(|word| word == "-h" || word == "--help") {
+    // What follows `--` is for another program.
+    let mut ours = rest.iter().take_while(|word| *word != "--");
+    if ours.any(|word| word == "-h" || word == "--help") {
         println!("{help}");
         return Ok(true);
     }

@@ -7,12 +7,14 @@ pub(crate) enum Part {
     Machine,
     /// Building a kernel from its source package.
     KernelBuild,
+    /// Making the machine of `cargo xtask kvm-lab`.
+    Lab,
     /// Running the project's tests.
     Tests,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 3] = [Self::Machine, Self::KernelBuild, Self::Tests];
+    pub(crate) const ALL: [Self; 4] = [Self::Machine, Self::KernelBuild, Self::Lab, Self::Tests];
 }
 
 /// How to find out whether something is there.
@@ -49,10 +51,10 @@ const fn header(name: &'static str, what: &'static str, package: &'static str) -
     Need { name, part: Part::KernelBuild, probe: Probe::Header(name), what, package: Some(package) }
 }
 
-/// Found by building the guest kernel of kconfig/ in an otherwise empty Debian
-/// 12: it needs these and nothing else, not even kmod, cpio or rsync. OpenSSL is
+/// Those of the kernel build were found by building the guest kernel of kconfig/ in
+/// an otherwise empty Debian 12: it needs these and nothing else, not even kmod, cpio or rsync. OpenSSL is
 /// for trees that sign modules; adapters/kernel-build asks for it in any case.
-pub(super) const NEEDS: [Need; 14] = [
+pub(super) const NEEDS: [Need; 16] = [
     Need {
         name: "qemu-system-x86_64",
         part: Part::Machine,
@@ -72,6 +74,8 @@ pub(super) const NEEDS: [Need; 14] = [
     header("stdio.h", "kernel build: its own tools", "libc6-dev"),
     header("gelf.h", "kernel build: objtool and BTF", "libelf-dev"),
     header("openssl/opensslv.h", "kernel build: signatures of modules", "libssl-dev"),
+    program("cpio", Part::Lab, "the KVM lab: packs its root file system", "cpio"),
+    program("strip", Part::Lab, "the KVM lab: makes its programs small", "binutils"),
     Need {
         name: "cargo-nextest",
         part: Part::Tests,

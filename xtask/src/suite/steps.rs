@@ -3,6 +3,7 @@
 use super::Run;
 use super::tally::Tally;
 use crate::child::{Child, Ended};
+use crate::kvm_lab;
 use crate::lint;
 use crate::setup::{self, Part};
 use anyhow::Result;
@@ -22,7 +23,7 @@ pub(super) struct Step {
 }
 
 /// In order; cheap ones first.
-pub(super) const STEPS: [Step; 5] = [
+pub(super) const STEPS: [Step; 6] = [
     Step { name: "setup", about: "what this machine needs", quick: true, needs: &[], run: set_up },
     Step {
         name: "lint",
@@ -39,6 +40,13 @@ pub(super) const STEPS: [Step; 5] = [
         quick: false,
         needs: &["setup", "kernel"],
         run: e2e,
+    },
+    Step {
+        name: "kvm-lab",
+        about: "the mode kvm, in an emulated machine",
+        quick: false,
+        needs: &["setup", "kernel"],
+        run: |run| kvm_lab::run(run.project, kvm_lab::Extent::Step, &mut run.tally),
     },
 ];
 

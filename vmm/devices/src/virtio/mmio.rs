@@ -237,8 +237,11 @@ impl<D: Device> Mmio<D> {
     /// The driver goes up one step at a time (virtio 1.2, 3.1.1), or back to nothing.
     fn set_status(&mut self, value: u32) -> Result<(), VirtioError> {
         if value == 0 {
+            // A driver may reset right after its last kick, as Linux does when it powers
+            // off; what it sent before must not depend on who is quicker.
+            let served = (0..self.queues.len()).try_for_each(|queue| self.serve(queue));
             self.reset();
-            return Ok(());
+            return served;
         }
         // Bits are only ever added, and NEEDS_RESET is ours.
         let added = value & !self.status & !NEEDS_RESET;

@@ -228,6 +228,17 @@ fn rings_outside_ram_need_a_reset_which_helps() {
     assert_eq!(*driver.seen.lock().unwrap(), b"well");
 }
 
+/// Linux resets its devices when it powers off, and no one may have served the kick yet.
+#[test]
+fn what_was_sent_before_a_reset_arrives() {
+    let mut driver = Driver::new(&["one"]).start();
+    driver.memory.write_slice(b"last words", GuestAddress(BUFFERS)).unwrap();
+    driver.describe(5, 0, (BUFFERS, 10, 0, 0));
+    driver.offer(5, 0);
+    driver.set(0x70, 0);
+    assert_eq!(*driver.seen.lock().unwrap(), b"last words");
+}
+
 const NEEDS_RESET_BIT: u32 = 64;
 
 #[test]
