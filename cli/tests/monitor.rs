@@ -112,20 +112,13 @@ fn piled_up(env: &[(&str, &str)]) {
 }
 
 /// The stock image of the distribution, stripped: its symbols and types are read out of
-/// its own memory. `None` where it is not in the cache.
-fn stock_image() -> Option<String> {
+/// its own memory.
+fn stock_image() -> String {
     let program = env!("CARGO_BIN_EXE_ktstr");
-    let output = std::process::Command::new(program).args(["kernel", "list"]).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let key = |line: &str| line.split_whitespace().next().map(str::to_string);
-    text.lines().filter_map(key).find(|key| key.contains("-image-"))
-}
-
-fn on_stock_image(check: impl Fn(&[(&str, &str)])) {
-    match stock_image() {
-        Some(key) => check(&[("KTSTR_KERNEL", &key)]),
-        None => eprintln!("no stock image in the cache: get one with `cargo ktstr kernel build image:6.12`"),
-    }
+    let output = std::process::Command::new(program).args(["kernel", "path", "image:6.12"]).output();
+    let output = output.expect("running ktstr");
+    assert!(output.status.success(), "no stock image: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_string()
 }
 
 #[test]
@@ -140,12 +133,12 @@ fn a_pile_up_fails_with_cpu_and_numbers() {
 
 #[test]
 fn a_stripped_image_is_watched_as_well() {
-    on_stock_image(healthy);
+    healthy(&[("KTSTR_TEST_KERNEL", &stock_image())]);
 }
 
 #[test]
 fn a_pile_up_on_a_stripped_image_fails_as_well() {
-    on_stock_image(piled_up);
+    piled_up(&[("KTSTR_TEST_KERNEL", &stock_image())]);
 }
 
 #[test]

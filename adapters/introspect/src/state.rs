@@ -36,7 +36,7 @@ fn vcpus(
     kernel: &Kernel,
     registers: &[VcpuRegisters],
     vmlinux: Option<&Path>,
-    problems: &mut Vec<String>,
+    problems: &mut impl Extend<String>,
 ) -> Vec<VcpuState> {
     let mut sources = source_lines(kernel, registers, vmlinux, problems).into_iter();
     let state = |r: &VcpuRegisters| VcpuState {
@@ -61,7 +61,7 @@ fn source_lines(
     kernel: &Kernel,
     registers: &[VcpuRegisters],
     vmlinux: Option<&Path>,
-    problems: &mut Vec<String>,
+    problems: &mut impl Extend<String>,
 ) -> Vec<Vec<String>> {
     use ktstr_introspect_lines::{SourceFrame, SourceLines};
     let Some(path) = vmlinux else { return Vec::new() };
@@ -69,7 +69,7 @@ fn source_lines(
     let lines = match SourceLines::open(file.bytes()) {
         Ok(lines) => lines,
         Err(e) => {
-            problems.push(format!("source lines of {}: {e}", path.display()));
+            problems.extend([format!("source lines of {}: {e}", path.display())]);
             return Vec::new();
         }
     };
@@ -88,7 +88,7 @@ fn source_lines(
         match lines.frames(kernel.placement().kaslr.undo(VirtAddr(r.ip))) {
             Ok(frames) => frames.iter().map(say).collect(),
             Err(e) => {
-                problems.push(format!("the source line of vcpu{}: {e}", r.cpu));
+                problems.extend([format!("the source line of vcpu{}: {e}", r.cpu)]);
                 Vec::new()
             }
         }
@@ -97,7 +97,12 @@ fn source_lines(
 }
 
 #[cfg(not(feature = "lines"))]
-fn source_lines(_: &Kernel, _: &[VcpuRegisters], _: Option<&Path>, _: &mut [String]) -> Vec<Vec<String>> {
+fn source_lines(
+    _: &Kernel,
+    _: &[VcpuRegisters],
+    _: Option<&Path>,
+    _: &mut impl Extend<String>,
+) -> Vec<Vec<String>> {
     Vec::new()
 }
 
