@@ -53,6 +53,9 @@ fn no_data(log: &MonitorLog, limits: &Limits) -> Option<String> {
     if let Some(reason) = &log.unsampled {
         return Some(reason.clone());
     }
+    if let Some(error) = log.last_error.as_ref().filter(|_| log.broken_off) {
+        return Some(format!("sampling ended after {} samples: {error}", log.samples.len()));
+    }
     // A stall is seen between samples, so the window takes one more.
     let (seen, needed) = (log.samples.len(), limits.sustained_samples.saturating_add(1));
     if seen < needed {
@@ -108,6 +111,8 @@ mod tests {
     fn no_data_is_inconclusive_for_what_was_asked() {
         let unsampled = MonitorLog::unsampled("not sampled in deterministic mode");
         let late = MonitorLog { not_ready: 4, ..log(2, &[1, 1]) };
+        let cut_off =
+            MonitorLog { last_error: Some("a bug".to_string()), broken_off: true, ..log(10, &[1, 1]) };
         let lost = MonitorLog { last_error: Some("no kallsyms".to_string()), ..MonitorLog::default() };
         let mut frozen = log(10, &[1, 1]);
         frozen.samples.iter_mut().flat_map(|s| &mut s.cpus).for_each(|c| c.clock = 0);
@@ -115,6 +120,7 @@ mod tests {
             (unsampled, "not sampled in deterministic mode"),
             (late, "2 samples were taken, 6 are needed (4 tries came while"),
             (lost, "no sample of the kernel's state was taken: no kallsyms"),
+            (cut_off, "sampling ended after 10 samples: a bug"),
             (frozen, "can't be believed: all 20 readings"),
         ] {
             let found = assess(&log, &ASKED);

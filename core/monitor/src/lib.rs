@@ -23,7 +23,7 @@ pub use checks::{Check, Limits, Violation, violations};
 pub use monitor::{DEFAULT_PERIOD, Mark, Monitor, MonitorLog};
 pub use ports::{Inspector, SampleError, Sampler};
 pub use render::{render_assessment, render_state};
-pub use sample::{CpuSample, MAX_PLAUSIBLE_DSQ_DEPTH, Sample, implausible};
+pub use sample::{CpuSample, MAX_PLAUSIBLE_DSQ_DEPTH, Sample, clock_ratio, implausible};
 pub use state::{KernelState, RunqueueState, TaskState, VcpuState};
 pub use summary::{EventRate, MonitorSummary, PhaseSummary};
 

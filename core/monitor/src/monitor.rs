@@ -35,6 +35,8 @@ pub struct MonitorLog {
     pub last_error: Option<String>,
     /// Host time that each sample took.
     pub costs: Vec<Duration>,
+    /// True when sampling ended early for the last of those errors.
+    pub broken_off: bool,
     /// True when more samples could not be kept.
     pub full: bool,
 }
@@ -129,6 +131,7 @@ impl Monitor {
                 self.log.failed += 1;
                 self.log.last_error = Some(error.to_string());
                 if !error.is_passing() {
+                    self.log.broken_off = true;
                     self.due = None;
                 }
             }
@@ -198,6 +201,7 @@ mod tests {
         let log = monitor.into_log();
         assert_eq!((log.samples.len(), log.not_ready, log.failed), (1, 1, 2));
         assert_eq!(log.last_error.as_deref(), Some("no kernel here"));
+        assert!(log.broken_off);
     }
 
     #[test]

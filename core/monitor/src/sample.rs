@@ -7,6 +7,9 @@ use std::time::Duration;
 /// a runqueue.
 pub const MAX_PLAUSIBLE_DSQ_DEPTH: u32 = 10_000;
 
+/// A guest whose clock runs faster than this many host clocks has measured its TSC wrong.
+const MAX_CLOCK_RATIO: f64 = 1.5;
+
 /// What one CPU's runqueue said (`struct rq`, kernel/sched/sched.h).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CpuSample {
@@ -71,6 +74,18 @@ impl Sample {
     }
 }
 
+/// How much faster than the host's clock the guest's ran, by the newest runqueue clock of
+/// the first and the last sample; `None` when they are less than half a second apart.
+///
+/// Idle CPUs update their clocks late, so that only a number well above 1 says something.
+pub fn clock_ratio(samples: &[Sample]) -> Option<f64> {
+    let newest = |s: &Sample| s.cpus.iter().map(|c| c.clock).max();
+    let (first, last) = (samples.first()?, samples.last()?);
+    let host = last.at.checked_sub(first.at).filter(|t| t.as_millis() >= 500)?;
+    let guest = Duration::from_nanos(newest(last)?.saturating_sub(newest(first)?));
+    Some(guest.as_secs_f64() / host.as_secs_f64())
+}
+
 /// Why these samples, all together, can't be those of a kernel that runs; `None` when they
 /// can.
 pub fn implausible(samples: &[Sample]) -> Option<String> {
@@ -90,6 +105,12 @@ pub fn implausible(samples: &[Sample]) -> Option<String> {
     let several = samples.iter().any(|s| s.cpus.len() > 1);
     let first = *clocks.first()?;
     let same = clocks.iter().all(|c| *c == first);
+    if let Some(ratio) = clock_ratio(samples).filter(|r| *r > MAX_CLOCK_RATIO) {
+        return Some(format!(
+            "the guest's clock ran {ratio:.1} times as fast as the host's, as it does when its kernel measures the TSC \
+             while booting on a loaded host; samples at the host's pace are too few for it"
+        ));
+    }
     // One CPU's clock that stands still is a stall; several that show one number are no clocks.
     (same && (several || first == 0)).then(|| {
         format!(
@@ -140,6 +161,15 @@ mod tests {
             cpu.clock = 0;
         }
         assert!(implausible(&samples).is_some());
+    }
+
+    #[test]
+    fn a_guest_whose_clock_races_is_not_judged_by_the_hosts() {
+        let mut samples: Vec<Sample> = (0..8).map(|i| sample(i * 100, &[1, 1])).collect();
+        assert_eq!(implausible(&samples), None);
+        assert!(clock_ratio(&samples).is_some_and(|r| (0.99..1.01).contains(&r)));
+        samples[7].cpus[1].clock += 4_000_000_000;
+        assert!(implausible(&samples).unwrap().contains("ran 6.7 times as fast"));
     }
 
     #[test]
