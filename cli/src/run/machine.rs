@@ -76,12 +76,14 @@ impl Machine<'_> {
         parts.append(&mut spec.initramfs);
         spec.initramfs = parts;
         let vm = self.hypervisor.boot(&spec)?;
-        Ok((self.follow(vm)?, false))
+        Ok((self.follow(vm, false)?, false))
     }
 
-    fn follow(&self, mut vm: Box<dyn Vm>) -> Result<Observation> {
+    fn follow(&self, mut vm: Box<dyn Vm>, resumed: bool) -> Result<Observation> {
         let mut eye = LiveKernel::new(self.kernel.vmlinux.clone());
         let watch = Watch::new(&mut eye, monitor(self.spec.accel));
+        // A resumed kernel is up: it can be looked for at once.
+        let watch = if resumed { watch.of_booted() } else { watch };
         let watch = if self.needs_samples { watch.before_the_test() } else { watch };
         Ok(drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new(), watch)?)
     }
@@ -101,7 +103,7 @@ impl Machine<'_> {
             Ok(vm) => vm,
             Err(e) => return Ok(discarded(&store, lease, &e.to_string())),
         };
-        let seen = self.follow(vm)?;
+        let seen = self.follow(vm, true)?;
         // Killed from outside is no fault of the saved machine's.
         let killed = matches!(seen.exit, Some(VmExit::Killed { .. }));
         if seen.stage.is_none() && seen.wire_error.is_none() && !killed {
