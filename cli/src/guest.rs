@@ -1,32 +1,26 @@
 //! The guest's composition root: the test binary as PID 1.
 
-use crate::test_support::{KTSTR_TESTS, KtstrTestEntry};
+use crate::registry::{KTSTR_TESTS, KernelsOwn, KtstrTestEntry};
 use anyhow::{Context, Result, anyhow};
 use ktstr_assert::Assert;
 use ktstr_cgroupfs::CgroupManager;
 use ktstr_guest_init::{Channel, Guest, give_up};
 use ktstr_run::{GuestPlan, TestReturn};
-use ktstr_scenario::ports::{CgroupOps, EventSink, SchedulerProbe};
+use ktstr_scenario::ports::{CgroupOps, EventSink};
 use ktstr_scenario::{Ctx, Ports, StimulusEvent};
 use ktstr_topology::{TestTopology, Topology};
 use ktstr_wire::{LogLevel, Message, Stage, Stimulus};
 use ktstr_workers::{ForkedWorkers, MonotonicClock};
 use ktstr_workload::WorkType;
-use std::any::Any;
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-
-/// Where the host puts the plan; together with being PID 1 it tells the guest.
-pub(crate) const PLAN_PATH: &str = "/ktstr/plan";
 
 static CHANNEL: OnceLock<Arc<Channel>> = OnceLock::new();
 
 /// True inside a machine of ours.
 pub(crate) fn in_guest() -> bool {
-    std::process::id() == 1 && Path::new(PLAN_PATH).exists()
+    std::process::id() == 1 && Path::new(GuestPlan::PATH).exists()
 }
 
 /// Runs the planned test and powers the machine off.
@@ -50,7 +44,7 @@ pub(crate) fn main() -> ! {
 }
 
 fn read_plan() -> Result<GuestPlan> {
-    let bytes = std::fs::read(PLAN_PATH).with_context(|| format!("reading {PLAN_PATH}"))?;
+    let bytes = std::fs::read(GuestPlan::PATH).with_context(|| format!("reading {}", GuestPlan::PATH))?;
     Ok(GuestPlan::decode(&bytes)?)
 }
 
@@ -90,7 +84,7 @@ fn run(guest: &Guest, plan: &GuestPlan) -> TestReturn {
     }
     stage(guest, Stage::TestStart);
     guest.arm_watchdog(ctx.duration + entry.spec.timeout);
-    let returned = call(entry, &ctx);
+    let returned = entry.call(&ctx);
     guest.disarm_watchdog();
     stage(guest, Stage::TestEnd);
     match (cgroups.cleanup_all(), returned) {
@@ -153,23 +147,6 @@ fn configure(ctx: &mut Ctx<'_>, entry: &KtstrTestEntry, plan: &GuestPlan) -> Res
     Ok(())
 }
 
-fn call(entry: &KtstrTestEntry, ctx: &Ctx<'_>) -> TestReturn {
-    match catch_unwind(AssertUnwindSafe(|| (entry.func)(ctx))) {
-        Ok(Ok(result)) => TestReturn::Judged(result),
-        Ok(Err(e)) => TestReturn::Error(format!("{e:#}")),
-        Err(payload) => TestReturn::Panicked(panic_text(payload.as_ref())),
-    }
-}
-
-/// The message of a caught panic.
-pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> String {
-    payload
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a message".to_string())
-}
-
 fn stage(guest: &Guest, stage: Stage) {
     // Without the channel the run ends in "no result", which says the rest.
     let _ = guest.channel().send(&Message::Stage(stage));
@@ -192,19 +169,6 @@ impl EventSink for WireEvents {
         };
         // A lost event is a hole in the timeline; the verdict doesn't hang on it.
         let _ = self.0.send(&Message::Stimulus(stimulus));
-    }
-}
-
-/// The kernel's own scheduler: it can't die without the machine.
-pub(crate) struct KernelsOwn;
-
-impl SchedulerProbe for KernelsOwn {
-    fn failure(&self) -> Option<String> {
-        None
-    }
-
-    fn counters(&self) -> BTreeMap<String, u64> {
-        BTreeMap::new()
     }
 }
 

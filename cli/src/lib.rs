@@ -29,6 +29,7 @@ extern crate self as ktstr;
 
 mod execute;
 mod guest;
+mod registry;
 mod run;
 mod settings;
 pub mod test_support;

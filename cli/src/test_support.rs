@@ -1,26 +1,12 @@
 //! What `#[ktstr_test]` expands to, and how a test binary answers its runner.
 
 use crate::{guest, run};
-use ktstr_assert::{AssertResult, Outcome};
 use ktstr_run::{case_name, test_of_case};
-use ktstr_scenario::Ctx;
-use linkme::distributed_slice;
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
 
+pub use crate::registry::{KTSTR_TESTS, KtstrTestEntry};
 pub use ktstr_run::{GauntletBounds, TestSpec};
-
-/// A registered test: its declaration and its function.
-pub struct KtstrTestEntry {
-    /// What the attribute said.
-    pub spec: TestSpec,
-    /// What runs in the guest.
-    pub func: fn(&Ctx<'_>) -> anyhow::Result<AssertResult>,
-}
-
-/// All tests of this binary.
-#[distributed_slice]
-pub static KTSTR_TESTS: [KtstrTestEntry];
 
 /// Set for the child that lists what libtest knows.
 const INNER_LIST: &str = "KTSTR_INNER_LIST";
@@ -71,12 +57,7 @@ fn answer(args: &[OsString]) -> Option<i32> {
     if !result.text.is_empty() {
         eprintln!("{}", result.text.trim_end());
     }
-    Some(exit_code(result.outcome))
-}
-
-/// 0 pass or skip, 1 fail, 2 inconclusive.
-fn exit_code(outcome: Outcome) -> i32 {
-    outcome.exit_code()
+    Some(result.outcome.exit_code())
 }
 
 /// Prints our cases and then what libtest knows besides their wrappers.

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{case, fails, hypervisor_of, run, sidecars};
+use common::{assert_says, case, fails, hypervisor_of, run, sidecars};
 use ktstr::prelude::*;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -90,12 +90,6 @@ fn drill_nothing_to_judge(_ctx: &Ctx) -> Result<AssertResult> {
 #[ktstr_test(ignore)]
 fn drill_skips(_ctx: &Ctx) -> Result<AssertResult> {
     Ok(AssertResult::skip("this machine has one LLC"))
-}
-
-fn assert_says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "expected {part:?} in:\n{text}");
-    }
 }
 
 #[test]

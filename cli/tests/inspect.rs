@@ -1,38 +1,16 @@
 //! `ktstr inspect` on the core of a machine that was just taken.
 
-use ktstr_machine::{Accel, CommandLine, ConsoleTail, Hypervisor, MachineSpec, VmEvent};
-use ktstr_qemu::Qemu;
+#[path = "common/panicked.rs"]
+mod panicked;
+
+use panicked::panicked_machine;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
-
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The core of a kernel that found no root file system, panicked and stays there.
 fn core_of_a_panicked_machine(path: &Path) -> PathBuf {
     let kernel = ktstr::find_kernel().expect("looking for a kernel").expect("a kernel");
-    let mut cmdline = CommandLine::new();
-    cmdline.extend(["panic=0", "root=/dev/none"]).expect("kernel arguments");
-    let spec = MachineSpec {
-        kernel: kernel.clone(),
-        initramfs: Vec::new(),
-        cmdline,
-        topology: ktstr::topology::Topology::uniform(1, 1, 2, 1),
-        memory_mib: 256,
-        accel: Accel::Tcg,
-        seed: 0,
-        verbose: false,
-    };
-    let qemu = Qemu::find(None, std::env::var("PATH").ok().as_deref()).expect("QEMU");
-    let mut vm = qemu.boot(&spec).expect("a machine");
-    let mut console = ConsoleTail::new(100);
-    let begin = Instant::now();
-    while console.find_last("Kernel panic").is_none() {
-        assert!(begin.elapsed() < PATIENCE, "no panic: {:?}", console.last(20));
-        if let Some(VmEvent::Console(bytes)) = vm.next_event(Duration::from_secs(1)).expect("the machine") {
-            console.push(&bytes);
-        }
-    }
+    let mut vm = panicked_machine();
     vm.pause().expect("pausing");
     vm.dump(path).expect("a core");
     kernel

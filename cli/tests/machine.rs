@@ -3,45 +3,18 @@
 //! The kernel boots without an initramfs, panics for want of a root file system and
 //! stays there: a guest that is alive and holds still.
 
-use ktstr_machine::{Accel, CommandLine, ConsoleTail, Hypervisor, MachineSpec, Vm, VmEvent, VmExit};
-use ktstr_qemu::Qemu;
+#[path = "common/panicked.rs"]
+mod panicked;
+
+use ktstr_machine::{VmEvent, VmExit};
+use panicked::{PATIENCE, panicked_machine};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(120);
 /// Where x86-64 Linux links its text without KASLR (arch/x86/include/asm/page_64_types.h,
 /// `__START_KERNEL_map`); modules end far above.
 const KERNEL_TEXT: std::ops::Range<u64> = 0xffff_ffff_8000_0000..0xffff_ffff_c000_0000;
-
-fn panicked_machine() -> Box<dyn Vm> {
-    let kernel = ktstr::find_kernel().expect("looking for a kernel").expect("a kernel");
-    let mut cmdline = CommandLine::new();
-    cmdline.extend(["panic=0", "root=/dev/none"]).expect("kernel arguments");
-    let spec = MachineSpec {
-        kernel,
-        initramfs: Vec::new(),
-        cmdline,
-        topology: ktstr::topology::Topology::uniform(1, 1, 2, 1),
-        memory_mib: 256,
-        accel: Accel::Tcg,
-        seed: 0,
-        verbose: false,
-    };
-    let qemu = Qemu::find(None, std::env::var("PATH").ok().as_deref()).expect("QEMU");
-    let mut vm = qemu.boot(&spec).expect("booting");
-    let deadline = Instant::now() + PATIENCE;
-    let mut console = ConsoleTail::new(50);
-    while console.find_last("Kernel panic").is_none() {
-        assert!(Instant::now() < deadline, "no panic on the console: {:?}", console.last(10));
-        match vm.next_event(Duration::from_secs(1)).expect("an event") {
-            Some(VmEvent::Console(bytes)) => console.push(&bytes),
-            Some(VmEvent::Exited(exit)) => panic!("the machine ended: {exit:?}, {:?}", console.last(10)),
-            _ => {}
-        }
-    }
-    vm
-}
 
 #[test]
 fn registers_memory_and_dump_agree_on_a_paused_machine() {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::fails;
+use common::{assert_says, fails};
 use ktstr::prelude::*;
 
 /// A real-time hog and an ordinary worker on CPU 1 alone. Real-time throttling and
@@ -81,12 +81,6 @@ fn claims_too_much(ctx: &Ctx) -> Result<AssertResult> {
     claim!(v, migrations).at_most(u64::MAX);
     result.merge(v.into_result());
     Ok(result)
-}
-
-fn assert_says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "expected {part:?} in:\n{text}");
-    }
 }
 
 /// The number before `unit` in the first line that holds `needle`.

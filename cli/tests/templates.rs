@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{CaseOutput, case, hypervisor_of, sidecars};
+use common::{CaseOutput, assert_says, case, hypervisor_of, sidecars};
 use ktstr::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -72,12 +72,6 @@ fn saved_in(store: &Path) -> Vec<PathBuf> {
 
 fn scratch(path: &Path) -> bool {
     path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(".tmp-"))
-}
-
-fn assert_says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "expected {part:?} in:\n{text}");
-    }
 }
 
 #[test]

@@ -1,16 +1,14 @@
 //! Tests that run on the host, without a machine.
 
-use crate::guest::{KernelsOwn, panic_text};
+use crate::registry::{KernelsOwn, KtstrTestEntry};
 use crate::settings::Settings;
-use crate::test_support::KtstrTestEntry;
 use anyhow::{Result, bail};
 use ktstr_assert::{Assert, AssertResult};
 use ktstr_cgroupfs::CgroupManager;
-use ktstr_run::CaseResult;
+use ktstr_run::{CaseResult, TestReturn};
 use ktstr_scenario::ports::{CgroupOps, EventSink};
 use ktstr_scenario::{Ctx, Ports, StimulusEvent};
 use ktstr_workers::{ForkedWorkers, MonotonicClock};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -18,19 +16,18 @@ const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// Runs the test function here; its cgroups are made below
 /// `KTSTR_HOST_CGROUP_PARENT`, or a directory of this process.
 pub(crate) fn run(entry: &KtstrTestEntry, settings: &Settings) -> CaseResult {
-    match catch_unwind(AssertUnwindSafe(|| call(entry, settings))) {
-        Ok(Ok(result)) => CaseResult { result, broken: false, monitor: None },
-        Ok(Err(e)) => {
-            CaseResult { result: AssertResult::fail(format!("{e:#}")), broken: true, monitor: None }
+    let (result, broken) = match call(entry, settings) {
+        Ok(TestReturn::Judged(result)) => (result, false),
+        Ok(TestReturn::Error(text)) => (AssertResult::fail(text), true),
+        Ok(TestReturn::Panicked(text)) => {
+            (AssertResult::fail(format!("the test function panicked: {text}")), false)
         }
-        Err(payload) => {
-            let text = format!("the test function panicked: {}", panic_text(payload.as_ref()));
-            CaseResult { result: AssertResult::fail(text), broken: false, monitor: None }
-        }
-    }
+        Err(e) => (AssertResult::fail(format!("{e:#}")), true),
+    };
+    CaseResult { result, broken, monitor: None }
 }
 
-fn call(entry: &KtstrTestEntry, settings: &Settings) -> Result<AssertResult> {
+fn call(entry: &KtstrTestEntry, settings: &Settings) -> Result<TestReturn> {
     let topo = ktstr_procfs::test_topology_from_sysfs(Path::new("/sys"))?;
     let parent = parent(settings.host_cgroup_parent.as_deref())?;
     let cgroups = CgroupManager::new(Path::new(CGROUP_ROOT), &parent)?;
@@ -42,13 +39,11 @@ fn call(entry: &KtstrTestEntry, settings: &Settings) -> Result<AssertResult> {
     ctx.seed = settings.seed;
     ctx.assert = Assert::default_checks().merge(&entry.spec.checks);
     ktstr_assert::set_log_passes(settings.log_passes);
-    let result = (entry.func)(&ctx);
-    let cleaned = cgroups.cleanup_all();
-    let mut result = result?;
-    if let Err(e) = cleaned {
+    let mut returned = entry.call(&ctx);
+    if let (Err(e), TestReturn::Judged(result)) = (cgroups.cleanup_all(), &mut returned) {
         result.note(format!("cleaning up after the test: {e}"));
     }
-    Ok(result)
+    Ok(returned)
 }
 
 /// The parent's name below the cgroup root.

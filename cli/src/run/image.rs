@@ -1,6 +1,5 @@
 //! The initramfs of a test: the test binary as `/init`, its libraries, the plan.
 
-use crate::guest::PLAN_PATH;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
 use ktstr_initramfs::{Archive, Library, LibrarySearch, closure, with_symbols_only, without_debug};
@@ -92,7 +91,7 @@ impl Image {
 /// The part that differs from test to test.
 pub(crate) fn plan_archive(plan: &GuestPlan) -> Result<Blob> {
     let mut archive = Archive::new();
-    archive.file(PLAN_PATH, 0o600, &plan.encode()?)?;
+    archive.file(GuestPlan::PATH, 0o600, &plan.encode()?)?;
     Ok(Blob::Bytes(Arc::new(archive.finish())))
 }
 

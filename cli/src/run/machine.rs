@@ -1,6 +1,5 @@
 //! A test's machine: resumed from a saved one where that is possible, else booted.
 
-use super::MonotonicHostClock;
 use super::image::Image;
 use super::kernel::Kernel;
 use crate::settings::Settings;
@@ -12,13 +11,14 @@ use ktstr_machine::mailbox::layout::{ENTROPY_BYTES, SIZE_FILE};
 use ktstr_machine::mailbox::{entropy_of, pages_for};
 use ktstr_machine::{Accel, Blob, Hypervisor, MachineSpec, Vm, VmExit, Wake};
 use ktstr_monitor::{DEFAULT_PERIOD, Monitor};
+use ktstr_run::ports::HostClock;
 use ktstr_run::{Limits, Observation, Watch, died_of_lost_code_patch, drive};
 use ktstr_templates::{KernelMark, Lease, Need, Notice, TemplateStore};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What a machine is made of and how long it may take.
 pub(super) struct Machine<'a> {
@@ -159,6 +159,20 @@ impl Machine<'_> {
             .and_then(|mut f| f.read_exact(&mut entropy))
             .with_context(|| format!("reading {}", random.display()))?;
         Ok(Wake { init, clock: SystemTime::now().duration_since(UNIX_EPOCH).ok(), entropy })
+    }
+}
+
+struct MonotonicHostClock(Instant);
+
+impl MonotonicHostClock {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl HostClock for MonotonicHostClock {
+    fn now(&self) -> Duration {
+        self.0.elapsed()
     }
 }
 

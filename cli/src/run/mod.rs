@@ -5,22 +5,16 @@ mod hypervisor;
 mod image;
 pub(crate) mod kernel;
 mod machine;
+mod record;
 
+use crate::registry::KtstrTestEntry;
 use crate::settings::Settings;
-use crate::test_support::KtstrTestEntry;
 use anyhow::{Context, Result};
-use kernel::Kernel;
 use ktstr_assert::{AssertResult, Outcome};
-use ktstr_machine::{Accel, CommandLine, Digest, Hypervisor, MachineSpec, memory_floor_mib};
+use ktstr_machine::{Accel, CommandLine, MachineSpec, memory_floor_mib};
 use ktstr_monitor::{Check, MonitorLog};
-use ktstr_results::{ResultsDir, project_commit};
-use ktstr_run::ports::{HostClock, SidecarStore};
-use ktstr_run::{
-    CaseResult, GuestPlan, Limits, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes, judge,
-    judge_kernel_state, render,
-};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use ktstr_run::{CaseResult, GuestPlan, Limits, Observation, RunFacts, judge, judge_kernel_state, render};
+use record::{Provenance, Run};
 
 /// The saved machines that the environment names.
 #[cfg(feature = "cli-bins")]
@@ -115,7 +109,7 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     });
     let played = played?;
     let seen = played.seen;
-    let provenance = provenance.unwrap_or_default();
+    let provenance = provenance.unwrap_or_else(|_| Provenance::unknown("looking it up panicked"));
     let mut case = judge(&entry.spec, &seen);
     for _ in 0..played.restarts {
         case.result.note(machine::LOST_PATCH);
@@ -123,8 +117,8 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     let resumed = played.resumed;
     let mut facts =
         RunFacts { mode: accel.to_string(), kernel: kernel.label(), resumed, ..facts(entry, settings) };
-    let sidecar = sidecar(&spec, &facts, &kernel, entry, &case, &seen, &provenance);
-    record(settings, &sidecar, &seen, &mut facts);
+    let run = Run { spec: &spec, kernel: &kernel, entry, case: &case, seen: &seen, provenance };
+    run.record(settings, &mut facts);
     Ok(finish(settings, &facts, &case, Some(&seen)))
 }
 
@@ -164,110 +158,6 @@ fn memory(entry: &KtstrTestEntry, initramfs_bytes: usize) -> u64 {
     memory_floor_mib(entry.spec.topology.total_cpus(), asked.max(unpacking))
 }
 
-/// What a record says of the host's side.
-#[derive(Default)]
-struct Provenance {
-    hypervisor: String,
-    kernel_crc: String,
-    project_commit: String,
-}
-
-impl Provenance {
-    fn find(settings: &Settings, kernel: &Kernel, hypervisor: &dyn Hypervisor) -> Self {
-        let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
-        Self {
-            hypervisor: hypervisor.describe().unwrap_or_else(|e| format!("unknown: {e}")),
-            kernel_crc: kernel.crc(),
-            project_commit: settings.project_commit.clone().unwrap_or_else(|| project_commit(&here)),
-        }
-    }
-}
-
-#[allow(clippy::too_many_arguments, reason = "each is a different part of one record")]
-fn sidecar(
-    spec: &MachineSpec,
-    facts: &RunFacts,
-    kernel: &Kernel,
-    entry: &KtstrTestEntry,
-    case: &CaseResult,
-    seen: &Observation,
-    provenance: &Provenance,
-) -> Sidecar {
-    let ms = |d: Duration| d.as_millis() as u64;
-    let result = &case.result;
-    let hash = |value: u64| format!("{value:016x}");
-    let mut kernel_log = Digest::default();
-    kernel_log.push(&seen.kernel_log);
-    let finished = SystemTime::now().duration_since(UNIX_EPOCH).map(ms).unwrap_or_default();
-    let text = |s: &ktstr_wire::Stimulus| [s.kind.as_str(), &s.label, &s.detail].join(" ").trim().to_string();
-    Sidecar {
-        schema: SIDECAR_SCHEMA,
-        test_name: facts.test.clone(),
-        module: entry.spec.module.to_string(),
-        topology: facts.topology.clone(),
-        memory_mib: spec.memory_mib,
-        accel: facts.mode.clone(),
-        hypervisor: provenance.hypervisor.clone(),
-        start: if facts.resumed { "resumed" } else { "booted" }.to_string(),
-        seed: facts.seed,
-        kernel_version: kernel.release.clone().unwrap_or_else(|| "unknown".to_string()),
-        kernel: kernel.origin.clone(),
-        kernel_crc: provenance.kernel_crc.clone(),
-        scheduler: "eevdf".to_string(),
-        project_commit: provenance.project_commit.clone(),
-        outcome: result.outcome.word().to_string(),
-        passed: result.is_pass(),
-        skipped: result.is_skip(),
-        inconclusive: result.is_inconclusive(),
-        expected_failure: entry.spec.expect_err,
-        result: result.clone(),
-        stimulus_events: seen.timeline.iter().map(|s| (s.elapsed_ms, text(s))).collect(),
-        console_hash: hash(seen.console.digest()),
-        output_hash: hash(seen.output.digest()),
-        kernel_log_hash: hash(kernel_log.value()),
-        vcpus: spec.topology.total_cpus(),
-        monitor: case
-            .monitor
-            .as_ref()
-            .map(|m| m.summary.clone())
-            .filter(|_| spec.accel != Accel::Deterministic),
-        host: SidecarTimes {
-            finished_unix_ms: finished,
-            boot_ms: seen.times.boot.map(ms),
-            to_test_ms: seen.times.to_test.map(ms),
-            test_ms: seen.times.test.map(ms),
-            total_ms: ms(seen.times.total),
-        },
-    }
-}
-
-/// Writes the sidecar. A result that can't be recorded is still the result.
-fn record(settings: &Settings, sidecar: &Sidecar, seen: &Observation, facts: &mut RunFacts) {
-    let dir = settings.sidecar_dir.clone().unwrap_or_else(|| {
-        target_dir().join("ktstr").join(format!("{}-{}", sidecar.kernel_version, sidecar.project_commit))
-    });
-    let results = ResultsDir::new(dir);
-    match seen.kernel_state.as_ref().map(|state| results.write_state(sidecar, state)) {
-        Some(Ok(path)) => facts.kernel_state = Some(path.display().to_string()),
-        Some(Err(e)) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
-        None => {}
-    }
-    match results.write(sidecar) {
-        Ok(path) => facts.sidecar = Some(path.display().to_string()),
-        Err(e) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
-    }
-}
-
-/// cargo's target directory: `CARGO_TARGET_DIR`, else the one this binary lies in.
-fn target_dir() -> PathBuf {
-    if let Some(dir) = std::env::var_os("CARGO_TARGET_DIR").filter(|d| !d.is_empty()) {
-        return PathBuf::from(dir);
-    }
-    let exe = std::env::current_exe().unwrap_or_default();
-    let tagged = |dir: &&Path| dir.join("CACHEDIR.TAG").exists();
-    exe.ancestors().skip(1).find(tagged).map_or_else(|| PathBuf::from("target"), Path::to_path_buf)
-}
-
 fn finish(settings: &Settings, facts: &RunFacts, case: &CaseResult, seen: Option<&Observation>) -> CaseRun {
     let mut outcome = case.result.outcome;
     let mut text = render(facts, case, seen);
@@ -279,18 +169,4 @@ fn finish(settings: &Settings, facts: &RunFacts, case: &CaseResult, seen: Option
         text.clear();
     }
     CaseRun { outcome, text }
-}
-
-pub(crate) struct MonotonicHostClock(Instant);
-
-impl MonotonicHostClock {
-    pub(crate) fn new() -> Self {
-        Self(Instant::now())
-    }
-}
-
-impl HostClock for MonotonicHostClock {
-    fn now(&self) -> Duration {
-        self.0.elapsed()
-    }
 }

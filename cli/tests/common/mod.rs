@@ -103,3 +103,11 @@ fn mount_tmpfs(target: &std::ffi::CStr, options: &std::ffi::CStr) -> std::io::Re
         check(libc::mount(tmpfs, target.as_ptr(), tmpfs, 0, options.as_ptr().cast()))
     }
 }
+
+/// Every part must be in the text.
+#[allow(dead_code, reason = "each test binary uses a part of this module")]
+pub(crate) fn assert_says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "expected {part:?} in:\n{text}");
+    }
+}

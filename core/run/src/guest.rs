@@ -51,6 +51,9 @@ pub enum TestReturn {
 }
 
 impl GuestPlan {
+    /// Where the host puts it in the guest; together with being PID 1 it tells the guest.
+    pub const PATH: &'static str = "/ktstr/plan";
+
     /// As bytes for the guest.
     pub fn encode(&self) -> Result<Vec<u8>, PayloadError> {
         encode("the plan of a test", self)

@@ -1,6 +1,6 @@
 //! Boots a kernel and an initramfs under QEMU and prints the console.
 //!
-//! usage: boot KERNEL INITRAMFS [TOPOLOGY] [tcg|deterministic]
+//! usage: qemu_boot KERNEL INITRAMFS [TOPOLOGY] [tcg|deterministic]
 
 use ktstr_machine::{
     Accel, AccelChoice, Blob, CommandLine, Hypervisor, MachineSpec, VmEvent, memory_floor_mib,
@@ -12,7 +12,7 @@ use std::time::Duration;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
     let [_, kernel, initramfs, rest @ ..] = args.as_slice() else {
-        return Err("usage: boot KERNEL INITRAMFS [TOPOLOGY] [tcg|deterministic]".into());
+        return Err("usage: qemu_boot KERNEL INITRAMFS [TOPOLOGY] [tcg|deterministic]".into());
     };
     let topology: ktstr_topology::Topology = rest.first().map_or("1n1l2c1t", String::as_str).parse()?;
     let accel = match rest.get(1).map(|a| a.parse()).transpose()? {
