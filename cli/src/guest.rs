@@ -139,7 +139,7 @@ fn configure(ctx: &mut Ctx<'_>, entry: &KtstrTestEntry, plan: &GuestPlan) -> Res
     ctx.workers_per_cgroup = spec.workers_per_cgroup;
     ctx.seed = plan.seed;
     let defaults = if plan.emulated { Assert::default_checks_emulated() } else { Assert::default_checks() };
-    ctx.assert = defaults.merge(&spec.checks);
+    ctx.assert = defaults.merge(&spec.own_checks());
     if let Some(name) = &plan.work_type {
         ctx.work_type_override = Some(WorkType::from_name(name)?);
     }

@@ -6,7 +6,8 @@ use std::ffi::OsString;
 use std::process::{Command, Stdio};
 
 pub use crate::registry::{KTSTR_TESTS, KtstrTestEntry};
-pub use ktstr_run::{GauntletBounds, TestSpec};
+pub use ktstr_run::TestSpec;
+pub use ktstr_topology::ShapeBounds;
 
 /// Set for the child that lists what libtest knows.
 const INNER_LIST: &str = "KTSTR_INNER_LIST";

@@ -69,7 +69,7 @@ fn facts(entry: &KtstrTestEntry, settings: &Settings) -> RunFacts {
         test: entry.spec.name.to_string(),
         topology: entry.spec.topology.label(),
         seed: settings.seed,
-        checks: entry.spec.checks,
+        checks: entry.spec.own_checks(),
         verbose: settings.verbose,
         ..RunFacts::default()
     }
@@ -99,7 +99,7 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
         image: &image,
         kernel: &kernel,
         limits,
-        needs_samples: Check::any_set(&entry.spec.checks),
+        needs_samples: Check::any_set(&entry.spec.own_checks()),
     };
     // What the record needs of the host is looked up while the machine runs.
     let (provenance, played) = std::thread::scope(|scope| {

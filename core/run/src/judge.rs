@@ -39,7 +39,7 @@ pub fn judge(spec: &TestSpec, seen: &Observation) -> CaseResult {
 /// Adds what the monitor's checks say. A check without data never passes; what was skipped
 /// has nothing to check.
 pub fn judge_kernel_state(spec: &TestSpec, log: &MonitorLog, case: &mut CaseResult) {
-    let assessment = assess(log, &spec.checks);
+    let assessment = assess(log, &spec.own_checks());
     if !case.result.is_skip() {
         // A run that broke has its reason; what could not be checked for it adds nothing.
         let told = |d: &&Detail| !case.broken || d.outcome == Outcome::Fail;
@@ -58,7 +58,7 @@ pub fn judge_kernel_state(spec: &TestSpec, log: &MonitorLog, case: &mut CaseResu
 
 /// Checks of the test that nothing here could make.
 fn unwatched(spec: &TestSpec) -> Vec<&'static str> {
-    let c = &spec.checks;
+    let c = spec.own_checks();
     let asked = [
         ("max_cross_node_migration_ratio", c.max_cross_node_migration_ratio.is_some()),
         ("max_slow_tier_ratio", c.max_slow_tier_ratio.is_some()),

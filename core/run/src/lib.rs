@@ -23,5 +23,5 @@ pub use limits::Limits;
 pub use names::{CASE_PREFIX, case_name, file_stem, test_of_case};
 pub use render::{RunFacts, render, render_timeline};
 pub use sidecar::{SIDECAR_SCHEMA, Sidecar, SidecarTimes};
-pub use spec::{GauntletBounds, TestSpec};
+pub use spec::TestSpec;
 pub use watch::Watch;
