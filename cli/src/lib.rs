@@ -46,7 +46,8 @@ pub use linkme::{self, distributed_slice};
 pub use run::kernel::find_kernel;
 
 pub use guest::{read_kmsg, send_kmsg};
-pub use ktstr_macros::{Claim, json, ktstr_test};
+pub use ktstr_macros::{Claim, declare_scheduler, json, ktstr_test};
+pub use ktstr_scheduler::per_name_scheduler_env;
 // Macros of ktstr-assert, under the name that users write.
 pub use ktstr_assert::{claim, claim_present};
 
@@ -88,6 +89,15 @@ pub mod cgroup {
     pub use ktstr_scenario::ports::{CgroupError, CgroupLimit, CgroupOps};
 }
 
+/// Schedulers under test.
+pub mod scheduler {
+    pub use ktstr_scheduler::{
+        Detach, DumpCpu, DumpTask, ExitKind, ProgramStats, Scheduler, SchedulerReport, SchedulerSpec,
+        ScxDump, ScxExit, StuckTask, Sysctl,
+    };
+    pub use ktstr_topology::ShapeBounds;
+}
+
 /// Scenarios as data and what plays them.
 pub mod scenario {
     pub use crate::execute::*;
@@ -105,11 +115,12 @@ pub mod prelude {
         execute_scenario, execute_scenario_with, execute_steps, execute_steps_with, scenarios, setup_cgroups,
         spawn_diverse,
     };
+    pub use crate::scheduler::{Scheduler, SchedulerSpec, Sysctl};
     pub use crate::topology::{CpuSet, CpusetSpec, FromSystem, TestTopology, Topology};
     pub use crate::workload::{
         AffinityIntent, CloneMode, MemPolicy, MpolFlags, SchedPolicy, WorkPhase, WorkSpec, WorkType,
         WorkerCtx, WorkerReport, WorkloadConfig, WorkloadHandle,
     };
-    pub use crate::{Claim, claim, claim_present, json, ktstr_test};
+    pub use crate::{Claim, claim, claim_present, declare_scheduler, json, ktstr_test};
     pub use anyhow::{Context, Result, anyhow, bail, ensure};
 }

@@ -6,6 +6,7 @@ mod image;
 pub(crate) mod kernel;
 mod machine;
 mod record;
+mod schedulers;
 
 use crate::registry::KtstrTestEntry;
 use crate::settings::Settings;
@@ -15,6 +16,11 @@ use ktstr_machine::{Accel, CommandLine, MachineSpec, memory_floor_mib};
 use ktstr_monitor::{Check, MonitorLog};
 use ktstr_run::{CaseResult, GuestPlan, Limits, Observation, RunFacts, judge, judge_kernel_state, render};
 use record::{Provenance, Run};
+use schedulers::Schedulers;
+use std::time::Duration;
+
+/// What attaching and detaching may take in all.
+const AROUND_SCHEDULERS: Duration = Duration::from_secs(90);
 
 /// The saved machines that the environment names.
 #[cfg(feature = "cli-bins")]
@@ -80,19 +86,26 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     let (hypervisor, accel) = hypervisor::choose(settings)?;
     let kernel = kernel::resolve_for_test()?;
     let image = image::of_this_binary(settings)?;
-    let plan = GuestPlan { emulated: accel == Accel::Tcg, ..plan(entry, settings, &image.build_id) };
+    let schedulers = Schedulers::of(entry, settings, &image)?;
+    let plan = GuestPlan {
+        emulated: accel == Accel::Tcg,
+        schedulers: schedulers.plans.clone(),
+        ..plan(entry, settings, &image.build_id)
+    };
     let spec = MachineSpec {
         kernel: kernel.image.clone(),
-        initramfs: vec![image::plan_archive(&plan)?],
+        initramfs: vec![image::plan_archive(&plan, &schedulers)?],
         cmdline: kernel_arguments(entry)?,
         topology: entry.spec.topology.clone(),
-        memory_mib: memory(entry, image.len()),
+        memory_mib: memory(entry, image.len() + schedulers.len()),
         accel,
         seed: settings.seed,
         verbose: settings.verbose,
     };
     let duration = settings.duration.unwrap_or(entry.spec.duration);
-    let limits = Limits::new(accel, spec.topology.total_cpus(), duration, entry.spec.timeout);
+    // Schedulers attach and detach outside of the test function's own time.
+    let around = if schedulers.plans.is_empty() { Duration::ZERO } else { AROUND_SCHEDULERS };
+    let limits = Limits::new(accel, spec.topology.total_cpus(), duration, entry.spec.timeout + around);
     let machine = machine::Machine {
         hypervisor: hypervisor.as_ref(),
         spec: &spec,
@@ -140,11 +153,21 @@ fn plan(entry: &KtstrTestEntry, settings: &Settings, build_id: &str) -> GuestPla
         work_type: settings.work_type.clone(),
         env,
         want_kernel_log: true,
+        schedulers: Vec::new(),
+        cgroup_parent: cgroup_parent(entry),
     }
+}
+
+/// Below the scheduler's own cgroup where it has one.
+fn cgroup_parent(entry: &KtstrTestEntry) -> String {
+    let parent = entry.spec.scheduler.cgroup_parent.map(|path| path.trim_matches('/'));
+    parent.map_or_else(|| "ktstr".to_string(), |parent| format!("{parent}/ktstr"))
 }
 
 fn kernel_arguments(entry: &KtstrTestEntry) -> Result<CommandLine> {
     let mut line = CommandLine::new();
+    line.extend(entry.spec.scheduler.kargs.iter().copied())
+        .with_context(|| format!("in `kargs` of scheduler {:?}", entry.spec.scheduler.name))?;
     line.extend(entry.spec.kargs.iter().copied())
         .with_context(|| format!("in `kargs` of {}", entry.spec.name))?;
     Ok(line)

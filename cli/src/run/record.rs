@@ -86,7 +86,7 @@ impl Run<'_> {
             kernel_version: kernel.release.clone().unwrap_or_else(|| "unknown".to_string()),
             kernel: kernel.origin.clone(),
             kernel_crc: provenance.kernel_crc.clone(),
-            scheduler: "eevdf".to_string(),
+            scheduler: entry.spec.scheduler.name.to_string(),
             project_commit: provenance.project_commit.clone(),
             outcome: result.outcome.word().to_string(),
             passed: result.is_pass(),

@@ -2,6 +2,7 @@
 
 use crate::drive::{Deadline, Observation};
 use crate::guest::TestReturn;
+use crate::scheduler::{judge_schedulers, unexpected_failure};
 use crate::spec::TestSpec;
 use ktstr_assert::{AssertResult, Detail, DetailKind, Outcome};
 use ktstr_machine::VmExit;
@@ -29,11 +30,12 @@ pub fn judge(spec: &TestSpec, seen: &Observation) -> CaseResult {
     if let Some(reason) = out_of_memory(seen).filter(|_| !case.result.is_pass()) {
         case.result.push(Detail::fail(DetailKind::Worker, reason));
     }
+    judge_schedulers(spec, seen, &mut case);
     judge_kernel_state(spec, &seen.monitor, &mut case);
     if spec.performance_mode {
         case.result.note("performance mode is not part of this version: the machine ran as any other");
     }
-    if spec.expect_err { invert(case) } else { case }
+    if spec.expect_err { invert(case, unexpected_failure(spec, seen)) } else { case }
 }
 
 /// Adds what the monitor's checks say. A check without data never passes; what was skipped
@@ -203,9 +205,18 @@ fn out_of_memory(seen: &Observation) -> Option<String> {
     Some(format!("the guest ran out of memory ({}); give the test more: `memory_mib = …`", line.trim()))
 }
 
-fn invert(case: CaseResult) -> CaseResult {
-    let monitor = case.monitor.clone();
-    CaseResult { monitor, ..inverted(case) }
+/// `wrong` says why a failure is not the one that was expected.
+fn invert(mut case: CaseResult, wrong: Option<String>) -> CaseResult {
+    match wrong {
+        Some(wrong) if case.result.outcome == Outcome::Fail => {
+            case.result.push(Detail::fail(DetailKind::Scheduler, wrong));
+            case
+        }
+        _ => {
+            let monitor = case.monitor.clone();
+            CaseResult { monitor, ..inverted(case) }
+        }
+    }
 }
 
 fn inverted(case: CaseResult) -> CaseResult {

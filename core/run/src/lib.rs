@@ -12,12 +12,13 @@ mod limits;
 mod names;
 pub mod ports;
 mod render;
+mod scheduler;
 mod sidecar;
 mod spec;
 mod watch;
 
 pub use drive::{Deadline, Observation, Panic, Signal, Times, drive};
-pub use guest::{GuestPlan, PayloadError, TestReturn};
+pub use guest::{GuestPlan, PayloadError, TestReturn, decode_reports, encode_reports};
 pub use judge::{CaseResult, died_of_lost_code_patch, judge, judge_kernel_state};
 pub use limits::Limits;
 pub use names::{CASE_PREFIX, case_name, file_stem, test_of_case};

@@ -169,13 +169,13 @@ mod tests {
     use super::*;
     use crate::ports::MockPrograms;
 
-    const DEMO: Scheduler = Scheduler { declared_in: "/work", ..Scheduler::named("scx-demo") };
+    const DEMO: Scheduler = Scheduler { declared_in: "/here", ..Scheduler::named("scx-demo") };
 
     fn world(package: bool, on_path: bool) -> MockPrograms {
         let mut programs = MockPrograms::new();
         programs.expect_is_program().returning(|path| !path.ends_with("missing"));
         programs.expect_has_package().returning(move |dir, name| {
-            assert_eq!((dir, name), (Path::new("/work"), "scx-demo"));
+            assert_eq!((dir, name), (Path::new("/here"), "scx-demo"));
             Ok(package)
         });
         programs.expect_on_path().returning(move |name| on_path.then(|| Path::new("/bin").join(name)));
@@ -194,7 +194,7 @@ mod tests {
         });
         programs
             .expect_built_before()
-            .returning(|_, _, _| vec![PathBuf::from("/work/target/release/scx-demo")]);
+            .returning(|_, _, _| vec![PathBuf::from("/here/target/release/scx-demo")]);
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
         assert!(error.contains("error: no") && error.contains("ALLOW_STALE_FALLBACK"), "{error}");
         let wanted = Wanted { allow_stale: true, ..Wanted::default() };
         let found = find(&DEMO, &wanted, &programs).unwrap().unwrap();
-        assert_eq!(found.program, Path::new("/work/target/release/scx-demo"));
+        assert_eq!(found.program, Path::new("/here/target/release/scx-demo"));
         assert!(found.warning.unwrap().contains("exit status: 101"));
     }
 
@@ -236,7 +236,7 @@ mod tests {
         assert!(error.contains("set KTSTR_SCHEDULER_BIN_SCX_DEMO"), "{error}");
         let path = Scheduler { spec: SchedulerSpec::Path("bin/missing"), ..DEMO };
         let error = find(&path, &Wanted::default(), &world(false, false)).unwrap_err().to_string();
-        assert!(error.contains("/work/bin/missing"), "{error}");
+        assert!(error.contains("/here/bin/missing"), "{error}");
     }
 
     #[test]

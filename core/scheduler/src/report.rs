@@ -60,9 +60,9 @@ pub struct SchedulerReport {
 impl SchedulerReport {
     /// One line on a bug that was found: what, who, where.
     pub fn bug_summary(&self) -> Option<String> {
-        let what = self.failure.as_ref().or(self.not_attached.as_ref())?;
         let Some(exit) = self.exit.as_ref().filter(|e| e.is_failure()) else {
-            return Some(format!("{}: {}", self.name, what.lines().next().unwrap_or_default()));
+            let what = self.failure.as_ref()?.lines().next().unwrap_or_default();
+            return Some(format!("{}: {what}", self.name));
         };
         let mut text = format!("{}: {} ({})", exit.scheduler, exit.reason, exit.kind.word());
         match &exit.stuck {

@@ -97,6 +97,10 @@ kinds! {
     Goodbye = 12,
     /// [`Message::TimedOut`](crate::Message::TimedOut).
     TimedOut = 13,
+    /// [`Message::SchedulerLog`](crate::Message::SchedulerLog).
+    SchedulerLog = 14,
+    /// [`Message::SchedulerReports`](crate::Message::SchedulerReports).
+    SchedulerReports = 15,
 }
 
 impl Kind {

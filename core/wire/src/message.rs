@@ -64,6 +64,10 @@ pub enum Message {
         /// Where the test function's thread was, as far as the kernel says.
         detail: String,
     },
+    /// What a scheduler under test wrote, as it wrote it.
+    SchedulerLog(Vec<u8>),
+    /// What became of the schedulers under test, opaque here.
+    SchedulerReports(Vec<u8>),
     /// The guest has said everything and is about to power off.
     Goodbye,
 }
@@ -91,6 +95,8 @@ impl Message {
             Self::Stderr(_) => Kind::Stderr,
             Self::Log { .. } => Kind::Log,
             Self::TimedOut { .. } => Kind::TimedOut,
+            Self::SchedulerLog(_) => Kind::SchedulerLog,
+            Self::SchedulerReports(_) => Kind::SchedulerReports,
             Self::Goodbye => Kind::Goodbye,
         }
     }

@@ -9,7 +9,7 @@ use crate::engine::judge::Judge;
 use crate::engine::model::{deepest_first, path_to};
 use crate::engine::plan::{Action, HOST, Planner, SpawnPlan};
 use crate::engine::timeline::Timeline;
-use crate::ports::{CgroupError, WorkerError, WorkerGroup};
+use crate::ports::{CgroupError, SchedulerError, WorkerError, WorkerGroup};
 use crate::seed::mix;
 use crate::{CgroupDef, Op};
 use ktstr_assert::{Assert, AssertResult, Detail, DetailKind};
@@ -151,6 +151,8 @@ impl<'c> Stage<'c> {
             Action::Freeze(name, frozen) => self.freeze(place, name, *frozen),
             Action::Stop(name) => self.stop(place, name),
             Action::Remove(name) => self.remove(place, name),
+            Action::Attach(name) => self.ctx.ports.scheduler.attach(name).map_err(unscheduled(place)),
+            Action::Detach => self.ctx.ports.scheduler.detach().map_err(unscheduled(place)),
         }
     }
 
@@ -350,4 +352,8 @@ fn failed(place: Place, cgroup: &str) -> impl FnOnce(CgroupError) -> ScenarioErr
 fn refused(place: Place, cgroup: &str) -> impl FnOnce(WorkerError) -> ScenarioError {
     let cgroup = cgroup.to_owned();
     move |source| ScenarioError::Spawn { place, cgroup, source }
+}
+
+fn unscheduled(place: Place) -> impl FnOnce(SchedulerError) -> ScenarioError {
+    move |source| ScenarioError::Scheduler { place, source }
 }
