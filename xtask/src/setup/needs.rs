@@ -9,12 +9,15 @@ pub(crate) enum Part {
     KernelBuild,
     /// Making the machine of `cargo xtask kvm-lab`.
     Lab,
+    /// Building the scheduler that tests attach.
+    Scheduler,
     /// Running the project's tests.
     Tests,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 4] = [Self::Machine, Self::KernelBuild, Self::Lab, Self::Tests];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Machine, Self::KernelBuild, Self::Lab, Self::Scheduler, Self::Tests];
 }
 
 /// How to find out whether something is there.
@@ -77,10 +80,10 @@ pub(super) const NEEDS: [Need; 22] = [
     program("cpio", Part::Lab, "the KVM lab: packs its root file system", "cpio"),
     program("strip", Part::Lab, "the KVM lab: makes its programs small", "binutils"),
     // A part may be needed without the others, so some packages are named twice.
-    program("pkg-config", Part::Tests, "scx-fixture: libbpf's build", "pkgconf"),
-    program("make", Part::Tests, "scx-fixture: libbpf's build", "make"),
-    header("libelf.h", Part::Tests, "scx-fixture: libbpf", "libelf-dev"),
-    header("zlib.h", Part::Tests, "scx-fixture: libbpf", "zlib1g-dev"),
+    program("pkg-config", Part::Scheduler, "scx-fixture: libbpf's build", "pkgconf"),
+    program("make", Part::Scheduler, "scx-fixture: libbpf's build", "make"),
+    header("libelf.h", Part::Scheduler, "scx-fixture: libbpf", "libelf-dev"),
+    header("zlib.h", Part::Scheduler, "scx-fixture: libbpf", "zlib1g-dev"),
     program("clang-19", Part::Tests, "checks scx-fixture's BPF object against its source", "clang-19"),
     program("llvm-strip-19", Part::Tests, "checks scx-fixture's BPF object against its source", "llvm-19"),
     Need {
