@@ -49,9 +49,12 @@ fn run(args: &Args) -> Result<u8, FixtureError> {
         scheduler.arm()?;
     }
     scheduler.attach()?;
+    let fault_at = Instant::now() + delay;
     eprintln!("scx-fixture: attached as {}", args.name);
-    output::spam(args.spam_mib, || matches!(signals.wait(Duration::ZERO), Ok(Wait::Asked)))?;
-    watch(args, &signals, scheduler, Instant::now() + delay)
+    if output::spam(args.spam_mib, || matches!(signals.wait(Duration::ZERO), Ok(Wait::Asked)))? {
+        return end(scheduler);
+    }
+    watch(args, &signals, scheduler, fault_at)
 }
 
 /// Until someone asks it to end, the kernel ends it, or a drill is due.
@@ -84,12 +87,16 @@ fn watch(
             return report(&scheduler, &ended);
         }
         if signals.wait(LOOK_EVERY)? == Wait::Asked {
-            scheduler.detach();
-            return match scheduler.ended()? {
-                Some(ended) => report(&scheduler, &ended),
-                None => Err(FixtureError::StillAttached),
-            };
+            return end(scheduler);
         }
+    }
+}
+
+fn end(mut scheduler: Scheduler) -> Result<u8, FixtureError> {
+    scheduler.detach();
+    match scheduler.ended()? {
+        Some(ended) => report(&scheduler, &ended),
+        None => Err(FixtureError::StillAttached),
     }
 }
 

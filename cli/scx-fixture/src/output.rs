@@ -43,17 +43,17 @@ fn keep(level: PrintLevel, message: String) {
     }
 }
 
-/// Prints so many MiB of numbered lines to standard error, unless `stop` says to.
-pub(crate) fn spam(mib: u64, stop: impl Fn() -> bool) -> Result<(), FixtureError> {
+/// Prints so many MiB of numbered lines to standard error; true if `stop` ended it.
+pub(crate) fn spam(mib: u64, stop: impl Fn() -> bool) -> Result<bool, FixtureError> {
     const LINE: usize = 128;
     let mut out = std::io::stderr().lock();
     for number in 0..mib * (1 << 20) / LINE as u64 {
-        if number % 8192 == 0 && stop() {
-            return Ok(());
+        if number % 64 == 0 && stop() {
+            return Ok(true);
         }
         let line = format!("spam {number:>12} {:.<width$}\n", "", width = LINE - 19);
         out.write_all(line.as_bytes())
             .map_err(|source| FixtureError::System { doing: "printing to standard error", source })?;
     }
-    Ok(())
+    Ok(false)
 }
