@@ -16,6 +16,7 @@ mod signals;
 use args::{Args, Drill};
 use clap::Parser;
 use error::FixtureError;
+use output::say;
 use scheduler::{Ended, Scheduler};
 use signals::{Signals, Wait};
 use std::process::ExitCode;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("scx-fixture: {error}");
+            say(&format!("scx-fixture: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -50,7 +51,7 @@ fn run(args: &Args) -> Result<u8, FixtureError> {
     }
     scheduler.attach()?;
     let fault_at = Instant::now() + delay;
-    eprintln!("scx-fixture: attached as {}", args.name);
+    say(&format!("scx-fixture: attached as {}", args.name));
     if output::spam(args.spam_mib, || matches!(signals.wait(Duration::ZERO), Ok(Wait::Asked)))? {
         return end(scheduler);
     }
@@ -71,7 +72,7 @@ fn watch(
             armed = true;
             scheduler.arm()?;
             if let Some(fault) = args.fault() {
-                eprintln!("scx-fixture: fault armed: {fault}");
+                say(&format!("scx-fixture: fault armed: {fault}"));
             }
             match args.drill() {
                 Some(Drill::Exit(code)) => return Ok(code),
@@ -81,7 +82,7 @@ fn watch(
         }
         if !told && let Some(victim) = scheduler.victim()? {
             told = true;
-            eprintln!("scx-fixture: first victim: {victim}");
+            say(&format!("scx-fixture: first victim: {victim}"));
         }
         if let Some(ended) = scheduler.ended()? {
             return report(&scheduler, &ended);
@@ -105,8 +106,8 @@ fn report(scheduler: &Scheduler, ended: &Ended) -> Result<u8, FixtureError> {
     let dump = scheduler.dump()?;
     if !dump.is_empty() {
         let line = "=".repeat(80);
-        eprintln!("DEBUG DUMP\n{line}\n\n{}\n\n{line}\n", dump.trim_end());
+        say(&format!("DEBUG DUMP\n{line}\n\n{}\n\n{line}\n", dump.trim_end()));
     }
-    eprintln!("EXIT: {ended}");
+    say(&format!("EXIT: {ended}"));
     Ok(if ended.by_user() { 0 } else { EJECTED })
 }

@@ -14,6 +14,12 @@ const PROGRAM_LOG: &str = "-- BEGIN PROG LOAD LOG --";
 
 static SAID: Mutex<String> = Mutex::new(String::new());
 
+/// Prints to standard error in one go, so that what others print stays outside. That
+/// nobody listens is no reason not to schedule.
+pub(crate) fn say(text: &str) {
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
 /// Takes libbpf's messages instead of letting them go to standard error.
 pub(crate) struct LibbpfLog {
     all_programs: bool,
@@ -32,7 +38,7 @@ impl LibbpfLog {
     pub(crate) fn print(self, failed: bool) {
         let said = std::mem::take(&mut *SAID.lock().unwrap_or_else(PoisonError::into_inner));
         if failed || self.all_programs {
-            eprintln!("{START}\n{}\n{END}", said.trim_end());
+            say(&format!("{START}\n{}\n{END}", said.trim_end()));
         }
     }
 }

@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn texts(collapsed: &Collapsed<'_>) -> Vec<String> {
-    collapsed.lines.iter().map(|line| line.to_string()).collect()
+    collapsed.lines.iter().map(ToString::to_string).collect()
 }
 
 fn refs(lines: &[String]) -> Vec<&str> {
