@@ -2,7 +2,7 @@
 //! the kernel says.
 //!
 //! `/plan` has one word a line: what to disturb (`nothing`, `cpuset`, `affinity`,
-//! `hotplug`), for how many seconds to let it run, then the arguments of scx-fixture.
+//! `hotplug`, `second` scheduler), for how many seconds to let it run, then the arguments of scx-fixture.
 
 use std::fs;
 use std::io::{self, Write};
@@ -48,15 +48,18 @@ fn scenario() -> io::Result<()> {
     fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpuset +cpu")?;
     let dump_event = "/sys/kernel/tracing/events/sched_ext/sched_ext_dump/enable";
     println!("guest: sched_ext_dump event: {:?}", fs::write(dump_event, "1"));
+    fs::write("/proc/sys/kernel/bpf_stats_enabled", "1")?;
     let mut workers = Vec::new();
     for cgroup in CGROUPS {
         fs::create_dir(format!("/sys/fs/cgroup/{cgroup}"))?;
-        for number in 0..2 {
+        for number in 0..3 {
             workers.push(Command::new("/init").arg("work").arg(format!("{cgroup}/{number}")).spawn()?);
         }
     }
-    let mut fixture = Command::new("/bin/scx-fixture").args(words).spawn()?;
-    let status = follow(&mut fixture, Duration::from_secs(seconds), disturb, &workers)?;
+    let args: Vec<_> = words.collect();
+    let stays = args.contains(&"--daemonize");
+    let mut fixture = Command::new("/bin/scx-fixture").args(&args).spawn()?;
+    let status = follow(&mut fixture, Duration::from_secs(seconds), stays, disturb, &workers)?;
     println!("guest: scx-fixture ended: {status}");
     tell(STATE);
     for cgroup in CGROUPS {
@@ -73,10 +76,12 @@ fn scenario() -> io::Result<()> {
     Ok(())
 }
 
-/// Until the scheduler ends, or for so long and then until it obeys SIGTERM.
+/// Until the scheduler ends (unless it `stays` in the background), or for so long and then
+/// until it obeys SIGTERM.
 fn follow(
     fixture: &mut Child,
     at_most: Duration,
+    stays: bool,
     disturb: &str,
     workers: &[Child],
 ) -> io::Result<ExitStatus> {
@@ -93,7 +98,9 @@ fn follow(
             }
             seen = state;
         }
-        if let Some(status) = fixture.try_wait()? {
+        if let Some(status) = fixture.try_wait()?
+            && (!stays || started.elapsed() > at_most)
+        {
             return Ok(status);
         }
         if !disturbed && enabled_at.is_some_and(|at| at.elapsed() > Duration::from_millis(1000)) {
@@ -103,6 +110,7 @@ fn follow(
         }
         match asked {
             None if started.elapsed() > at_most => {
+                programs(fixture.id());
                 println!("guest: {:>5} ms: asking for the end", started.elapsed().as_millis());
                 // SAFETY: a signal to a child that has not been waited for.
                 unsafe { libc::kill(fixture.id() as i32, libc::SIGTERM) };
@@ -111,10 +119,25 @@ fn follow(
             Some(at) if at.elapsed() > Duration::from_secs(5) => {
                 println!("guest: it did not end within 5 s; killing it");
                 fixture.kill()?;
+                asked = Some(Instant::now());
             }
             _ => {}
         }
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What the kernel says of the scheduler's BPF programs: how much the verifier looked at,
+/// how often they ran and for how long.
+fn programs(pid: u32) {
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten() {
+        let info = fs::read_to_string(entry.path()).unwrap_or_default();
+        let value =
+            |key: &str| info.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
+        if let (Some(id), Some(insns)) = (value("prog_id:"), value("verified_insns:")) {
+            let (count, time) = (value("run_cnt:").unwrap_or(0), value("run_time_ns:").unwrap_or(0));
+            println!("guest: program {id}: {insns} insns verified, ran {count} times, {time} ns");
+        }
     }
 }
 
@@ -142,6 +165,10 @@ fn disturb(what: &str, workers: &[Child]) -> io::Result<()> {
             fs::write("/sys/devices/system/cpu/cpu2/online", "0")?;
             std::thread::sleep(Duration::from_millis(500));
             fs::write("/sys/devices/system/cpu/cpu2/online", "1")?;
+        }
+        "second" => {
+            let second = Command::new("/bin/scx-fixture").args(["--name", "second"]).status()?;
+            println!("guest: a second scheduler: {second}");
         }
         _ => {}
     }

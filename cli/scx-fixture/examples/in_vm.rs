@@ -1,7 +1,7 @@
 //! Boots a kernel with sched_ext and lets scx-fixture schedule it, under software
 //! emulation: how the table in README.md was made.
 //!
-//! usage: in_vm KERNEL_IMAGE nothing|cpuset|affinity|hotplug SECONDS [ARGUMENT OF SCX-FIXTURE]…
+//! usage: in_vm KERNEL_IMAGE nothing|cpuset|affinity|hotplug|second SECONDS [ARGUMENT OF SCX-FIXTURE]…
 //!
 //! Build first: `cargo build -p scx-fixture --bins --examples`.
 

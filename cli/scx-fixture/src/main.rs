@@ -16,6 +16,7 @@ mod signals;
 use args::{Args, Drill};
 use clap::Parser;
 use error::FixtureError;
+use output::say;
 use scheduler::{Ended, Scheduler};
 use signals::{Signals, Wait};
 use std::process::ExitCode;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("scx-fixture: {error}");
+            say(&format!("scx-fixture: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -49,9 +50,12 @@ fn run(args: &Args) -> Result<u8, FixtureError> {
         scheduler.arm()?;
     }
     scheduler.attach()?;
-    eprintln!("scx-fixture: attached as {}", args.name);
-    output::spam(args.spam_mib, || matches!(signals.wait(Duration::ZERO), Ok(Wait::Asked)))?;
-    watch(args, &signals, scheduler, Instant::now() + delay)
+    let fault_at = Instant::now() + delay;
+    say(&format!("scx-fixture: attached as {}", args.name));
+    if output::spam(args.spam_mib, || matches!(signals.wait(Duration::ZERO), Ok(Wait::Asked)))? {
+        return end(scheduler);
+    }
+    watch(args, &signals, scheduler, fault_at)
 }
 
 /// Until someone asks it to end, the kernel ends it, or a drill is due.
@@ -68,7 +72,7 @@ fn watch(
             armed = true;
             scheduler.arm()?;
             if let Some(fault) = args.fault() {
-                eprintln!("scx-fixture: fault armed: {fault}");
+                say(&format!("scx-fixture: fault armed: {fault}"));
             }
             match args.drill() {
                 Some(Drill::Exit(code)) => return Ok(code),
@@ -78,18 +82,22 @@ fn watch(
         }
         if !told && let Some(victim) = scheduler.victim()? {
             told = true;
-            eprintln!("scx-fixture: first victim: {victim}");
+            say(&format!("scx-fixture: first victim: {victim}"));
         }
         if let Some(ended) = scheduler.ended()? {
             return report(&scheduler, &ended);
         }
         if signals.wait(LOOK_EVERY)? == Wait::Asked {
-            scheduler.detach();
-            return match scheduler.ended()? {
-                Some(ended) => report(&scheduler, &ended),
-                None => Err(FixtureError::StillAttached),
-            };
+            return end(scheduler);
         }
+    }
+}
+
+fn end(mut scheduler: Scheduler) -> Result<u8, FixtureError> {
+    scheduler.detach();
+    match scheduler.ended()? {
+        Some(ended) => report(&scheduler, &ended),
+        None => Err(FixtureError::StillAttached),
     }
 }
 
@@ -98,8 +106,8 @@ fn report(scheduler: &Scheduler, ended: &Ended) -> Result<u8, FixtureError> {
     let dump = scheduler.dump()?;
     if !dump.is_empty() {
         let line = "=".repeat(80);
-        eprintln!("DEBUG DUMP\n{line}\n\n{}\n\n{line}\n", dump.trim_end());
+        say(&format!("DEBUG DUMP\n{line}\n\n{}\n\n{line}\n", dump.trim_end()));
     }
-    eprintln!("EXIT: {ended}");
+    say(&format!("EXIT: {ended}"));
     Ok(if ended.by_user() { 0 } else { EJECTED })
 }

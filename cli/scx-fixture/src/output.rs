@@ -14,6 +14,12 @@ const PROGRAM_LOG: &str = "-- BEGIN PROG LOAD LOG --";
 
 static SAID: Mutex<String> = Mutex::new(String::new());
 
+/// Prints to standard error in one go, so that what others print stays outside. That
+/// nobody listens is no reason not to schedule.
+pub(crate) fn say(text: &str) {
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
 /// Takes libbpf's messages instead of letting them go to standard error.
 pub(crate) struct LibbpfLog {
     all_programs: bool,
@@ -32,7 +38,7 @@ impl LibbpfLog {
     pub(crate) fn print(self, failed: bool) {
         let said = std::mem::take(&mut *SAID.lock().unwrap_or_else(PoisonError::into_inner));
         if failed || self.all_programs {
-            eprintln!("{START}\n{}\n{END}", said.trim_end());
+            say(&format!("{START}\n{}\n{END}", said.trim_end()));
         }
     }
 }
@@ -43,17 +49,17 @@ fn keep(level: PrintLevel, message: String) {
     }
 }
 
-/// Prints so many MiB of numbered lines to standard error, unless `stop` says to.
-pub(crate) fn spam(mib: u64, stop: impl Fn() -> bool) -> Result<(), FixtureError> {
+/// Prints so many MiB of numbered lines to standard error; true if `stop` ended it.
+pub(crate) fn spam(mib: u64, stop: impl Fn() -> bool) -> Result<bool, FixtureError> {
     const LINE: usize = 128;
     let mut out = std::io::stderr().lock();
     for number in 0..mib * (1 << 20) / LINE as u64 {
-        if number % 8192 == 0 && stop() {
-            return Ok(());
+        if number % 64 == 0 && stop() {
+            return Ok(true);
         }
         let line = format!("spam {number:>12} {:.<width$}\n", "", width = LINE - 19);
         out.write_all(line.as_bytes())
             .map_err(|source| FixtureError::System { doing: "printing to standard error", source })?;
     }
-    Ok(())
+    Ok(false)
 }

@@ -43,7 +43,7 @@ impl Scheduler {
     pub(crate) fn load(args: &Args) -> Result<Self, FixtureError> {
         let log = LibbpfLog::capture(args.verifier_log.is_some());
         let ops = args.ops();
-        let mut open = ObjectBuilder::default().open_memory(OBJECT).map_err(FixtureError::Open)?;
+        let mut open = open()?;
         configure(&mut open, args)?;
         if let Some(level) = args.verifier_log {
             for mut program in open.progs_mut() {
@@ -114,6 +114,14 @@ impl Scheduler {
             .map_err(|error| failed(error.to_string()))?
             .ok_or_else(|| failed("the map has no first entry".into()))
     }
+}
+
+/// Named, or libbpf would name object and maps after an address in memory.
+fn open() -> Result<OpenObject, FixtureError> {
+    ObjectBuilder::default()
+        .name("fixture")
+        .and_then(|builder| builder.open_memory(OBJECT))
+        .map_err(FixtureError::Open)
 }
 
 fn configure(open: &mut OpenObject, args: &Args) -> Result<(), FixtureError> {

@@ -38,7 +38,7 @@ fn the_object_is_laid_out_as_the_loader_thinks() {
     for words in ["", "--fail-verify", "--verify-loop", "--stall-cpu 1 --timeout-ms 2000 --name x"] {
         let words = std::iter::once("scx-fixture").chain(words.split_whitespace());
         let args = Args::try_parse_from(words).unwrap();
-        let mut open = ObjectBuilder::default().open_memory(OBJECT).unwrap();
+        let mut open = open().unwrap();
         configure(&mut open, &args).unwrap();
         let map = |name: &str| open.maps().find(|map| map.name() == name).unwrap();
         let made: Vec<_> = Ops::ALL.into_iter().filter(|ops| map(ops.map()).autocreate()).collect();
