@@ -78,7 +78,7 @@ fn drill_is_rejected(ctx: &Ctx) -> Result<AssertResult> {
     scenarios::steady(ctx)
 }
 
-#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--starve-cgroup", "cg_1"], duration_s = 3)]
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--starve-cgroup", "cg_1"], duration_s = 3, max_gap_ms = 500)]
 fn drill_starves_a_cgroup(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(2), CgroupDef::named("cg_1").workers(2)])
 }
@@ -181,7 +181,13 @@ fn a_rejected_program_is_named() {
 #[test]
 fn a_starved_cgroup_is_found() {
     let text = fails("drill_starves_a_cgroup", &[]);
-    assert_says(&text, &["cg_1"]);
+    assert_says(&text, &["  stuck "]);
+    let of = |cgroup: &str| {
+        let line = text.lines().find(|l| l.starts_with(&format!("  {cgroup}: "))).expect("its numbers");
+        let gap = line.split_whitespace().find_map(|w| w.strip_prefix("gap=")?.strip_suffix("ms"));
+        gap.and_then(|ms| ms.parse::<u64>().ok()).expect("a gap in ms")
+    };
+    assert!(of("cg_1") > 500 && of("cg_0") < of("cg_1"), "{text}");
 }
 
 #[test]
