@@ -33,6 +33,7 @@ mod registry;
 mod run;
 mod settings;
 pub mod test_support;
+mod verifier;
 
 #[cfg(feature = "cli-bins")]
 pub mod cli;
