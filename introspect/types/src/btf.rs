@@ -7,7 +7,7 @@ use object::LittleEndian;
 use object::elf::FileHeader64;
 use object::read::elf::{FileHeader, SectionHeader};
 
-use crate::types::{Composite, Enumeration, Integer, Modifier};
+use crate::types::{Composite, Enumeration, Integer, Modifier, Section};
 use crate::{Type, TypeId};
 
 /// How many typedefs and qualifiers may stand on one another, and arrays in one another. The kernel needs 6 or so.
@@ -224,7 +224,7 @@ impl Btf {
             12 => Type::Function { name, prototype: target },
             13 => Type::Prototype { returns: target },
             14 => Type::Variable { name, ty: target },
-            15 => Type::Section { name, size },
+            15 => Type::Section(Section { name, size, btf: self, variables: tail(many * 12) }),
             16 => Type::Float { name, size },
             17 => Type::DeclarationTag { name, target },
             18 => modified(Modifier::Tag),
@@ -261,7 +261,7 @@ impl Btf {
             let size = match self.resolve(at)?.1 {
                 Type::Integer(Integer { size, .. })
                 | Type::Float { size, .. }
-                | Type::Section { size, .. } => size,
+                | Type::Section(Section { size, .. }) => size,
                 Type::Struct(whole) | Type::Union(whole) => whole.size,
                 Type::Enumeration(enumeration) => enumeration.size,
                 Type::Pointer(_) => 8,
