@@ -81,6 +81,14 @@ pub enum KernelError {
         /// The limit.
         limit: usize,
     },
+    /// Something that this reader has no reader for.
+    #[error("there is no reader for {what}: expected {instead}")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// What could be.
+        instead: &'static str,
+    },
     /// A number that can't be.
     #[error("{what} at {at} is {seen}, expected {expected}: corrupt, or not what it was taken for")]
     Implausible {

@@ -9,7 +9,7 @@ use ktstr_introspect_symbols::{Kallsyms, Placement, SymbolTable, Vmlinux};
 use ktstr_introspect_types::{Btf, Plan};
 
 use crate::walk::{Links, Walker};
-use crate::{KernelError, cgroup, rq, sched_domain, sched_ext, schedstat, task};
+use crate::{KernelError, bpf, cgroup, rq, sched_domain, sched_ext, schedstat, task};
 
 /// BTF of a kernel takes 3 to 8 MiB; more than this is no BTF.
 const MAX_BTF: u64 = 64 << 20;
@@ -40,12 +40,17 @@ pub(crate) struct Plans {
     pub(crate) shared: OnceLock<sched_domain::DomainSharedPlans>,
     pub(crate) group: OnceLock<sched_domain::SchedGroupPlans>,
     pub(crate) cgroup: OnceLock<cgroup::CgroupPlans>,
+    /// The flag bit `CGRP_FROZEN`.
+    pub(crate) cgroup_frozen: OnceLock<Option<u64>>,
     pub(crate) cpu_group: OnceLock<cgroup::CpuGroupPlans>,
     pub(crate) cpuset: OnceLock<cgroup::CpusetPlans>,
     pub(crate) pids: OnceLock<cgroup::PidsPlans>,
     pub(crate) dsq: OnceLock<sched_ext::DispatchQueuePlans>,
     pub(crate) ops: OnceLock<sched_ext::SchedExtOpsPlans>,
     pub(crate) exit_info: OnceLock<sched_ext::ExitInfoPlans>,
+    pub(crate) bpf_program: OnceLock<bpf::BpfProgramPlans>,
+    pub(crate) bpf_map: OnceLock<bpf::BpfMapPlans>,
+    pub(crate) bpf_type_info: OnceLock<bpf::BpfTypeInfoPlans>,
 }
 
 impl Kernel {

@@ -334,6 +334,20 @@ impl Btf {
         })
     }
 
+    /// The value of an enumerator of an enum without a name, which is how the kernel writes many of its flag bits. Looks
+    /// through all types.
+    #[must_use]
+    pub fn constant(&self, enumerator: &str) -> Option<u64> {
+        (1..self.len()).find_map(|id| match self.get(TypeId(id)) {
+            Ok(Type::Enumeration(enumeration)) if enumeration.name.is_empty() => enumeration
+                .values()
+                .filter_map(Result::ok)
+                .find(|(name, _)| *name == enumerator)
+                .map(|(_, value)| value),
+            _ => None,
+        })
+    }
+
     pub(crate) fn string(&self, offset: u32) -> Result<&str, BtfError> {
         let base = self.base.as_ref().map_or(0, |base| base.strings_len());
         let Some(own) = offset.checked_sub(base) else {
