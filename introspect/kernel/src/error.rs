@@ -34,6 +34,17 @@ pub enum KernelError {
     /// The vmlinux is another kernel's.
     #[error(transparent)]
     BuildId(#[from] BuildIdError),
+    /// The index is of another kernel.
+    #[error(
+        "the index is of the kernel with build id {expected}, but the one in memory has {}",
+        seen.as_deref().unwrap_or("none")
+    )]
+    OtherIndex {
+        /// The index's.
+        expected: String,
+        /// The one in memory.
+        seen: Option<String>,
+    },
     /// The type information can't be used.
     #[error("cannot read the kernel's type information: {0}")]
     Btf(#[from] BtfError),

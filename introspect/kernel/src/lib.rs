@@ -11,6 +11,7 @@
 mod bpf;
 mod cgroup;
 mod error;
+mod index;
 mod kernel;
 mod percpu;
 mod record;
@@ -31,6 +32,7 @@ pub use bpf::{
 };
 pub use cgroup::{Cgroup, CgroupNode, CpuGroup, Cpuset, Pids};
 pub use error::{ErrorKind, KernelError};
+pub use index::{FormatError, Index, IndexError, IndexFolder, IndexMiss, IndexUse};
 pub use kernel::Kernel;
 pub use record::{Cpus, Field, NamedField, ReadField, Value};
 pub use rq::Runqueue;

@@ -34,6 +34,24 @@ fn names_kinds_and_sizes_come_out() {
 }
 
 #[test]
+fn parts_make_the_same_types_again_and_broken_ones_end() {
+    let btf = Btf::parse(sample().bytes()).unwrap();
+    let again = Btf::from_parts(btf.parts().unwrap().map(StableBytes::from)).unwrap();
+    for name in ["s32", "holder", "state", "int", "absent"] {
+        assert_eq!(again.named(name).collect::<Vec<_>>(), btf.named(name).collect::<Vec<_>>());
+    }
+    let [data, types, heads, next] = btf.parts().unwrap().map(StableBytes::from);
+    let circle = StableBytes::of_words(&vec![0; next.words()]);
+    let broken = Btf::from_parts([data.clone(), types.clone(), heads.clone(), circle]).unwrap();
+    assert!(broken.named("holder").count() <= 8);
+    let astray = StableBytes::of_words(&vec![u32::MAX; types.words()]);
+    let broken = Btf::from_parts([data.clone(), astray, heads.clone(), next.clone()]).unwrap();
+    assert!(broken.named("holder").next().is_none());
+    assert!(broken.get(TypeId(3)).is_ok() || broken.get(TypeId(3)).is_err());
+    assert!(Btf::from_parts([data, types, heads, StableBytes::of_words(&[1])]).is_none());
+}
+
+#[test]
 fn split_btf_continues_its_base() {
     let base = sample();
     let mut module = BtfBuilder::split(&base);
