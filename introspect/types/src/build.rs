@@ -104,6 +104,11 @@ impl BtfBuilder {
         id
     }
 
+    /// A function's prototype without parameters.
+    pub fn prototype(&mut self, returns: TypeId) -> TypeId {
+        self.push("", 13, 0, false, returns.0)
+    }
+
     /// A section of variables `(variable, byte offset, size)`.
     pub fn section(&mut self, name: &str, size: u32, variables: &[(TypeId, u32, u32)]) -> TypeId {
         let id = self.push(name, 15, variables.len() as u32, false, size);
