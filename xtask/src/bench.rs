@@ -3,6 +3,7 @@
 //! Benchmarks print and never judge: machines are noisy, and what is noise on one
 //! is a regression on another.
 
+mod introspect;
 mod overhead;
 
 use crate::args::{Args, UsageError};
@@ -15,8 +16,13 @@ cargo xtask bench NAME [--rounds N]
 
   overhead   the quick-start test minus its hold, beside what QEMU alone needs to boot
              the same kernel to an init that powers off (tcg, 2 CPUs, interleaved)
+  introspect reading a guest kernel out of a core, beside drgn on the same core: a sample of
+             4 CPUs, opening symbols and types, the same from the index (needs python3, gcc)
 
 Both sides run in turn, N times (5); medians and ratios are printed.";
+
+/// The kernel that benches boot.
+const KERNEL: &str = "apt:6.12";
 
 pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
     let rounds = match args.values("--rounds")?.as_slice() {
@@ -33,8 +39,15 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
             overhead::run(project, rounds)?;
             Ok(true)
         }
-        Some(other) => Err(UsageError(format!("there is no bench {other:?}; there is: overhead")).into()),
-        None => Err(UsageError("which bench? there is: overhead".into()).into()),
+        Some("introspect") => {
+            args.finish()?;
+            introspect::run(project, rounds)?;
+            Ok(true)
+        }
+        Some(other) => {
+            Err(UsageError(format!("there is no bench {other:?}; there are: overhead, introspect")).into())
+        }
+        None => Err(UsageError("which bench? there are: overhead, introspect".into()).into()),
     }
 }
 
