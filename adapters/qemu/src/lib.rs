@@ -8,6 +8,7 @@
 //! May touch: processes, memfds, `$PATH`. Knows nothing of tests.
 
 mod args;
+mod bell;
 mod fds;
 mod find;
 mod kernel_image;

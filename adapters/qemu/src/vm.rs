@@ -1,12 +1,13 @@
 //! A running machine.
 
 use crate::args::Start;
-use crate::fds::Channels;
+use crate::bell::Bell;
+use crate::fds::{Channels, NodeRam};
 use crate::memory::GuestRam;
 use crate::process::{Service, Shared, kill};
 use crate::vcpu_threads::VcpuThreads;
 use crate::{args, kernel_image, qmp, registers};
-use ktstr_machine::{MachineError, MachineSpec, PhysicalMemory, VcpuRegisters, Vm, VmEvent, VmExit};
+use ktstr_machine::{MachineError, MachineSpec, PhysicalMemory, RamFile, VcpuRegisters, Vm, VmEvent, VmExit};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,6 +30,8 @@ pub(crate) struct QemuVm {
     qmp: qmp::Client,
     pidfd: OwnedFd,
     ram: Arc<GuestRam>,
+    nodes: Vec<NodeRam>,
+    bell: Option<Bell>,
     vcpus: Option<VcpuThreads>,
     thread: Option<JoinHandle<()>>,
     setup: Duration,
@@ -47,12 +50,13 @@ impl QemuVm {
         program: &Path,
         spec: &MachineSpec,
         start: Start,
-        channels: Channels,
+        mut channels: Channels,
         begin: Instant,
     ) -> Result<Self, MachineError> {
         kernel_image::check(&spec.kernel)?;
         let args = args::build(spec, &channels.child_fds(), start)?;
         let ram = Arc::new(GuestRam::map(&channels.ram)?);
+        let (nodes, bell) = (channels.ram.clone(), channels.bell.take());
         let shared = Arc::new(Shared { queued: AtomicUsize::new(0), stopping: AtomicBool::new(false) });
         let (event_tx, events) = mpsc::channel();
         let (reply_tx, replies) = mpsc::channel();
@@ -78,6 +82,8 @@ impl QemuVm {
             qmp: qmp::Client::new(started.qmp, replies),
             pidfd: started.pidfd,
             ram,
+            nodes,
+            bell,
             vcpus: None,
             thread: Some(thread),
             setup: begin.elapsed(),
@@ -159,6 +165,28 @@ impl Vm for QemuVm {
             self.vcpus = Some(VcpuThreads::of(&mut self.qmp));
         }
         self.vcpus.as_ref()?.times()
+    }
+
+    fn await_bell(&mut self, patience: Duration) -> Result<bool, MachineError> {
+        match &mut self.bell {
+            Some(bell) => bell.wait(patience).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn let_go(&mut self) -> Result<(), MachineError> {
+        match &mut self.bell {
+            Some(bell) => bell.take(),
+            None => Ok(()),
+        }
+    }
+
+    fn write_memory(&mut self, address: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        self.ram.write(&self.nodes, address, bytes)
+    }
+
+    fn ram_files(&self) -> Vec<RamFile> {
+        self.ram.files(&self.nodes)
     }
 
     fn memory(&self) -> Arc<dyn PhysicalMemory> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Kind, PROTOCOL_VERSION};
+use crate::{Kind, PROTOCOL_VERSION, Request};
 
 /// One message. The variants' numbers on the wire are in [`Kind`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub enum Message {
         /// Where the test function's thread was, as far as the kernel says.
         detail: String,
     },
+    /// The guest asks for something and waits for the answer.
+    Request(Request),
     /// The guest has said everything and is about to power off.
     Goodbye,
 }
@@ -91,6 +93,7 @@ impl Message {
             Self::Stderr(_) => Kind::Stderr,
             Self::Log { .. } => Kind::Log,
             Self::TimedOut { .. } => Kind::TimedOut,
+            Self::Request(_) => Kind::Request,
             Self::Goodbye => Kind::Goodbye,
         }
     }
