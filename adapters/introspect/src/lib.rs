@@ -8,10 +8,13 @@
 //!
 //! May touch: the vmlinux file it is given, and one thread.
 
+mod expression;
+mod groups;
 mod live;
 mod memory;
 mod open;
 mod state;
 
+pub use expression::{ExpressionError, expand, locate, show, value};
 pub use live::LiveKernel;
 pub use state::kernel_state;

@@ -1,9 +1,10 @@
 //! The ports of ktstr-monitor over the memory of a running machine.
 
+use crate::expression;
 use crate::open::Opened;
 use crate::state::kernel_state;
 use ktstr_machine::{PhysicalMemory, VcpuRegisters};
-use ktstr_monitor::{Inspector, KernelState, Sample, SampleError, Sampler};
+use ktstr_monitor::{Inspector, KernelState, Place, Readings, Sample, SampleError, Sampler};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
@@ -82,6 +83,28 @@ impl Inspector for LiveKernel {
 
     fn wait_ready(&mut self, patience: Duration) -> Result<(), SampleError> {
         self.opened(patience).map(drop)
+    }
+
+    fn values(&mut self, paths: &[&str]) -> Result<Readings, SampleError> {
+        let kernel = &self.opened(PATIENCE)?.kernel;
+        let mut readings = Readings::new();
+        for path in paths {
+            match expression::expand(kernel, path) {
+                Ok(all) => {
+                    for one in all {
+                        let value = expression::value(kernel, &one).map_err(|e| e.to_string());
+                        readings.insert(one, value);
+                    }
+                }
+                Err(e) => drop(readings.insert((*path).to_string(), Err(e.to_string()))),
+            }
+        }
+        Ok(readings)
+    }
+
+    fn locate(&mut self, path: &str) -> Result<Place, SampleError> {
+        let kernel = &self.opened(PATIENCE)?.kernel;
+        expression::locate(kernel, path).map_err(|e| SampleError::Absent(e.to_string()))
     }
 
     fn state(&mut self, registers: &[VcpuRegisters]) -> Result<KernelState, SampleError> {

@@ -32,6 +32,8 @@ struct Plans {
     scx_flags: Option<Plan>,
     tick_stopped: Option<Plan>,
     curr_pid: Option<Plan>,
+    curr_prio: Option<Plan>,
+    curr_comm: Option<Plan>,
 }
 
 impl Opened {
@@ -71,6 +73,8 @@ impl Opened {
             scx_flags: plan("rq.scx.flags"),
             tick_stopped: plan("rq.nohz_tick_stopped"),
             curr_pid: plan("rq.curr->pid"),
+            curr_prio: plan("rq.curr->prio"),
+            curr_comm: plan("rq.curr->comm"),
         };
         let counts_events = !matches!(kernel.scx_events(), Err(e) if e.kind() == ErrorKind::Absent);
         let sampler = RunqueueSampler::new(&kernel)?;
@@ -99,9 +103,23 @@ impl Opened {
             local_dsq_nr: sample.local_dsq_nr,
             scx_flags: read(&self.plans.scx_flags).and_then(|n| u32::try_from(n).ok()),
             curr_pid: read(&self.plans.curr_pid).map(|pid| pid as i32),
+            curr_prio: read(&self.plans.curr_prio).map(|prio| prio as i32),
+            curr_comm: rq.map(|rq| self.comm(*rq)).unwrap_or_default(),
             tick_stopped: read(&self.plans.tick_stopped).map(|n| n != 0),
             vcpu_time: None,
         }
+    }
+
+    /// The running task's name; empty where it can't be read.
+    fn comm(&self, rq: VirtAddr) -> [u8; 16] {
+        let mut comm = [0; 16];
+        let memory = self.kernel.memory();
+        if let Some(Ok(at)) = self.plans.curr_comm.as_ref().map(|plan| plan.address(memory, rq))
+            && memory.read(at, &mut comm).is_err()
+        {
+            comm = [0; 16];
+        }
+        comm
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a kernel looks like, for a failure dump.
 
-use ktstr_introspect_kernel::{Field, Kernel, KernelError, Runqueue, Task};
+use crate::groups::{cgroups, domain, sched_ext};
+use ktstr_introspect_kernel::{ErrorKind, Field, Kernel, KernelError, Runqueue, Task};
 use ktstr_introspect_memory::VirtAddr;
 use ktstr_machine::VcpuRegisters;
 use ktstr_monitor::{KernelState, RunqueueState, TaskState, VcpuState};
@@ -28,8 +29,10 @@ pub fn kernel_state(kernel: &Kernel, registers: &[VcpuRegisters], vmlinux: Optio
         }
         Err(e) => problems.push(format!("the CPUs: {e}")),
     }
+    let cgroups = cgroups(kernel, &mut problems);
+    let sched_ext = sched_ext(kernel);
     problems.truncate(MAX_PROBLEMS);
-    KernelState { vcpus, runqueues, sched_ext: kernel.sched_ext().state.ok(), problems }
+    KernelState { vcpus, runqueues, cgroups, sched_ext, problems, ..KernelState::default() }
 }
 
 fn vcpus(
@@ -122,6 +125,7 @@ fn runqueue(kernel: &Kernel, cpu: u32, at: VirtAddr, problems: &mut Vec<String>)
         nr_switches: number("nr_switches", &rq.nr_switches),
         scx_nr_running: rq.scx_nr_running.ok(),
         local_dsq_nr: rq.scx_local_dsq_nr.ok(),
+        scx_flags: rq.scx_flags.ok(),
         ..RunqueueState::default()
     };
     match rq.curr {
@@ -141,6 +145,11 @@ fn runqueue(kernel: &Kernel, cpu: u32, at: VirtAddr, problems: &mut Vec<String>)
     list("fair", kernel.cfs_tasks(at));
     if state.scx_nr_running.is_some() {
         list("sched_ext", kernel.scx_runnable(at));
+    }
+    match kernel.domains(at) {
+        Ok(domains) => state.domains = domains.into_iter().map(|at| domain(kernel, at)).collect(),
+        Err(e) if e.kind() == ErrorKind::Absent => {}
+        Err(e) => problems.push(format!("cpu{cpu}'s scheduling domains: {e}")),
     }
     state
 }

@@ -1,6 +1,6 @@
 //! Cuts samples where the test turned.
 
-use crate::{Mark, MonitorLog, Sample};
+use crate::{MonitorLog, Sample};
 use std::time::Duration;
 
 /// Phases that are told apart; later turns fall into the last.
@@ -16,9 +16,9 @@ pub(crate) struct Phase<'a> {
 
 /// The phases of a log, from its start; those without a sample are left out.
 pub(crate) fn phases(log: &MonitorLog) -> Vec<Phase<'_>> {
-    let start = Mark { at: Duration::ZERO, label: String::new() };
+    let start = Duration::ZERO;
     let marks = &log.marks[..log.marks.len().min(MAX_PHASES)];
-    let begins: Vec<(Duration, &str)> = std::iter::once((start.at, "before the scenario"))
+    let begins: Vec<(Duration, &str)> = std::iter::once((start, "before the scenario"))
         .chain(marks.iter().map(|m| (m.at, m.label.as_str())))
         .collect();
     let index = |at: Duration| log.samples.partition_point(|s| s.at < at);
@@ -36,12 +36,16 @@ pub(crate) fn phases(log: &MonitorLog) -> Vec<Phase<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Mark;
     use crate::testing::sample;
     use proptest::prelude::*;
 
     fn log(samples: &[u64], marks: &[(u64, &str)]) -> MonitorLog {
-        let mark =
-            |(ms, label): &(u64, &str)| Mark { at: Duration::from_millis(*ms), label: (*label).into() };
+        let mark = |(ms, label): &(u64, &str)| Mark {
+            at: Duration::from_millis(*ms),
+            label: (*label).into(),
+            step: 0,
+        };
         MonitorLog {
             samples: samples.iter().map(|ms| sample(*ms, &[1])).collect(),
             marks: marks.iter().map(mark).collect(),

@@ -5,8 +5,8 @@
 //! slept on), write a log of the calls, and can be told to fail at any one of them.
 
 use crate::ports::{
-    CgroupError, CgroupLimit, MockCgroupOps, MockClock, MockEventSink, MockSchedulerProbe, MockWorkerGroup,
-    MockWorkerOps, WorkerError, WorkerGroup,
+    CgroupError, CgroupLimit, HostError, HostRequest, MockCgroupOps, MockClock, MockEventSink, MockHostLink,
+    MockSchedulerProbe, MockWorkerGroup, MockWorkerOps, WorkerError, WorkerGroup,
 };
 use crate::{Ctx, Ports, StimulusEvent};
 use ktstr_topology::{CpuSet, TestTopology, Topology};
@@ -150,6 +150,7 @@ pub(crate) struct World {
     clock: MockClock,
     events: MockEventSink,
     scheduler: MockSchedulerProbe,
+    host: MockHostLink,
 }
 
 impl World {
@@ -167,6 +168,7 @@ impl World {
             clock: clock(&state),
             events: events(&state),
             scheduler: scheduler(&state),
+            host: host(&state),
             state,
             topo,
         }
@@ -179,6 +181,7 @@ impl World {
             clock: &self.clock,
             events: &self.events,
             scheduler: &self.scheduler,
+            host: &self.host,
         };
         Ctx::new(&self.topo, &self.cgroups, ports)
     }
@@ -369,6 +372,19 @@ fn scheduler(state: &Shared) -> MockSchedulerProbe {
         s.scheduler_dies_at
             .filter(|at| s.now >= *at)
             .map(|_| "scx_demo exited: runnable task stall".to_owned())
+    });
+    mock
+}
+
+fn host(state: &Shared) -> MockHostLink {
+    let mut mock = MockHostLink::new();
+    let s = state.clone();
+    mock.expect_ask().returning(move |step, request| {
+        if *request == HostRequest::WorkloadEnds {
+            return Ok(0);
+        }
+        let fails = s.get().call(format!("ask in step {step}: {request:?}"));
+        if fails { Err(HostError::Refused("no such variable".to_owned())) } else { Ok(0) }
     });
     mock
 }
