@@ -2,7 +2,7 @@
 
 use crate::expression;
 use crate::open::Opened;
-use crate::state::kernel_state;
+use crate::state::{explain, kernel_state};
 use ktstr_machine::{PhysicalMemory, VcpuRegisters};
 use ktstr_monitor::{Inspector, KernelState, Place, Readings, Sample, SampleError, Sampler};
 use std::path::PathBuf;
@@ -108,12 +108,18 @@ impl Inspector for LiveKernel {
     }
 
     fn state(&mut self, registers: &[VcpuRegisters]) -> Result<KernelState, SampleError> {
-        let vmlinux = self.vmlinux.clone();
         let opened = self.opened(PATIENCE)?;
-        let mut state =
-            kernel_state(&opened.kernel, registers, vmlinux.as_deref().filter(|_| opened.by_file));
+        let mut state = kernel_state(&opened.kernel, registers);
         state.problems.extend(opened.remarks.iter().cloned());
         Ok(state)
+    }
+
+    fn explain(&mut self, state: &mut KernelState) {
+        let vmlinux = self.vmlinux.clone();
+        // Of a kernel that was not found, the state says so.
+        if let Ok(opened) = self.opened(Duration::ZERO) {
+            explain(&opened.kernel, vmlinux.as_deref().filter(|_| opened.by_file), state);
+        }
     }
 }
 

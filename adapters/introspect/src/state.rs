@@ -12,11 +12,11 @@ const MAX_TASKS: usize = 64;
 /// Problems that are listed; a kernel whose memory is gone has one a field.
 const MAX_PROBLEMS: usize = 32;
 
-/// Reads runqueues and their tasks, and says where each vCPU is. `vmlinux` tells source
-/// lines. What can't be read is listed, nothing is fatal.
-pub fn kernel_state(kernel: &Kernel, registers: &[VcpuRegisters], vmlinux: Option<&Path>) -> KernelState {
+/// Reads runqueues and their tasks, what stands around them, and says where each vCPU is. What
+/// can't be read is listed, nothing is fatal.
+pub fn kernel_state(kernel: &Kernel, registers: &[VcpuRegisters]) -> KernelState {
     let mut problems = Vec::new();
-    let vcpus = vcpus(kernel, registers, vmlinux, &mut problems);
+    let vcpus = vcpus(kernel, registers);
     let mut runqueues = Vec::new();
     match kernel.possible_cpus() {
         Ok(cpus) => {
@@ -35,18 +35,12 @@ pub fn kernel_state(kernel: &Kernel, registers: &[VcpuRegisters], vmlinux: Optio
     KernelState { vcpus, runqueues, cgroups, sched_ext, problems, ..KernelState::default() }
 }
 
-fn vcpus(
-    kernel: &Kernel,
-    registers: &[VcpuRegisters],
-    vmlinux: Option<&Path>,
-    problems: &mut impl Extend<String>,
-) -> Vec<VcpuState> {
-    let mut sources = source_lines(kernel, registers, vmlinux, problems).into_iter();
+fn vcpus(kernel: &Kernel, registers: &[VcpuRegisters]) -> Vec<VcpuState> {
     let state = |r: &VcpuRegisters| VcpuState {
         cpu: r.cpu,
         ip: r.ip,
         symbol: in_kernel(r.ip).then(|| kernel.symbolize(VirtAddr(r.ip))).flatten(),
-        source: sources.next().unwrap_or_default(),
+        source: Vec::new(),
         sp: r.sp,
         page_table: r.page_table,
         halted: r.halted,
@@ -59,21 +53,17 @@ const fn in_kernel(ip: u64) -> bool {
     ip >= 1 << 63
 }
 
+/// Adds the source lines of the vCPUs' instruction pointers, as `vmlinux` tells them.
 #[cfg(feature = "lines")]
-fn source_lines(
-    kernel: &Kernel,
-    registers: &[VcpuRegisters],
-    vmlinux: Option<&Path>,
-    problems: &mut impl Extend<String>,
-) -> Vec<Vec<String>> {
+pub(crate) fn explain(kernel: &Kernel, vmlinux: Option<&Path>, state: &mut KernelState) {
     use ktstr_introspect_lines::{SourceFrame, SourceLines};
-    let Some(path) = vmlinux else { return Vec::new() };
-    let Ok(file) = ktstr_introspect_symbols::Vmlinux::open(path) else { return Vec::new() };
+    let Some(path) = vmlinux.filter(|_| state.vcpus.iter().any(|v| in_kernel(v.ip))) else { return };
+    let Ok(file) = ktstr_introspect_symbols::Vmlinux::open(path) else { return };
     let lines = match SourceLines::open(file.bytes()) {
         Ok(lines) => lines,
         Err(e) => {
-            problems.extend([format!("source lines of {}: {e}", path.display())]);
-            return Vec::new();
+            state.problems.push(format!("source lines of {}: {e}", path.display()));
+            return;
         }
     };
     let say = |frame: &SourceFrame| {
@@ -84,30 +74,16 @@ fn source_lines(
         };
         format!("{} at {place}", frame.function.as_deref().unwrap_or("?"))
     };
-    let of_vcpu = |r: &VcpuRegisters| {
-        if !in_kernel(r.ip) {
-            return Vec::new();
+    for vcpu in state.vcpus.iter_mut().filter(|v| in_kernel(v.ip)) {
+        match lines.frames(kernel.placement().kaslr.undo(VirtAddr(vcpu.ip))) {
+            Ok(frames) => vcpu.source = frames.iter().map(say).collect(),
+            Err(e) => state.problems.push(format!("the source line of vcpu{}: {e}", vcpu.cpu)),
         }
-        match lines.frames(kernel.placement().kaslr.undo(VirtAddr(r.ip))) {
-            Ok(frames) => frames.iter().map(say).collect(),
-            Err(e) => {
-                problems.extend([format!("the source line of vcpu{}: {e}", r.cpu)]);
-                Vec::new()
-            }
-        }
-    };
-    registers.iter().map(of_vcpu).collect()
+    }
 }
 
 #[cfg(not(feature = "lines"))]
-fn source_lines(
-    _: &Kernel,
-    _: &[VcpuRegisters],
-    _: Option<&Path>,
-    _: &mut impl Extend<String>,
-) -> Vec<Vec<String>> {
-    Vec::new()
-}
+pub(crate) fn explain(_: &Kernel, _: Option<&Path>, _: &mut KernelState) {}
 
 fn runqueue(kernel: &Kernel, cpu: u32, at: VirtAddr, problems: &mut Vec<String>) -> RunqueueState {
     let rq = Runqueue::read(kernel, at);

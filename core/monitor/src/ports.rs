@@ -90,4 +90,8 @@ pub trait Inspector: Sampler {
     /// [`SampleError`] when nothing at all can be told; parts that can't be read are
     /// listed in the state.
     fn state(&mut self, registers: &[VcpuRegisters]) -> Result<KernelState, SampleError>;
+
+    /// Adds what takes longer to find out and holds as well later: the source lines of the
+    /// vCPUs' instruction pointers.
+    fn explain(&mut self, state: &mut KernelState);
 }

@@ -12,8 +12,10 @@ mod limits;
 mod names;
 pub mod ports;
 mod render;
+mod serve;
 mod sidecar;
 mod spec;
+mod vm_result;
 mod watch;
 
 pub use drive::{Deadline, Observation, Panic, Signal, Times, drive};
@@ -24,4 +26,5 @@ pub use names::{CASE_PREFIX, case_name, file_stem, test_of_case};
 pub use render::{RunFacts, render, render_timeline};
 pub use sidecar::{SIDECAR_SCHEMA, Sidecar, SidecarTimes};
 pub use spec::{GauntletBounds, TestSpec};
+pub use vm_result::{PostVm, VmResult};
 pub use watch::Watch;
