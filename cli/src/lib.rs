@@ -29,6 +29,7 @@ extern crate self as ktstr;
 
 mod execute;
 mod guest;
+mod host_check;
 mod registry;
 mod run;
 mod settings;
@@ -46,7 +47,8 @@ pub use linkme::{self, distributed_slice};
 pub use run::kernel::find_kernel;
 
 pub use guest::{read_kmsg, send_kmsg};
-pub use ktstr_macros::{Claim, json, ktstr_test};
+pub use ktstr_macros::{Claim, declare_scheduler, json, ktstr_test};
+pub use ktstr_scheduler::per_name_scheduler_env;
 // Macros of ktstr-assert, under the name that users write.
 pub use ktstr_assert::{claim, claim_present};
 
@@ -88,6 +90,24 @@ pub mod cgroup {
     pub use ktstr_scenario::ports::{CgroupError, CgroupLimit, CgroupOps};
 }
 
+/// Schedulers under test.
+pub mod scheduler {
+    pub use ktstr_scheduler::{
+        Detach, DumpCpu, DumpTask, ExitKind, ProgramStats, Scheduler, SchedulerReport, SchedulerSpec,
+        ScxDump, ScxExit, StuckTask, Sysctl,
+    };
+    pub use ktstr_topology::ShapeBounds;
+}
+
+/// The kernel's state at moments of a run, and what a check on the host sees of it.
+pub mod snapshot {
+    pub use ktstr_monitor::{
+        CpuSample, FromValue, KernelState, MonitorLog, Sample, SampleSeries, Snapshot, SnapshotCause,
+        SnapshotError, Value,
+    };
+    pub use ktstr_run::{PostVm, VmResult};
+}
+
 /// Scenarios as data and what plays them.
 pub mod scenario {
     pub use crate::execute::*;
@@ -98,18 +118,20 @@ pub mod scenario {
 
 /// What a test file wants in scope.
 pub mod prelude {
-    pub use crate::assert::{Assert, AssertResult, CgroupStats, Verdict};
+    pub use crate::assert::{Assert, AssertResult, CgroupStats, Phase, SeriesField, Verdict};
     pub use crate::cgroup::CgroupOps;
     pub use crate::scenario::{
         Backdrop, CgroupDef, CgroupGroup, Ctx, HoldSpec, Op, Setup, Step, collect_all, dfl_wl, execute_defs,
         execute_scenario, execute_scenario_with, execute_steps, execute_steps_with, scenarios, setup_cgroups,
         spawn_diverse,
     };
+    pub use crate::scheduler::{Scheduler, SchedulerSpec, Sysctl};
+    pub use crate::snapshot::{SampleSeries, Snapshot, VmResult};
     pub use crate::topology::{CpuSet, CpusetSpec, FromSystem, TestTopology, Topology};
     pub use crate::workload::{
         AffinityIntent, CloneMode, MemPolicy, MpolFlags, SchedPolicy, WorkPhase, WorkSpec, WorkType,
         WorkerCtx, WorkerReport, WorkloadConfig, WorkloadHandle,
     };
-    pub use crate::{Claim, claim, claim_present, json, ktstr_test};
+    pub use crate::{Claim, claim, claim_present, declare_scheduler, json, ktstr_test};
     pub use anyhow::{Context, Result, anyhow, bail, ensure};
 }

@@ -3,7 +3,8 @@
 use ktstr_assert::AssertResult;
 use ktstr_run::{TestReturn, TestSpec};
 use ktstr_scenario::Ctx;
-use ktstr_scenario::ports::SchedulerProbe;
+use ktstr_scenario::ports::{SchedulerError, SchedulerOps};
+use ktstr_scheduler::Scheduler;
 use linkme::distributed_slice;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -20,6 +21,10 @@ pub struct KtstrTestEntry {
 /// All tests of this binary.
 #[distributed_slice]
 pub static KTSTR_TESTS: [KtstrTestEntry];
+
+/// All schedulers that this binary declares.
+#[distributed_slice]
+pub static KTSTR_SCHEDULERS: [Scheduler];
 
 impl KtstrTestEntry {
     /// Calls the function; a panic is one of its ways to end.
@@ -43,7 +48,7 @@ fn panic_text(payload: &(dyn Any + Send)) -> String {
 /// The kernel's own scheduler: it can't die without the machine.
 pub(crate) struct KernelsOwn;
 
-impl SchedulerProbe for KernelsOwn {
+impl SchedulerOps for KernelsOwn {
     fn failure(&self) -> Option<String> {
         None
     }
@@ -51,4 +56,25 @@ impl SchedulerProbe for KernelsOwn {
     fn counters(&self) -> BTreeMap<String, u64> {
         BTreeMap::new()
     }
+
+    fn staged(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn attached(&self) -> Option<String> {
+        None
+    }
+
+    fn attach(&self, name: &str) -> Result<(), SchedulerError> {
+        Err(unchangeable("attaching", name))
+    }
+
+    fn detach(&self) -> Result<(), SchedulerError> {
+        Err(unchangeable("detaching", "eevdf"))
+    }
+}
+
+fn unchangeable(doing: &'static str, name: &str) -> SchedulerError {
+    let why = "the test runs under the kernel's own; declare it with `scheduler = …`".to_string();
+    SchedulerError { doing, name: name.to_string(), why }
 }

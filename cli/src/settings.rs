@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) template_dir: Option<PathBuf>,
     /// `KTSTR_TEMPLATE_MAX_MIB`: how much room they may take, bytes.
     pub(crate) template_max_bytes: u64,
+    /// `KTSTR_SCHEDULER`, `KTSTR_SCHEDULER_PROFILE`, `KTSTR_SCHEDULER_ALLOW_STALE_FALLBACK`.
+    pub(crate) scheduler: ktstr_scheduler::Wanted,
     /// `KTSTR_HOST_CGROUP_PARENT`.
     pub(crate) host_cgroup_parent: Option<String>,
 }
@@ -73,6 +75,12 @@ impl Settings {
             no_template: get("KTSTR_NO_TEMPLATE").is_some_and(|v| v != "0"),
             template_dir: get("KTSTR_TEMPLATE_DIR").map(PathBuf::from),
             template_max_bytes: template_max_mib(get("KTSTR_TEMPLATE_MAX_MIB").as_deref())? << 20,
+            scheduler: ktstr_scheduler::Wanted {
+                by_name: None,
+                for_all: get("KTSTR_SCHEDULER").map(PathBuf::from),
+                profile: get("KTSTR_SCHEDULER_PROFILE"),
+                allow_stale: get("KTSTR_SCHEDULER_ALLOW_STALE_FALLBACK").is_some(),
+            },
             host_cgroup_parent: get("KTSTR_HOST_CGROUP_PARENT"),
         })
     }

@@ -5,8 +5,10 @@ use ktstr_run::{case_name, test_of_case};
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
 
-pub use crate::registry::{KTSTR_TESTS, KtstrTestEntry};
-pub use ktstr_run::{GauntletBounds, TestSpec};
+pub use crate::host_check::{HostVerdict, host_check};
+pub use crate::registry::{KTSTR_SCHEDULERS, KTSTR_TESTS, KtstrTestEntry};
+pub use ktstr_run::TestSpec;
+pub use ktstr_topology::ShapeBounds;
 
 /// Set for the child that lists what libtest knows.
 const INNER_LIST: &str = "KTSTR_INNER_LIST";

@@ -11,8 +11,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-mod expression;
-
 /// Arguments of `inspect`.
 #[derive(Args)]
 pub(super) struct InspectArgs {
@@ -58,10 +56,10 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     }
     let mut code = ExitCode::SUCCESS;
     for text in &args.expressions {
-        match expression::evaluate(&kernel, text) {
+        match ktstr_live_kernel::show(&kernel, text) {
             Ok(value) => println!("{text} = {value}"),
             Err(e) => {
-                eprintln!("ktstr: {text}: {e:#}");
+                eprintln!("ktstr: {text}: {e}");
                 code = ExitCode::FAILURE;
             }
         }

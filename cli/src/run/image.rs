@@ -1,10 +1,12 @@
 //! The initramfs of a test: the test binary as `/init`, its libraries, the plan.
 
+use super::schedulers::Schedulers;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
 use ktstr_initramfs::{Archive, Library, LibrarySearch, closure, with_symbols_only, without_debug};
 use ktstr_machine::Blob;
 use ktstr_run::GuestPlan;
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -55,6 +57,11 @@ impl Image {
         self.program.len() + self.libraries.iter().map(|l| file_len(&l.source)).sum::<u64>() as usize
     }
 
+    /// Where the libraries lie in the guest.
+    pub(crate) fn library_paths(&self) -> BTreeSet<String> {
+        self.libraries.iter().map(|l| l.destination.clone()).collect()
+    }
+
     /// Text that changes with the libraries.
     pub(crate) fn libraries_identity(&self) -> String {
         let line = |l: &Library| {
@@ -89,8 +96,9 @@ impl Image {
 }
 
 /// The part that differs from test to test.
-pub(crate) fn plan_archive(plan: &GuestPlan) -> Result<Blob> {
+pub(super) fn plan_archive(plan: &GuestPlan, schedulers: &Schedulers) -> Result<Blob> {
     let mut archive = Archive::new();
+    schedulers.pack(&mut archive)?;
     archive.file(GuestPlan::PATH, 0o600, &plan.encode()?)?;
     Ok(Blob::Bytes(Arc::new(archive.finish())))
 }

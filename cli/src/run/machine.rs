@@ -4,13 +4,14 @@ use super::image::Image;
 use super::kernel::Kernel;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
+use ktstr_assert::Assert;
 use ktstr_guest_init::BOOT_INIT;
 use ktstr_kernel_cache::KernelCache;
 use ktstr_live_kernel::LiveKernel;
 use ktstr_machine::mailbox::layout::{ENTROPY_BYTES, SIZE_FILE};
 use ktstr_machine::mailbox::{entropy_of, pages_for};
 use ktstr_machine::{Accel, Blob, Hypervisor, MachineSpec, Vm, VmExit, Wake};
-use ktstr_monitor::{DEFAULT_PERIOD, Monitor};
+use ktstr_monitor::{Check, DEFAULT_PERIOD, Monitor};
 use ktstr_run::ports::HostClock;
 use ktstr_run::{Limits, Observation, Watch, died_of_lost_code_patch, drive};
 use ktstr_templates::{KernelMark, Lease, Need, Notice, TemplateStore};
@@ -28,8 +29,10 @@ pub(super) struct Machine<'a> {
     pub(super) image: &'a Image,
     pub(super) kernel: &'a Kernel,
     pub(super) limits: Limits,
-    /// The test's own checks need the kernel watched from its first line on.
-    pub(super) needs_samples: bool,
+    /// The test's own checks; those of the kernel's state need it watched from its first line on.
+    pub(super) checks: Assert,
+    /// Values that every snapshot holds.
+    pub(super) snapshot_paths: &'static [&'static str],
 }
 
 /// How often a machine is started again when the emulator broke it.
@@ -81,10 +84,15 @@ impl Machine<'_> {
 
     fn follow(&self, mut vm: Box<dyn Vm>, resumed: bool) -> Result<Observation> {
         let mut eye = LiveKernel::new(self.kernel.vmlinux.clone());
-        let watch = Watch::new(&mut eye, monitor(self.spec.accel));
+        let monitor = monitor(self.spec.accel).with_alarm(&self.checks);
+        let watch = Watch::new(&mut eye, monitor).with_paths(self.snapshot_paths);
         // A resumed kernel is up: it can be looked for at once.
         let watch = if resumed { watch.of_booted() } else { watch };
-        let watch = if self.needs_samples { watch.before_the_test() } else { watch };
+        let watch = if Check::any_set(&self.checks) { watch.before_the_test() } else { watch };
+        let watch = match self.spec.accel {
+            Accel::Deterministic => watch.at_the_guests_instants(),
+            Accel::Tcg | Accel::Kvm => watch,
+        };
         Ok(drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new(), watch)?)
     }
 

@@ -6,15 +6,21 @@ mod image;
 pub(crate) mod kernel;
 mod machine;
 mod record;
+mod schedulers;
 
 use crate::registry::KtstrTestEntry;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
 use ktstr_assert::{AssertResult, Outcome};
 use ktstr_machine::{Accel, CommandLine, MachineSpec, memory_floor_mib};
-use ktstr_monitor::{Check, MonitorLog};
+use ktstr_monitor::MonitorLog;
 use ktstr_run::{CaseResult, GuestPlan, Limits, Observation, RunFacts, judge, judge_kernel_state, render};
 use record::{Provenance, Run};
+use schedulers::Schedulers;
+use std::time::Duration;
+
+/// What attaching and detaching may take in all.
+const AROUND_SCHEDULERS: Duration = Duration::from_secs(90);
 
 /// The saved machines that the environment names.
 #[cfg(feature = "cli-bins")]
@@ -69,7 +75,7 @@ fn facts(entry: &KtstrTestEntry, settings: &Settings) -> RunFacts {
         test: entry.spec.name.to_string(),
         topology: entry.spec.topology.label(),
         seed: settings.seed,
-        checks: entry.spec.checks,
+        checks: entry.spec.own_checks(),
         verbose: settings.verbose,
         ..RunFacts::default()
     }
@@ -80,26 +86,35 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     let (hypervisor, accel) = hypervisor::choose(settings)?;
     let kernel = kernel::resolve_for_test()?;
     let image = image::of_this_binary(settings)?;
-    let plan = GuestPlan { emulated: accel == Accel::Tcg, ..plan(entry, settings, &image.build_id) };
+    let schedulers = Schedulers::of(entry, settings, &image)?;
+    let plan = GuestPlan {
+        emulated: accel == Accel::Tcg,
+        bell: accel == Accel::Deterministic,
+        schedulers: schedulers.plans.clone(),
+        ..plan(entry, settings, &image.build_id)
+    };
     let spec = MachineSpec {
         kernel: kernel.image.clone(),
-        initramfs: vec![image::plan_archive(&plan)?],
+        initramfs: vec![image::plan_archive(&plan, &schedulers)?],
         cmdline: kernel_arguments(entry)?,
         topology: entry.spec.topology.clone(),
-        memory_mib: memory(entry, image.len()),
+        memory_mib: memory(entry, image.len() + schedulers.len()),
         accel,
         seed: settings.seed,
         verbose: settings.verbose,
     };
     let duration = settings.duration.unwrap_or(entry.spec.duration);
-    let limits = Limits::new(accel, spec.topology.total_cpus(), duration, entry.spec.timeout);
+    // Schedulers attach and detach outside of the test function's own time.
+    let around = if schedulers.plans.is_empty() { Duration::ZERO } else { AROUND_SCHEDULERS };
+    let limits = Limits::new(accel, spec.topology.total_cpus(), duration, entry.spec.timeout + around);
     let machine = machine::Machine {
         hypervisor: hypervisor.as_ref(),
         spec: &spec,
         image: &image,
         kernel: &kernel,
         limits,
-        needs_samples: Check::any_set(&entry.spec.checks),
+        checks: entry.spec.own_checks(),
+        snapshot_paths: entry.spec.snapshot_paths,
     };
     // What the record needs of the host is looked up while the machine runs.
     let (provenance, played) = std::thread::scope(|scope| {
@@ -135,16 +150,27 @@ fn plan(entry: &KtstrTestEntry, settings: &Settings, build_id: &str) -> GuestPla
         build_id: build_id.to_string(),
         seed: settings.seed,
         emulated: false,
+        bell: false,
         duration_ms: settings.duration.map(|d| d.as_millis() as u64),
         log_passes: settings.log_passes,
         work_type: settings.work_type.clone(),
         env,
         want_kernel_log: true,
+        schedulers: Vec::new(),
+        cgroup_parent: cgroup_parent(entry),
     }
+}
+
+/// Below the scheduler's own cgroup where it has one.
+fn cgroup_parent(entry: &KtstrTestEntry) -> String {
+    let parent = entry.spec.scheduler.cgroup_parent.map(|path| path.trim_matches('/'));
+    parent.map_or_else(|| "ktstr".to_string(), |parent| format!("{parent}/ktstr"))
 }
 
 fn kernel_arguments(entry: &KtstrTestEntry) -> Result<CommandLine> {
     let mut line = CommandLine::new();
+    line.extend(entry.spec.scheduler.kargs.iter().copied())
+        .with_context(|| format!("in `kargs` of scheduler {:?}", entry.spec.scheduler.name))?;
     line.extend(entry.spec.kargs.iter().copied())
         .with_context(|| format!("in `kargs` of {}", entry.spec.name))?;
     Ok(line)

@@ -4,6 +4,7 @@
 //! wrapper for libtest and a static entry in the distributed slice `KTSTR_TESTS`,
 //! through which the host finds the declaration and the guest the body.
 
+use crate::names;
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::parse::Parser;
@@ -22,8 +23,14 @@ enum Kind {
     Flag,
     /// List of string literals.
     Strings,
+    /// A string literal that is not empty.
+    Text,
     /// A constant by its path.
     Constant,
+    /// A function by its path.
+    Function,
+    /// List of constants by their paths.
+    Constants,
 }
 
 /// How an attribute enters the declaration.
@@ -35,6 +42,12 @@ enum Into {
     Seconds(&'static str),
     /// A field of the declaration.
     Field(&'static str),
+    /// A field of the declaration that is an `Option`.
+    Optional(&'static str),
+    /// The scheduler, from which an undeclared shape is inherited.
+    Scheduler,
+    /// A check on the host: a function's path, wrapped.
+    Hook(&'static str),
     /// A check with an `Option` field of the same name.
     Check,
     /// Collected for the gauntlet's bounds.
@@ -57,6 +70,15 @@ const ATTRIBUTES: &[(&str, Kind, Into)] = &[
     ("auto_repro", Kind::Flag, Into::Field("auto_repro")),
     ("ignore", Kind::Flag, Into::Field("ignored")),
     ("kargs", Kind::Strings, Into::Field("kargs")),
+    ("num_snapshots", Kind::Count(1), Into::Field("num_snapshots")),
+    ("snapshot_paths", Kind::Strings, Into::Field("snapshot_paths")),
+    ("post_vm", Kind::Function, Into::Hook("post_vm")),
+    ("post_vm_unconditional", Kind::Function, Into::Hook("post_vm_unconditional")),
+    ("scheduler", Kind::Constant, Into::Scheduler),
+    ("extra_sched_args", Kind::Strings, Into::Field("extra_sched_args")),
+    ("staged_schedulers", Kind::Constants, Into::Field("staged_schedulers")),
+    ("expect_scx_bpf_error_contains", Kind::Text, Into::Optional("scx_error_contains")),
+    ("expect_scx_bpf_error_matches", Kind::Text, Into::Optional("scx_error_matches")),
     ("not_starved", Kind::Flag, Into::Check),
     ("isolation", Kind::Flag, Into::Check),
     ("fail_on_stall", Kind::Flag, Into::Check),
@@ -252,7 +274,19 @@ fn set_value(one: &mut Given, kind: Kind, value: &Expr) -> Result<()> {
         (Kind::Number, _) => return bad(&format!("a number, such as `{} = 10.0`", one.name)),
         (Kind::Flag, Some(Lit::Bool(flag))) => one.flag = flag.value,
         (Kind::Flag, _) => return bad("`true` or `false`; the bare name means `true`"),
-        (Kind::Constant, _) if matches!(value, Expr::Path(_)) => {}
+        (Kind::Text, Some(Lit::Str(text))) if !text.value().is_empty() => {}
+        (Kind::Text, _) => {
+            return bad("a string literal that is not empty: an empty one would match anything");
+        }
+        (Kind::Constants, _) => match value {
+            Expr::Array(array) if array.elems.iter().all(|e| matches!(e, Expr::Path(_))) => {
+                let paths = array.elems.iter();
+                one.value = quote!(&[#(&#paths),*]);
+            }
+            _ => return bad("a list of constants, such as `[MY_SCHED, OTHER_SCHED]`"),
+        },
+        (Kind::Constant | Kind::Function, _) if matches!(value, Expr::Path(_)) => {}
+        (Kind::Function, _) => return bad("the path of a function, such as `check_the_run`"),
         (Kind::Constant, _) => return bad("the path of a constant, such as `UNEVEN_MACHINE`"),
         (Kind::Strings, _) => match value {
             Expr::Array(array) if array.elems.iter().all(is_string) => one.value = quote!(&#array),
@@ -269,29 +303,8 @@ fn is_string(value: &Expr) -> bool {
 }
 
 fn unknown(name: &str) -> String {
-    let near = ATTRIBUTES.iter().map(|(known, ..)| *known).min_by_key(|known| distance(name, known));
-    let hint = match near.filter(|known| distance(name, known) <= 2.max(name.len() / 3)) {
-        Some(known) => format!("; did you mean `{known}`?"),
-        None => String::new(),
-    };
     let all: Vec<&str> = ATTRIBUTES.iter().map(|(known, ..)| *known).collect();
-    format!("`{name}` is no attribute of ktstr_test{hint} Known: {}", all.join(", "))
-}
-
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+    names::unknown(name, "attribute of ktstr_test", &all)
 }
 
 fn number(given: &[Given], name: &str, default: u64) -> u64 {
@@ -313,6 +326,11 @@ fn shape(given: &[Given]) -> Result<TokenStream> {
             None => Ok(topology.value.clone()),
         };
     }
+    if let Some(scheduler) = find(given, "scheduler")
+        && !SHAPE.iter().all(|name| find(given, name).is_some())
+    {
+        return Ok(inherited(given, &scheduler.value));
+    }
     let get = |name, default| number(given, name, default);
     let (nodes, llcs, cores, threads) =
         (get("numa_nodes", 1), get("llcs", 1), get("cores", 2), get("threads", 1));
@@ -333,6 +351,24 @@ fn shape(given: &[Given]) -> Result<TokenStream> {
     Ok(quote!(::ktstr::topology::Topology::uniform(#nodes, #llcs, #cores, #threads)))
 }
 
+/// The numbers of a uniform machine, in the order of a scheduler's topology.
+const SHAPE: [&str; 4] = ["numa_nodes", "llcs", "cores", "threads"];
+
+/// What the test does not say of its machine, the scheduler does.
+fn inherited(given: &[Given], scheduler: &TokenStream) -> TokenStream {
+    let parts = SHAPE.iter().enumerate().map(|(i, name)| match find(given, name) {
+        Some(one) => {
+            let number = one.number as u32;
+            quote!(#number)
+        }
+        None => {
+            let index = syn::Index::from(i);
+            quote!(#scheduler.topology.#index)
+        }
+    });
+    quote!(::ktstr::topology::Topology::uniform(#(#parts),*))
+}
+
 fn gauntlet(given: &[Given]) -> Result<TokenStream> {
     let mut parts = Vec::new();
     for (field, (least, most)) in [("llcs", (1, 12)), ("cpus", (1, 192)), ("numa_nodes", (1, 1))] {
@@ -349,7 +385,7 @@ fn gauntlet(given: &[Given]) -> Result<TokenStream> {
         parts.push(quote!(#field: (#low, #high)));
     }
     let smt = find(given, "requires_smt").is_some_and(|g| g.flag);
-    Ok(quote!(::ktstr::test_support::GauntletBounds { #(#parts,)* requires_smt: #smt }))
+    Ok(quote!(::ktstr::test_support::ShapeBounds { #(#parts,)* requires_smt: #smt }))
 }
 
 fn field(given: &Given) -> Option<TokenStream> {
@@ -359,6 +395,19 @@ fn field(given: &Given) -> Option<TokenStream> {
             let name = Ident::new(name, given.span);
             Some(quote!(spec.#name = #value;))
         }
+        Into::Optional(name) => {
+            let name = Ident::new(name, given.span);
+            Some(quote!(spec.#name = ::core::option::Option::Some(#value);))
+        }
+        Into::Hook(name) => {
+            let name = Ident::new(name, given.span);
+            Some(quote! {
+                spec.#name = ::core::option::Option::Some(
+                    |result: &::ktstr::snapshot::VmResult<'_>| ::ktstr::test_support::host_check(|| #value(result))
+                );
+            })
+        }
+        Into::Scheduler => Some(quote!(spec.scheduler = &#value;)),
         Into::Seconds(name) => {
             let name = Ident::new(name, given.span);
             Some(quote!(spec.#name = ::core::time::Duration::from_secs(#value);))
@@ -372,6 +421,44 @@ fn check_combinations(given: &[Given]) -> Result<()> {
     if let (Some(_), Some(repro)) = (on("host_only"), on("auto_repro")) {
         let text = "`auto_repro` needs a machine, but the test is `host_only`";
         return Err(Error::new(repro.span, text));
+    }
+    if let (Some(_), Some(scheduler)) = (on("host_only"), find(given, "scheduler")) {
+        let text = "`scheduler` needs a machine, but the test is `host_only`";
+        return Err(Error::new(scheduler.span, text));
+    }
+    for name in ["expect_scx_bpf_error_contains", "expect_scx_bpf_error_matches"] {
+        if let (None, Some(expected)) = (on("expect_err"), find(given, name)) {
+            let text = format!("`{name}` says how the test fails, so it needs `expect_err`");
+            return Err(Error::new(expected.span, text));
+        }
+    }
+    for name in [
+        "extra_sched_args",
+        "staged_schedulers",
+        "expect_scx_bpf_error_contains",
+        "expect_scx_bpf_error_matches",
+    ] {
+        if let (None, Some(one)) = (find(given, "scheduler"), find(given, name)) {
+            return Err(Error::new(one.span, format!("`{name}` needs `scheduler = …`")));
+        }
+    }
+    for name in ["num_snapshots", "snapshot_paths", "post_vm", "post_vm_unconditional"] {
+        if let (Some(_), Some(one)) = (on("host_only"), find(given, name)) {
+            let text = format!("`{name}` needs a machine, but the test is `host_only`");
+            return Err(Error::new(one.span, text));
+        }
+    }
+    if let Some(snapshots) = find(given, "num_snapshots") {
+        // As far apart as the monitor's samples, over the inner 80 % of the workload.
+        let apart = number(given, "duration_s", 2).saturating_mul(800) / snapshots.number.saturating_add(1);
+        if snapshots.number > 64 || apart < 100 {
+            let text = format!(
+                "`num_snapshots = {}` would lie {apart} ms apart: expected at most 64, at least 100 ms apart; \
+                 take fewer or a longer `duration_s`",
+                snapshots.number
+            );
+            return Err(Error::new(snapshots.span, text));
+        }
     }
     if let (Some(_), Some(shape)) = (on("host_only"), given.iter().find(|g| g.into == Into::Shape)) {
         let text = format!("`{}` declares a machine, but the test is `host_only`", shape.name);
@@ -420,6 +507,20 @@ mod tests {
     }
 
     #[test]
+    fn a_scheduler_lends_its_machine() {
+        let code = expanded(quote!(scheduler = my::S, cores = 4));
+        assert!(
+            code.contains(
+                "uniform (my :: S . topology . 0 , my :: S . topology . 1 , 4u32 , my :: S . topology . 3)"
+            ),
+            "{code}"
+        );
+        assert!(code.contains("spec . scheduler = & my :: S"), "{code}");
+        let whole = expanded(quote!(scheduler = S, numa_nodes = 1, llcs = 1, cores = 4, threads = 1));
+        assert!(whole.contains("uniform (1u32 , 1u32 , 4u32 , 1u32)"), "{whole}");
+    }
+
+    #[test]
     fn mistakes_are_named() {
         assert!(error(quote!(llc = 2)).contains("did you mean `llcs`?"));
         assert!(error(quote!(llcs = 2, llcs = 3)).contains("given twice"));
@@ -432,7 +533,21 @@ mod tests {
         assert!(error(quote!(min_cpus = 8, max_cpus = 4)).contains("is above"));
         assert!(error(quote!(host_only, llcs = 2)).contains("host_only"));
         assert!(error(quote!(kargs = "x")).contains("list of string literals"));
+        assert!(error(quote!(scheduler = "x")).contains("path of a constant"));
+        assert!(error(quote!(host_only, scheduler = S)).contains("needs a machine"));
+        assert!(
+            error(quote!(scheduler = S, expect_scx_bpf_error_contains = "x")).contains("needs `expect_err`")
+        );
+        assert!(
+            error(quote!(scheduler = S, expect_err, expect_scx_bpf_error_matches = "")).contains("not empty")
+        );
+        assert!(error(quote!(extra_sched_args = ["x"])).contains("needs `scheduler"));
+        assert!(error(quote!(scheduler = S, staged_schedulers = [1])).contains("list of constants"));
         assert!(error(quote!(topology = 3)).contains("path of a constant"));
+        assert!(error(quote!(post_vm = "f")).contains("path of a function"));
+        assert!(error(quote!(num_snapshots = 65, duration_s = 60)).contains("at most 64"));
+        assert!(error(quote!(num_snapshots = 16)).contains("94 ms apart"));
+        assert!(error(quote!(host_only, num_snapshots = 2)).contains("needs a machine"));
         assert!(error(quote!(topology = M, llcs = 2)).contains("already declares whole"));
     }
 

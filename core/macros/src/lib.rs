@@ -1,11 +1,13 @@
-//! The macros of ktstr: `ktstr_test`, `derive(Claim)`, `json!`.
+//! The macros of ktstr: `ktstr_test`, `declare_scheduler!`, `derive(Claim)`, `json!`.
 //!
 //! Each macro has a module of its own that works on `proc_macro2` tokens, so that
 //! its expansion and its errors are unit-tested without a compiler run.
 
 mod claim;
+mod declare_scheduler;
 mod json;
 mod ktstr_test;
+mod names;
 
 use proc_macro::TokenStream;
 
@@ -44,6 +46,11 @@ pub fn json(input: TokenStream) -> TokenStream {
 /// - the machine: `numa_nodes` = 1, `llcs` (of the whole machine) = 1, `cores` (per
 ///   LLC) = 2, `threads` (per core) = 1, or `topology = CONST` for nodes one by one;
 ///   `memory_mib` = 256, `kargs = ["…"]`;
+/// - the scheduler: `scheduler = CONST` (see `declare_scheduler!`), whose machine is
+///   inherited as far as the test declares none, `extra_sched_args = ["…"]`,
+///   `staged_schedulers = [CONST, …]` for ops that change the scheduler; with `expect_err`,
+///   `expect_scx_bpf_error_contains` and `expect_scx_bpf_error_matches` (a regex) say what
+///   the scheduler's own error must be;
 /// - time: `duration_s` = 2, `timeout_s` (beyond the duration, guest time) = 30;
 /// - load: `workers_per_cgroup` = 2;
 /// - kind of test: `host_only`, `expect_err`, `performance_mode`, `ignore`,
@@ -58,6 +65,24 @@ pub fn json(input: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn ktstr_test(attributes: TokenStream, function: TokenStream) -> TokenStream {
     finish(syn::parse(function).and_then(|function| ktstr_test::expand(attributes.into(), &function)))
+}
+
+/// Declares a scheduler under test: a constant, registered for the verifier sweep.
+///
+/// `declare_scheduler!(NAME, { key = value, … })` with `name = "…"`, exactly one of
+/// `binary = "…"` (found by name), `binary_path = "…"` and `kernel_builtin_enable = […]`
+/// with `kernel_builtin_disable = […]`, and optionally:
+///
+/// - `ops = "…"`: how the kernel's name of it begins;
+/// - `topology = (numa_nodes, llcs, cores, threads)`: the machine of tests that declare none;
+/// - `sched_args`, `kargs`: lists of strings; `sysctls = [Sysctl::new("key", "value")]`;
+/// - `config_file = "…"`, and `config_file_def = ("--config={file}", "/path/in/guest")`;
+/// - `cgroup_parent = "/…"`: tests' cgroups are made below it;
+/// - `assert = …`: checks for all of its tests;
+/// - `constraints`, `kernels`, `verifier_exclude_topologies`: where sweeps take it.
+#[proc_macro]
+pub fn declare_scheduler(input: TokenStream) -> TokenStream {
+    finish(declare_scheduler::expand(input.into()))
 }
 
 fn finish(expanded: syn::Result<proc_macro2::TokenStream>) -> TokenStream {

@@ -1,11 +1,12 @@
 //! Follows one machine from its start to its end and notes what it says.
 
-use crate::guest::TestReturn;
+use crate::guest::{TestReturn, decode_reports};
 use crate::limits::Limits;
 use crate::ports::HostClock;
 use crate::watch::Watch;
 use ktstr_machine::{ConsoleTail, MachineError, Vm, VmEvent, VmExit};
 use ktstr_monitor::{KernelState, MonitorLog, Snapshots};
+use ktstr_scheduler::{BoundedLog, SchedulerReport};
 use ktstr_wire::{Decoder, Message, Stage, Stimulus};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ const KEEP_LINES: usize = 400;
 /// Lines of console that go with the kernel's state.
 const CONSOLE_LINES: usize = 20;
 const MAX_KERNEL_LOG: usize = 4 << 20;
+/// Bytes of a scheduler's log that are kept: of its beginning, and of its end.
+const SCHEDULER_LOG: (usize, usize) = (128 << 10, 256 << 10);
 const MAX_TIMELINE: usize = 10_000;
 /// A pause in what the guest says after which the clock is looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -85,6 +88,10 @@ pub struct Observation {
     pub warnings: Vec<String>,
     /// The kernel's log, where the guest sent it.
     pub kernel_log: Vec<u8>,
+    /// What became of the schedulers, one report a start.
+    pub schedulers: Vec<SchedulerReport>,
+    /// What they wrote.
+    pub scheduler_log: BoundedLog,
     /// The end of what the test printed.
     pub output: ConsoleTail,
     /// The end of the console.
@@ -121,6 +128,8 @@ impl Observation {
             timeline: Vec::new(),
             warnings: Vec::new(),
             kernel_log: Vec::new(),
+            schedulers: Vec::new(),
+            scheduler_log: BoundedLog::new(SCHEDULER_LOG.0, SCHEDULER_LOG.1),
             output: ConsoleTail::new(KEEP_LINES),
             console: ConsoleTail::new(KEEP_LINES),
             wire_error: None,
@@ -296,6 +305,11 @@ impl Driver<'_, '_> {
                     seen.warnings.push(format!("{level}: {text}"));
                 }
             }
+            Message::SchedulerLog(bytes) => seen.scheduler_log.push(&bytes),
+            Message::SchedulerReports(bytes) => match decode_reports(&bytes) {
+                Ok(reports) => seen.schedulers = reports,
+                Err(e) => seen.wire_error = Some(e.to_string()),
+            },
             Message::Stdout(bytes) | Message::Stderr(bytes) => seen.output.push(&bytes),
             Message::Request(request) => self.watch.serve(vm, &request)?,
             Message::ExitCode(_) => {}

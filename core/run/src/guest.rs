@@ -1,6 +1,7 @@
 //! What the host tells the guest, and what the guest returns.
 
 use ktstr_assert::AssertResult;
+use ktstr_scheduler::{SchedulerPlan, SchedulerReport};
 use serde::{Deserialize, Serialize};
 
 /// A payload between host and guest that makes no sense: they are of different
@@ -35,8 +36,15 @@ pub struct GuestPlan {
     pub work_type: Option<String>,
     /// Environment of the test.
     pub env: Vec<(String, String)>,
+    /// True if the host waits for the bell after each request.
+    pub bell: bool,
     /// True if a failure should carry the kernel log.
     pub want_kernel_log: bool,
+    /// The test's scheduler, attached before the test, then those that lie ready. Empty under
+    /// the kernel's own.
+    pub schedulers: Vec<SchedulerPlan>,
+    /// Where in the cgroup tree the test's cgroups are made, without slashes at the ends.
+    pub cgroup_parent: String,
 }
 
 /// How the test function ended.
@@ -75,6 +83,16 @@ impl TestReturn {
     pub fn decode(bytes: &[u8]) -> Result<Self, PayloadError> {
         decode("the result of a test", bytes)
     }
+}
+
+/// What became of the schedulers, as bytes for the host.
+pub fn encode_reports(reports: &[SchedulerReport]) -> Result<Vec<u8>, PayloadError> {
+    encode("the reports on schedulers", &reports)
+}
+
+/// What became of the schedulers, from the guest's bytes.
+pub fn decode_reports(bytes: &[u8]) -> Result<Vec<SchedulerReport>, PayloadError> {
+    decode("the reports on schedulers", bytes)
 }
 
 fn encode<T: Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, PayloadError> {
@@ -118,6 +136,7 @@ mod tests {
         fn no_bytes_can_upset_the_reader(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = TestReturn::decode(&bytes);
             let _ = GuestPlan::decode(&bytes);
+            let _ = decode_reports(&bytes);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::drive::{Deadline, Observation};
 use crate::guest::TestReturn;
+use crate::scheduler::{judge_schedulers, unexpected_failure};
 use crate::spec::TestSpec;
 use crate::vm_result::VmResult;
 use ktstr_assert::{AssertResult, Detail, DetailKind, Outcome};
@@ -30,18 +31,19 @@ pub fn judge(spec: &TestSpec, seen: &Observation) -> CaseResult {
     if let Some(reason) = out_of_memory(seen).filter(|_| !case.result.is_pass()) {
         case.result.push(Detail::fail(DetailKind::Worker, reason));
     }
+    judge_schedulers(spec, seen, &mut case);
     judge_kernel_state(spec, &seen.monitor, &mut case);
     judge_snapshots(spec, seen, &mut case);
     if spec.performance_mode {
         case.result.note("performance mode is not part of this version: the machine ran as any other");
     }
-    if spec.expect_err { invert(case) } else { case }
+    if spec.expect_err { invert(case, unexpected_failure(spec, seen)) } else { case }
 }
 
 /// Adds what the monitor's checks say. A check without data never passes; what was skipped
 /// has nothing to check.
 pub fn judge_kernel_state(spec: &TestSpec, log: &MonitorLog, case: &mut CaseResult) {
-    let assessment = assess(log, &spec.checks);
+    let assessment = assess(log, &spec.own_checks());
     if !case.result.is_skip() {
         // A run that broke has its reason; what could not be checked for it adds nothing.
         let told = |d: &&Detail| !case.broken || d.outcome == Outcome::Fail;
@@ -83,7 +85,7 @@ fn judge_snapshots(spec: &TestSpec, seen: &Observation, case: &mut CaseResult) {
 
 /// Checks of the test that nothing here could make.
 fn unwatched(spec: &TestSpec) -> Vec<&'static str> {
-    let c = &spec.checks;
+    let c = spec.own_checks();
     let asked = [
         ("max_cross_node_migration_ratio", c.max_cross_node_migration_ratio.is_some()),
         ("max_slow_tier_ratio", c.max_slow_tier_ratio.is_some()),
@@ -228,9 +230,18 @@ fn out_of_memory(seen: &Observation) -> Option<String> {
     Some(format!("the guest ran out of memory ({}); give the test more: `memory_mib = …`", line.trim()))
 }
 
-fn invert(case: CaseResult) -> CaseResult {
-    let monitor = case.monitor.clone();
-    CaseResult { monitor, ..inverted(case) }
+/// `wrong` says why a failure is not the one that was expected.
+fn invert(mut case: CaseResult, wrong: Option<String>) -> CaseResult {
+    match wrong {
+        Some(wrong) if case.result.outcome == Outcome::Fail => {
+            case.result.push(Detail::fail(DetailKind::Scheduler, wrong));
+            case
+        }
+        _ => {
+            let monitor = case.monitor.clone();
+            CaseResult { monitor, ..inverted(case) }
+        }
+    }
 }
 
 fn inverted(case: CaseResult) -> CaseResult {

@@ -2,8 +2,10 @@
 
 use crate::drive::{Observation, Times};
 use crate::judge::CaseResult;
+use crate::scheduler::bug_summary;
 use ktstr_assert::{Assert, render_failure};
 use ktstr_monitor::{render_assessment, render_state};
+use ktstr_scheduler::{Detach, SchedulerReport};
 use ktstr_wire::Stimulus;
 use std::fmt::Write;
 use std::time::Duration;
@@ -12,6 +14,8 @@ use std::time::Duration;
 const CONSOLE_LINES: usize = 20;
 const OUTPUT_LINES: usize = 20;
 const TIMELINE_LINES: usize = 60;
+const SCHEDULER_LINES: usize = 60;
+const DUMP_LINES: usize = 80;
 
 /// What a reader wants to know of how a result came about.
 #[derive(Debug, Clone, Default)]
@@ -47,10 +51,17 @@ pub fn render(facts: &RunFacts, case: &CaseResult, seen: Option<&Observation>) -
         return format!("ktstr: SKIP: {}\n", reasons.join("; "));
     }
     let mut text = render_failure(&facts.test, &facts.topology, result);
+    if let Some(summary) = seen.and_then(|seen| bug_summary(case, seen)) {
+        let _ = writeln!(text, "BUG SUMMARY: {summary}");
+    }
     if let Some(seen) = seen {
         observation(&mut text, facts, case, seen);
     }
-    section(&mut text, "run", &run_lines(facts, seen.map(|s| &s.times)));
+    section(
+        &mut text,
+        "run",
+        &run_lines(facts, seen.map(|s| &s.times), seen.map_or(&[], |s| s.schedulers.as_slice())),
+    );
     text
 }
 
@@ -58,11 +69,19 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
     if !seen.timeline.is_empty() {
         section(text, "timeline", &render_timeline(&seen.timeline));
     }
+    let show_all = !case.result.is_pass() || facts.verbose;
+    let scheduler_log = scheduler_log(seen);
+    if show_all && !scheduler_log.is_empty() {
+        section(text, "scheduler log", &shortened(&scheduler_log, SCHEDULER_LINES));
+    }
     if let Some(monitor) = &case.monitor {
         section(text, "monitor", &render_assessment(monitor, &facts.checks));
     }
-    if case.result.is_pass() && !facts.verbose {
+    if !show_all {
         return;
+    }
+    for report in seen.schedulers.iter().filter(|r| !r.dump_text.is_empty()) {
+        section(text, "sched_ext dump", &shortened(&report.dump_text, DUMP_LINES));
     }
     if let Some(panic) = seen.panic.as_ref().filter(|p| !p.backtrace.is_empty()) {
         section(text, "panic back-trace", &panic.backtrace);
@@ -77,6 +96,27 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
     if case.broken || facts.verbose {
         section(text, "diagnostics", &diagnostics(seen));
     }
+}
+
+/// What the schedulers wrote: as it came, then the end of what was too much.
+fn scheduler_log(seen: &Observation) -> String {
+    let mut log = seen.scheduler_log.text();
+    for report in &seen.schedulers {
+        log.push_str(&report.log_tail);
+    }
+    log
+}
+
+/// Beginning and end of a long text.
+fn shortened(text: &str, most: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    if lines.len() <= most {
+        return text.to_string();
+    }
+    let (head, tail) = (most / 3, most - most / 3);
+    let left_out = format!("… {} more lines …", lines.len() - most);
+    let parts = [&lines[..head], &[left_out.as_str()], &lines[lines.len() - tail..]];
+    parts.concat().join("\n")
 }
 
 fn diagnostics(seen: &Observation) -> String {
@@ -123,7 +163,23 @@ pub fn render_timeline(events: &[Stimulus]) -> String {
     lines.join("\n")
 }
 
-fn run_lines(facts: &RunFacts, times: Option<&Times>) -> String {
+fn scheduler_line(report: &SchedulerReport) -> String {
+    let mut line = report.name.clone();
+    match &report.ops {
+        Some(ops) => {
+            let _ = write!(line, " attached as {ops:?} in {} ms", report.attach_ms);
+        }
+        None if report.not_attached.is_some() => line.push_str(" never attached"),
+        None => {}
+    }
+    if let Some(Detach::InOrder(how)) = &report.detach {
+        let how = if how.is_empty() { String::new() } else { format!(", {how}") };
+        let _ = write!(line, ", stopped in order{how}");
+    }
+    line
+}
+
+fn run_lines(facts: &RunFacts, times: Option<&Times>, schedulers: &[SchedulerReport]) -> String {
     let mut text = format!("mode={} kernel={} seed={}", facts.mode, facts.kernel, facts.seed);
     if let Some(times) = times {
         let part = |name: &str, time: Option<Duration>| {
@@ -136,6 +192,9 @@ fn run_lines(facts: &RunFacts, times: Option<&Times>) -> String {
             part("test", times.test),
             times.total.as_secs_f64()
         );
+    }
+    for report in schedulers {
+        let _ = write!(text, "\nscheduler: {}", scheduler_line(report));
     }
     if let Some(sidecar) = &facts.sidecar {
         let _ = write!(text, "\nresult: {sidecar}");

@@ -2,27 +2,9 @@
 
 use crate::vm_result::PostVm;
 use ktstr_assert::Assert;
-use ktstr_topology::Topology;
+use ktstr_scheduler::Scheduler;
+use ktstr_topology::{ShapeBounds, Topology};
 use std::time::Duration;
-
-/// Which machines of the gauntlet a test takes part on. The test's own machine is
-/// not affected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GauntletBounds {
-    /// LLCs of the whole machine.
-    pub llcs: (u32, u32),
-    /// CPUs of the whole machine.
-    pub cpus: (u32, u32),
-    /// NUMA nodes.
-    pub numa_nodes: (u32, u32),
-    /// Only machines with more than one thread a core.
-    pub requires_smt: bool,
-}
-
-impl GauntletBounds {
-    /// 1 to 12 LLCs, 1 to 192 CPUs, one NUMA node, SMT or not.
-    pub const DEFAULT: Self = Self { llcs: (1, 12), cpus: (1, 192), numa_nodes: (1, 1), requires_smt: false };
-}
 
 /// A declared test, all but its function.
 #[derive(Debug, Clone)]
@@ -31,6 +13,16 @@ pub struct TestSpec {
     pub name: &'static str,
     /// Its module path, crate first.
     pub module: &'static str,
+    /// The scheduler it is about.
+    pub scheduler: &'static Scheduler,
+    /// Arguments of the scheduler after its own.
+    pub extra_sched_args: &'static [&'static str],
+    /// Schedulers that lie ready for ops that change it.
+    pub staged_schedulers: &'static [&'static Scheduler],
+    /// What the scheduler's own error must contain, for a test that is meant to fail.
+    pub scx_error_contains: Option<&'static str>,
+    /// A regular expression that it must match.
+    pub scx_error_matches: Option<&'static str>,
     /// Its machine.
     pub topology: Topology,
     /// RAM in MiB; the machine gets at least 64 MiB a CPU and 256 MiB.
@@ -54,7 +46,7 @@ pub struct TestSpec {
     /// Only runs when asked for.
     pub ignored: bool,
     /// Gauntlet machines.
-    pub gauntlet: GauntletBounds,
+    pub gauntlet: ShapeBounds,
     /// Further kernel arguments.
     pub kargs: &'static [&'static str],
     /// Snapshots that the clock causes, evenly spread over the workload.
@@ -77,6 +69,11 @@ impl TestSpec {
         Self {
             name,
             module,
+            scheduler: &Scheduler::EEVDF,
+            extra_sched_args: &[],
+            staged_schedulers: &[],
+            scx_error_contains: None,
+            scx_error_matches: None,
             topology,
             memory_mib: 256,
             duration: Duration::from_secs(2),
@@ -88,13 +85,18 @@ impl TestSpec {
             performance_mode: false,
             auto_repro: true,
             ignored: false,
-            gauntlet: GauntletBounds::DEFAULT,
+            gauntlet: ShapeBounds::DEFAULT,
             kargs: &[],
             num_snapshots: 0,
             snapshot_paths: &[],
             post_vm: None,
             post_vm_unconditional: None,
         }
+    }
+
+    /// The scheduler's checks with the test's own on top.
+    pub const fn own_checks(&self) -> Assert {
+        self.scheduler.assert.merge(&self.checks)
     }
 
     /// Ignored by declaration, or by its name: `demo_…` tests only run when asked.

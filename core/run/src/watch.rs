@@ -3,7 +3,7 @@
 use crate::ports::HostClock;
 use ktstr_machine::{MachineError, Vm};
 use ktstr_monitor::{Inspector, KernelState, Monitor, MonitorLog, Snapshots};
-use ktstr_wire::Stimulus;
+use ktstr_wire::{Answer, Stimulus};
 use std::time::Duration;
 
 /// Who looks into the kernel, and when.
@@ -23,6 +23,8 @@ pub struct Watch<'a> {
     /// The kernel when something was wrong; the first such moment.
     wrong: Option<KernelState>,
     complaints: Vec<String>,
+    /// The last request's id, and its answer.
+    pub(crate) answered: Option<(u64, Answer)>,
 }
 
 /// All that a watch has to tell.
@@ -62,6 +64,7 @@ impl<'a> Watch<'a> {
             ending: None,
             wrong: None,
             complaints: Vec::new(),
+            answered: None,
         }
     }
 

@@ -127,6 +127,20 @@ pub enum Op {
         /// The number.
         value: u64,
     },
+    /// Attaches one of the test's schedulers while none is attached.
+    AttachScheduler {
+        /// Its declared name; `None` is the test's own.
+        name: Option<String>,
+    },
+    /// Detaches the scheduler: the kernel's own takes over.
+    DetachScheduler,
+    /// Detaches the scheduler and attaches it again.
+    RestartScheduler,
+    /// Detaches the scheduler and attaches another one of the test's.
+    ReplaceScheduler {
+        /// Its declared name.
+        name: String,
+    },
 }
 
 impl Op {
@@ -198,6 +212,31 @@ impl Op {
     /// [`Op::UnfreezeCgroup`].
     pub fn unfreeze_cgroup(name: impl Into<String>) -> Self {
         Self::UnfreezeCgroup { name: name.into() }
+    }
+
+    /// [`Op::AttachScheduler`] of the test's own scheduler.
+    pub fn attach_scheduler() -> Self {
+        Self::AttachScheduler { name: None }
+    }
+
+    /// [`Op::AttachScheduler`] of a staged one.
+    pub fn attach_staged_scheduler(name: impl Into<String>) -> Self {
+        Self::AttachScheduler { name: Some(name.into()) }
+    }
+
+    /// [`Op::DetachScheduler`].
+    pub fn detach_scheduler() -> Self {
+        Self::DetachScheduler
+    }
+
+    /// [`Op::RestartScheduler`].
+    pub fn restart_scheduler() -> Self {
+        Self::RestartScheduler
+    }
+
+    /// [`Op::ReplaceScheduler`].
+    pub fn replace_scheduler(name: impl Into<String>) -> Self {
+        Self::ReplaceScheduler { name: name.into() }
     }
 
     /// [`Op::CaptureSnapshot`].
@@ -278,6 +317,10 @@ impl Op {
             Self::ReadKernelCold { .. } => "ReadKernelCold",
             Self::WriteKernelHot { .. } => "WriteKernelHot",
             Self::WriteKernelCold { .. } => "WriteKernelCold",
+            Self::AttachScheduler { .. } => "AttachScheduler",
+            Self::DetachScheduler => "DetachScheduler",
+            Self::RestartScheduler => "RestartScheduler",
+            Self::ReplaceScheduler { .. } => "ReplaceScheduler",
         }
     }
 

@@ -256,11 +256,32 @@ pub trait EventSink: Send + Sync {
     fn stimulus(&self, event: &StimulusEvent);
 }
 
-/// The scheduler under test, as far as a scenario must know of it.
+/// A scheduler that could not be changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{doing} scheduler {name:?}: {why}")]
+pub struct SchedulerError {
+    /// `attaching` or `detaching`.
+    pub doing: &'static str,
+    /// Its declared name.
+    pub name: String,
+    /// Why not, and what to do.
+    pub why: String,
+}
+
+/// The schedulers under test, as far as a scenario must know of them.
 #[cfg_attr(test, mockall::automock)]
-pub trait SchedulerProbe: Send + Sync {
-    /// `None` while all is well; a reason once the scheduler died or was ejected.
+pub trait SchedulerOps: Send + Sync {
+    /// `None` while all is well, and while none is attached on purpose; a reason once the
+    /// attached scheduler died or was ejected.
     fn failure(&self) -> Option<String>;
     /// Counters of the scheduler by name, where it has any.
     fn counters(&self) -> BTreeMap<String, u64>;
+    /// Names of those that can be attached: the test's own first.
+    fn staged(&self) -> Vec<String>;
+    /// The name of the attached one.
+    fn attached(&self) -> Option<String>;
+    /// Starts a scheduler and returns once the kernel has it.
+    fn attach(&self, name: &str) -> Result<(), SchedulerError>;
+    /// Stops the attached scheduler and returns once the kernel has its own again.
+    fn detach(&self) -> Result<(), SchedulerError>;
 }

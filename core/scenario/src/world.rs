@@ -6,7 +6,7 @@
 
 use crate::ports::{
     CgroupError, CgroupLimit, HostError, HostRequest, MockCgroupOps, MockClock, MockEventSink, MockHostLink,
-    MockSchedulerProbe, MockWorkerGroup, MockWorkerOps, WorkerError, WorkerGroup,
+    MockSchedulerOps, MockWorkerGroup, MockWorkerOps, SchedulerError, WorkerError, WorkerGroup,
 };
 use crate::{Ctx, Ports, StimulusEvent};
 use ktstr_topology::{CpuSet, TestTopology, Topology};
@@ -49,6 +49,10 @@ pub(crate) struct State {
     pub(crate) panic_at: Option<Duration>,
     /// When the scheduler dies.
     pub(crate) scheduler_dies_at: Option<Duration>,
+    /// Schedulers of the test; the first is attached at the beginning.
+    pub(crate) schedulers: Vec<String>,
+    /// The scheduler that is attached.
+    pub(crate) attached: Option<String>,
     pub(crate) events: Vec<StimulusEvent>,
     /// Changes a worker's report before it is handed over.
     pub(crate) spoil: Option<fn(&mut WorkerReport)>,
@@ -149,7 +153,7 @@ pub(crate) struct World {
     workers: MockWorkerOps,
     clock: MockClock,
     events: MockEventSink,
-    scheduler: MockSchedulerProbe,
+    scheduler: MockSchedulerOps,
     host: MockHostLink,
 }
 
@@ -364,14 +368,41 @@ fn events(state: &Shared) -> MockEventSink {
     mock
 }
 
-fn scheduler(state: &Shared) -> MockSchedulerProbe {
-    let mut mock = MockSchedulerProbe::new();
+fn unscheduled(doing: &'static str, name: &str) -> SchedulerError {
+    SchedulerError { doing, name: name.to_owned(), why: "told to fail".to_owned() }
+}
+
+fn scheduler(state: &Shared) -> MockSchedulerOps {
+    let mut mock = MockSchedulerOps::new();
     let s = state.clone();
     mock.expect_failure().returning(move || {
         let s = s.get();
         s.scheduler_dies_at
             .filter(|at| s.now >= *at)
             .map(|_| "scx_demo exited: runnable task stall".to_owned())
+    });
+    let s = state.clone();
+    mock.expect_staged().returning(move || s.get().schedulers.clone());
+    let s = state.clone();
+    mock.expect_attached().returning(move || s.get().attached.clone());
+    let s = state.clone();
+    mock.expect_attach().returning(move |name| {
+        let mut s = s.get();
+        assert_eq!(s.attached, None, "the engine detaches before it attaches");
+        if s.call(format!("attach {name}")) {
+            return Err(unscheduled("attaching", name));
+        }
+        s.attached = Some(name.to_owned());
+        Ok(())
+    });
+    let s = state.clone();
+    mock.expect_detach().returning(move || {
+        let mut s = s.get();
+        let name = s.attached.take().expect("the engine detaches what is attached");
+        match s.call(format!("detach {name}")) {
+            true => Err(unscheduled("detaching", &name)),
+            false => Ok(()),
+        }
     });
     mock
 }

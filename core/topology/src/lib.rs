@@ -7,6 +7,7 @@
 //!
 //! Everything here is data and arithmetic: nothing reads the system.
 
+mod bounds;
 mod cpulist;
 mod cpuset;
 mod cpuset_spec;
@@ -19,6 +20,7 @@ mod test_topology;
 mod topology;
 mod validate;
 
+pub use bounds::ShapeBounds;
 pub use cpulist::{CpuListError, MAX_CPU, parse_cpu_list, parse_cpu_list_lenient};
 pub use cpuset::CpuSet;
 pub use cpuset_spec::{CpusetError, CpusetSpec};

@@ -97,8 +97,12 @@ kinds! {
     Goodbye = 12,
     /// [`Message::TimedOut`](crate::Message::TimedOut).
     TimedOut = 13,
+    /// [`Message::SchedulerLog`](crate::Message::SchedulerLog).
+    SchedulerLog = 14,
+    /// [`Message::SchedulerReports`](crate::Message::SchedulerReports).
+    SchedulerReports = 15,
     /// [`Message::Request`](crate::Message::Request).
-    Request = 14,
+    Request = 16,
 }
 
 impl Kind {

@@ -66,6 +66,10 @@ pub enum Message {
     },
     /// The guest asks for something and waits for the answer.
     Request(Request),
+    /// What a scheduler under test wrote, as it wrote it.
+    SchedulerLog(Vec<u8>),
+    /// What became of the schedulers under test, opaque here.
+    SchedulerReports(Vec<u8>),
     /// The guest has said everything and is about to power off.
     Goodbye,
 }
@@ -94,6 +98,8 @@ impl Message {
             Self::Log { .. } => Kind::Log,
             Self::TimedOut { .. } => Kind::TimedOut,
             Self::Request(_) => Kind::Request,
+            Self::SchedulerLog(_) => Kind::SchedulerLog,
+            Self::SchedulerReports(_) => Kind::SchedulerReports,
             Self::Goodbye => Kind::Goodbye,
         }
     }

@@ -20,9 +20,12 @@ pub(crate) enum PayloadError {
 /// A message's payload.
 pub(crate) fn encode(message: &Message) -> Result<Cow<'_, [u8]>, postcard::Error> {
     match message {
-        Message::Result(bytes) | Message::Kmsg(bytes) | Message::Stdout(bytes) | Message::Stderr(bytes) => {
-            Ok(Cow::Borrowed(bytes))
-        }
+        Message::Result(bytes)
+        | Message::Kmsg(bytes)
+        | Message::Stdout(bytes)
+        | Message::Stderr(bytes)
+        | Message::SchedulerLog(bytes)
+        | Message::SchedulerReports(bytes) => Ok(Cow::Borrowed(bytes)),
         Message::Goodbye => Ok(Cow::Borrowed(&[])),
         Message::Hello { version, build_id } => fields(&(version, build_id)),
         Message::Stage(stage) => fields(stage),
@@ -55,6 +58,8 @@ pub(crate) fn decode(kind: Kind, payload: &[u8]) -> Result<Message, PayloadError
         }
         Kind::Kmsg => Ok(Message::Kmsg(payload.to_vec())),
         Kind::Stdout => Ok(Message::Stdout(payload.to_vec())),
+        Kind::SchedulerLog => Ok(Message::SchedulerLog(payload.to_vec())),
+        Kind::SchedulerReports => Ok(Message::SchedulerReports(payload.to_vec())),
         Kind::Stderr => Ok(Message::Stderr(payload.to_vec())),
         Kind::Log => {
             let (level, text) = whole(payload)?;

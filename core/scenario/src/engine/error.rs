@@ -1,7 +1,7 @@
 //! What can go wrong with a scenario.
 
 use crate::HoldError;
-use crate::ports::{CgroupError, HostError, WorkerError};
+use crate::ports::{CgroupError, HostError, SchedulerError, WorkerError};
 use ktstr_topology::CpusetError;
 use ktstr_workload::{AffinityError, PolicyError, WorkTypeError};
 use std::fmt;
@@ -105,6 +105,29 @@ pub enum ScenarioError {
         op: &'static str,
         /// Why it has no effect, and what to do.
         why: String,
+    },
+    /// A scheduler that the test does not have.
+    #[error(
+        "{place}: {op}: scheduler {name:?} is none of the test's ({staged}); \
+         declare the test with `scheduler = …` or `staged_schedulers = […]`"
+    )]
+    NoScheduler {
+        /// The step.
+        place: Place,
+        /// The op's kind.
+        op: &'static str,
+        /// The name.
+        name: String,
+        /// The names there are.
+        staged: String,
+    },
+    /// A scheduler that did not attach, or did not leave.
+    #[error("{place}: {source}")]
+    Scheduler {
+        /// The step.
+        place: Place,
+        /// What happened.
+        source: SchedulerError,
     },
     /// A cpuset that this machine can't give.
     #[error("{place}, cgroup {cgroup:?}: {source}")]

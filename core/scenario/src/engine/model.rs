@@ -25,11 +25,13 @@ pub(crate) struct Entry {
 pub(crate) struct Model<'t> {
     topo: &'t TestTopology,
     live: BTreeMap<String, Entry>,
+    /// The scheduler that is attached, by name.
+    pub(crate) attached: Option<String>,
 }
 
 impl<'t> Model<'t> {
-    pub(crate) fn new(topo: &'t TestTopology) -> Self {
-        Self { topo, live: BTreeMap::new() }
+    pub(crate) fn new(topo: &'t TestTopology, attached: Option<String>) -> Self {
+        Self { topo, live: BTreeMap::new(), attached }
     }
 
     /// Adds a cgroup, and those above it that are missing; the names in order of creation.

@@ -35,6 +35,8 @@ pub(crate) enum Action {
         tag: String,
         cgroup: String,
     },
+    Attach(String),
+    Detach,
 }
 
 /// Workers to spawn.
@@ -66,7 +68,8 @@ pub(crate) struct Planner<'c> {
 
 impl<'c> Planner<'c> {
     pub(crate) fn new(ctx: &'c Ctx<'c>) -> Self {
-        Self { ctx, model: Model::new(ctx.topo), watched: BTreeSet::new() }
+        let model = Model::new(ctx.topo, ctx.ports.scheduler.attached());
+        Self { ctx, model, watched: BTreeSet::new() }
     }
 
     /// A cgroup with all that its definition says. Its workers are spawned, not started.
@@ -135,6 +138,19 @@ impl<'c> Planner<'c> {
             | Op::ReadKernelCold { .. }
             | Op::WriteKernelHot { .. }
             | Op::WriteKernelCold { .. } => self.ask(place, kind, op),
+            Op::AttachScheduler { name } => self.attach(place, kind, name.as_deref()),
+            Op::DetachScheduler => self.detach(place, kind).map(|_| vec![Action::Detach]),
+            Op::RestartScheduler => {
+                let name = self.detach(place, kind)?;
+                self.model.attached = Some(name.clone());
+                Ok(vec![Action::Detach, Action::Attach(name)])
+            }
+            Op::ReplaceScheduler { name } => {
+                self.detach(place, kind)?;
+                let mut actions = self.attach(place, kind, Some(name))?;
+                actions.insert(0, Action::Detach);
+                Ok(actions)
+            }
         }
     }
 
@@ -170,6 +186,41 @@ impl<'c> Planner<'c> {
             self.remove(&name);
         }
         self.model.forget_groups_of(place.0);
+    }
+
+    /// `None` is the test's own scheduler.
+    fn attach(
+        &mut self,
+        place: Place,
+        op: &'static str,
+        name: Option<&str>,
+    ) -> Result<Vec<Action>, ScenarioError> {
+        if let Some(attached) = &self.model.attached {
+            let why = format!(
+                "{attached:?} is attached at that point; use Op::ReplaceScheduler or detach it first"
+            );
+            return Err(ScenarioError::Pointless { place, op, why });
+        }
+        let staged = self.ctx.ports.scheduler.staged();
+        let chosen = match name {
+            Some(name) => staged.iter().find(|s| *s == name),
+            None => staged.first(),
+        };
+        let Some(chosen) = chosen.cloned() else {
+            let name = name.unwrap_or("the test's own").to_owned();
+            return Err(ScenarioError::NoScheduler { place, op, name, staged: staged.join(", ") });
+        };
+        self.model.attached = Some(chosen.clone());
+        Ok(vec![Action::Attach(chosen)])
+    }
+
+    /// The name of the one that was attached.
+    fn detach(&mut self, place: Place, op: &'static str) -> Result<String, ScenarioError> {
+        self.model.attached.take().ok_or_else(|| {
+            let why =
+                "no scheduler is attached at that point; declare the test with `scheduler = …`".to_owned();
+            ScenarioError::Pointless { place, op, why }
+        })
     }
 
     fn remove(&mut self, name: &str) -> Vec<Action> {

@@ -9,7 +9,7 @@ use crate::engine::judge::Judge;
 use crate::engine::model::{deepest_first, path_to};
 use crate::engine::plan::{Action, HOST, Planner, SpawnPlan};
 use crate::engine::timeline::Timeline;
-use crate::ports::{CgroupError, HostRequest, WorkerError, WorkerGroup};
+use crate::ports::{CgroupError, HostRequest, SchedulerError, WorkerError, WorkerGroup};
 use crate::seed::mix;
 use crate::{CgroupDef, Op};
 use ktstr_assert::{Assert, AssertResult, Detail, DetailKind};
@@ -159,6 +159,8 @@ impl<'c> Stage<'c> {
                 let pids = self.ctx.cgroups.procs(cgroup).map_err(failed(place, cgroup))?;
                 self.ask(place, "CaptureCgroupProcs", &HostRequest::KeepPids { tag: tag.clone(), pids })
             }
+            Action::Attach(name) => self.ctx.ports.scheduler.attach(name).map_err(unscheduled(place)),
+            Action::Detach => self.ctx.ports.scheduler.detach().map_err(unscheduled(place)),
         }
     }
 
@@ -363,4 +365,8 @@ fn failed(place: Place, cgroup: &str) -> impl FnOnce(CgroupError) -> ScenarioErr
 fn refused(place: Place, cgroup: &str) -> impl FnOnce(WorkerError) -> ScenarioError {
     let cgroup = cgroup.to_owned();
     move |source| ScenarioError::Spawn { place, cgroup, source }
+}
+
+fn unscheduled(place: Place) -> impl FnOnce(SchedulerError) -> ScenarioError {
+    move |source| ScenarioError::Scheduler { place, source }
 }

@@ -4,5 +4,6 @@ mod events;
 mod judging;
 mod order;
 mod random;
+mod schedulers;
 mod teardown;
 mod validation;

@@ -114,7 +114,18 @@ fn detail(op: &Op, actions: &[Action]) -> String {
         Op::WriteKernelHot { path, value } | Op::WriteKernelCold { path, value } => {
             format!("{path} {value}")
         }
+        Op::AttachScheduler { .. } | Op::RestartScheduler | Op::ReplaceScheduler { .. } => attached(actions),
+        Op::DetachScheduler => String::new(),
     }
+}
+
+/// The scheduler that came in.
+fn attached(actions: &[Action]) -> String {
+    let name = actions.iter().find_map(|action| match action {
+        Action::Attach(name) => Some(name.clone()),
+        _ => None,
+    });
+    name.unwrap_or_default()
 }
 
 /// The cpusets that came out, such as `cg_0 0-1 cg_1 -`.

@@ -73,6 +73,8 @@ fn message() -> impl Strategy<Value = Message> {
         bytes().prop_map(Message::Kmsg),
         bytes().prop_map(Message::Stdout),
         bytes().prop_map(Message::Stderr),
+        bytes().prop_map(Message::SchedulerLog),
+        bytes().prop_map(Message::SchedulerReports),
         (select(vec![Error, Warn, Info, Debug]), text())
             .prop_map(|(level, text)| Message::Log { level, text }),
         (any::<u64>(), text()).prop_map(|(after_ms, detail)| Message::TimedOut { after_ms, detail }),

@@ -49,6 +49,8 @@ fn byte_messages_are_their_bytes() {
     check(&Message::Kmsg(bytes.clone()), &bytes);
     check(&Message::Stdout(bytes.clone()), &bytes);
     check(&Message::Stderr(bytes.clone()), &bytes);
+    check(&Message::SchedulerLog(bytes.clone()), &bytes);
+    check(&Message::SchedulerReports(bytes.clone()), &bytes);
     check(&Message::Stdout(Vec::new()), &[]);
 }
 

@@ -1,17 +1,21 @@
 //! The guest's composition root: the test binary as PID 1.
 
+mod link;
+
 use crate::registry::{KTSTR_TESTS, KernelsOwn, KtstrTestEntry};
 use anyhow::{Context, Result, anyhow};
-use ktstr_assert::Assert;
+use ktstr_assert::{Assert, AssertResult, Detail, DetailKind};
 use ktstr_cgroupfs::CgroupManager;
-use ktstr_guest_init::{Channel, Guest, give_up};
-use ktstr_run::{GuestPlan, TestReturn};
-use ktstr_scenario::ports::{CgroupOps, EventSink};
+use ktstr_guest_init::{Channel, Guest, HostCalls, give_up};
+use ktstr_guest_scheduler::{GuestSchedulers, LogSink, SchedulerReport};
+use ktstr_run::{GuestPlan, TestReturn, encode_reports};
+use ktstr_scenario::ports::{CgroupOps, EventSink, SchedulerOps};
 use ktstr_scenario::{Ctx, Ports, StimulusEvent};
 use ktstr_topology::{TestTopology, Topology};
 use ktstr_wire::{LogLevel, Message, Stage, Stimulus};
 use ktstr_workers::{ForkedWorkers, MonotonicClock};
 use ktstr_workload::WorkType;
+use link::{GuestLink, with_periodic};
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -68,31 +72,90 @@ fn report(guest: &Guest, plan: &GuestPlan, returned: &TestReturn) -> Result<()> 
     Ok(())
 }
 
-/// Prepares the context, calls the test function and cleans up.
+/// Attaches the scheduler, calls the test function, detaches.
 fn run(guest: &Guest, plan: &GuestPlan) -> TestReturn {
-    let prepared = find_entry(plan).and_then(|entry| Ok((entry, prepare(guest, entry)?)));
+    let prepared = find_entry(plan).and_then(|entry| Ok((entry, prepare(guest, entry, plan)?)));
     let (entry, (topo, cgroups)) = match prepared {
         Ok(prepared) => prepared,
         Err(e) => return TestReturn::Error(format!("{e:#}")),
     };
-    let events = WireEvents(Arc::clone(guest.channel()));
-    let ports =
-        Ports { workers: &ForkedWorkers, clock: &MonotonicClock, events: &events, scheduler: &KernelsOwn };
-    let mut ctx = Ctx::new(&topo, &cgroups, ports);
-    if let Err(e) = configure(&mut ctx, entry, plan) {
-        return TestReturn::Error(format!("{e:#}"));
+    if plan.schedulers.is_empty() {
+        let test = Test { guest, plan, entry, topo: &topo, cgroups: &cgroups };
+        return test.play(&KernelsOwn, None);
     }
-    stage(guest, Stage::TestStart);
-    guest.arm_watchdog(ctx.duration + entry.spec.timeout);
-    let returned = entry.call(&ctx);
-    guest.disarm_watchdog();
-    stage(guest, Stage::TestEnd);
-    match (cgroups.cleanup_all(), returned) {
-        (Err(e), TestReturn::Judged(mut result)) => {
-            result.note(format!("cleaning up after the test: {e}"));
+    let sink: LogSink = {
+        let channel = Arc::clone(guest.channel());
+        // A lost piece of log is a hole in it; the verdict doesn't hang on it.
+        Arc::new(move |bytes: &[u8]| drop(channel.send(&Message::SchedulerLog(bytes.to_vec()))))
+    };
+    let schedulers = GuestSchedulers::new(plan.schedulers.clone(), ktstr_guest_init::read_kmsg, sink);
+    stage(guest, Stage::Scheduler);
+    let returned = match schedulers.attach(&plan.schedulers[0].name) {
+        Ok(()) => {
+            let test = Test { guest, plan, entry, topo: &topo, cgroups: &cgroups };
+            test.play(&schedulers, schedulers.pid())
+        }
+        // The report says why.
+        Err(e) => {
+            let text = format!("scheduler {:?} did not attach: {}", e.name, e.why);
+            let detail = Detail::fail(DetailKind::Scheduler, text);
+            let mut result = AssertResult::pass();
+            result.push(detail);
             TestReturn::Judged(result)
         }
-        (_, returned) => returned,
+    };
+    match send_reports(guest, &schedulers.finish()) {
+        Ok(()) => returned,
+        Err(e) => TestReturn::Error(format!("reporting on the scheduler: {e:#}")),
+    }
+}
+
+fn send_reports(guest: &Guest, reports: &[SchedulerReport]) -> Result<()> {
+    Ok(guest.channel().send(&Message::SchedulerReports(encode_reports(reports)?))?)
+}
+
+/// A test whose machine is ready.
+struct Test<'a> {
+    guest: &'a Guest,
+    plan: &'a GuestPlan,
+    entry: &'static KtstrTestEntry,
+    topo: &'a TestTopology,
+    cgroups: &'a CgroupManager,
+}
+
+impl Test<'_> {
+    /// Calls the test function under that scheduler and cleans up.
+    fn play(&self, scheduler: &dyn SchedulerOps, sched_pid: Option<u32>) -> TestReturn {
+        let events = WireEvents(Arc::clone(self.guest.channel()));
+        let calls = HostCalls::open(Arc::clone(self.guest.channel()), self.plan.bell);
+        let link = GuestLink::new(calls.map_err(|e| e.to_string()));
+        let ports = Ports {
+            workers: &ForkedWorkers,
+            clock: &MonotonicClock,
+            events: &events,
+            scheduler,
+            host: &link,
+        };
+        let mut ctx = Ctx::new(self.topo, self.cgroups, ports);
+        ctx.sched_pid = sched_pid.and_then(|pid| pid.try_into().ok());
+        if let Err(e) = configure(&mut ctx, self.entry, self.plan) {
+            return TestReturn::Error(format!("{e:#}"));
+        }
+        stage(self.guest, Stage::TestStart);
+        self.guest.arm_watchdog(ctx.duration + self.entry.spec.timeout);
+        let (count, duration) = (self.entry.spec.num_snapshots, ctx.duration);
+        let step = || ctx.current_step();
+        let returned = with_periodic(&link, count, duration, step, || self.entry.call(&ctx));
+        link.workload_ends(ctx.current_step());
+        self.guest.disarm_watchdog();
+        stage(self.guest, Stage::TestEnd);
+        match (self.cgroups.cleanup_all(), returned) {
+            (Err(e), TestReturn::Judged(mut result)) => {
+                result.note(format!("cleaning up after the test: {e}"));
+                TestReturn::Judged(result)
+            }
+            (_, returned) => returned,
+        }
     }
 }
 
@@ -103,11 +166,11 @@ fn find_entry(plan: &GuestPlan) -> Result<&'static KtstrTestEntry> {
         .ok_or_else(|| anyhow!("looking for test {}::{}: not in this binary", plan.module, plan.test))
 }
 
-fn prepare(guest: &Guest, entry: &KtstrTestEntry) -> Result<(TestTopology, CgroupManager)> {
+fn prepare(guest: &Guest, entry: &KtstrTestEntry, plan: &GuestPlan) -> Result<(TestTopology, CgroupManager)> {
     stage(guest, Stage::Topology);
     let topo = ktstr_procfs::test_topology_from_sysfs(Path::new("/sys"))?;
     check_shape(&entry.spec.topology, &topo)?;
-    let cgroups = CgroupManager::new(Path::new("/sys/fs/cgroup"), "ktstr")?;
+    let cgroups = CgroupManager::new(Path::new("/sys/fs/cgroup"), &plan.cgroup_parent)?;
     cgroups.setup()?;
     Ok((topo, cgroups))
 }
@@ -139,7 +202,7 @@ fn configure(ctx: &mut Ctx<'_>, entry: &KtstrTestEntry, plan: &GuestPlan) -> Res
     ctx.workers_per_cgroup = spec.workers_per_cgroup;
     ctx.seed = plan.seed;
     let defaults = if plan.emulated { Assert::default_checks_emulated() } else { Assert::default_checks() };
-    ctx.assert = defaults.merge(&spec.checks);
+    ctx.assert = defaults.merge(&spec.own_checks());
     if let Some(name) = &plan.work_type {
         ctx.work_type_override = Some(WorkType::from_name(name)?);
     }

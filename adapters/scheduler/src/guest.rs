@@ -1,0 +1,386 @@
+//! From a plan to an attached scheduler, and back.
+
+use crate::bpf::struct_ops_programs;
+use crate::kernel::{Kernel, Scx};
+use crate::process::{Process, how};
+use ktstr_scenario::ports::{SchedulerError, SchedulerOps};
+use ktstr_scheduler::{
+    Detach, NotAttached, Program, SchedulerPlan, SchedulerReport, ScxDump, ScxExit, why_not_attached,
+};
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Takes a scheduler's log as it is written.
+pub type LogSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
+
+/// Reads the kernel's log.
+type KernelLog = fn() -> std::io::Result<String>;
+
+/// Between two looks at the kernel's state.
+const LOOK: Duration = Duration::from_millis(5);
+/// For a program that was asked to stop.
+const STOPS_WITHIN: Duration = Duration::from_secs(5);
+/// For the kernel to have its own scheduler again once the program is gone.
+const DISABLED_WITHIN: Duration = Duration::from_secs(10);
+/// For a program whose scheduler was dropped, to say its last words.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// Before each start, in the kernel's log: what comes after it is about that scheduler.
+const MARK: &str = "ktstr: starting scheduler ";
+
+/// The schedulers of a test: at most one is attached.
+pub struct GuestSchedulers {
+    plans: Vec<SchedulerPlan>,
+    kernel: Kernel,
+    kernel_log: KernelLog,
+    sink: LogSink,
+    live: Mutex<Option<Live>>,
+    reports: Mutex<Vec<SchedulerReport>>,
+}
+
+/// The attached scheduler.
+struct Live {
+    process: Option<Process>,
+    /// Shell commands that switch it off, where it is no program.
+    disable: Vec<String>,
+    report: SchedulerReport,
+}
+
+impl GuestSchedulers {
+    /// The test's own scheduler first; none is started yet.
+    pub fn new(plans: Vec<SchedulerPlan>, kernel_log: KernelLog, sink: LogSink) -> Self {
+        let (live, reports) = (Mutex::new(None), Mutex::new(Vec::new()));
+        Self { plans, kernel: Kernel::running(), kernel_log, sink, live, reports }
+    }
+
+    /// The pid of the attached scheduler's program.
+    pub fn pid(&self) -> Option<u32> {
+        self.live().as_ref().and_then(|live| live.process.as_ref()).map(Process::pid)
+    }
+
+    /// Stops what is attached and tells what became of each start.
+    pub fn finish(&self) -> Vec<SchedulerReport> {
+        // What died since the last look must not pass for one that stopped when asked.
+        let _ = self.failure();
+        if let Some(live) = self.live().take() {
+            let report = self.stop(live);
+            self.reports().push(report);
+        }
+        std::mem::take(&mut *self.reports())
+    }
+
+    fn live(&self) -> MutexGuard<'_, Option<Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reports(&self) -> MutexGuard<'_, Vec<SchedulerReport>> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts it and waits until the kernel has it; the report of one that did not attach.
+    fn start(&self, plan: &SchedulerPlan) -> Result<Live, Box<SchedulerReport>> {
+        let report = SchedulerReport { name: plan.name.clone(), ..SchedulerReport::default() };
+        let refuse = |why: String| Box::new(SchedulerReport { not_attached: Some(why), ..report.clone() });
+        for (key, value) in &plan.sysctls {
+            self.kernel.set(key, value).map_err(refuse)?;
+        }
+        match &plan.program {
+            Program::Commands { enable, disable } => {
+                run_all(enable).map_err(refuse)?;
+                let ops = self.kernel.scx().map(|scx| scx.ops).filter(|ops| !ops.is_empty());
+                let report = SchedulerReport { ops, ..report };
+                Ok(Live { process: None, disable: disable.clone(), report })
+            }
+            Program::Binary { path, args } => {
+                match self.kernel.scx() {
+                    None => return Err(refuse(NotAttached::NoSchedExt.to_string())),
+                    Some(scx) if !scx.ops.is_empty() => {
+                        return Err(refuse(NotAttached::Taken { by: scx.ops }.to_string()));
+                    }
+                    Some(_) => {}
+                }
+                self.prepare(&plan.name);
+                let started = Instant::now();
+                let process = Process::start(path, args, &self.sink).map_err(|e| refuse(e.to_string()))?;
+                self.wait_attached(plan, process, report, started)
+            }
+        }
+    }
+
+    /// What helps to understand a failure later; a kernel without it only tells less.
+    fn prepare(&self, name: &str) {
+        let told = [
+            self.kernel.arm_dump().err().map(|e| format!("no sched_ext dump can be had: {e}")),
+            self.kernel.mark(&format!("{MARK}{name}")).err().map(|e| format!("marking the kernel log: {e}")),
+            self.kernel.set("kernel.bpf_stats_enabled", "1").err(),
+        ];
+        for problem in told.into_iter().flatten() {
+            eprintln!("ktstr: {problem}");
+        }
+    }
+
+    fn wait_attached(
+        &self,
+        plan: &SchedulerPlan,
+        mut process: Process,
+        mut report: SchedulerReport,
+        started: Instant,
+    ) -> Result<Live, Box<SchedulerReport>> {
+        let deadline = started + Duration::from_millis(plan.attach_within_ms);
+        let why = loop {
+            let scx = self.kernel.scx();
+            if let Some(status) = process.ended() {
+                let attached = scx.map(|scx| scx.ops).filter(|ops| !ops.is_empty());
+                break NotAttached::Exited { how: how(status), success: status.success(), attached };
+            }
+            match scx {
+                Some(scx) if scx.is_enabled() => {
+                    report.attach_ms = ms(started.elapsed());
+                    report.ops = Some(scx.ops.clone());
+                    report.programs = programs();
+                    match plan.ops.as_ref().filter(|ops| !scx.ops.starts_with(ops.as_str())) {
+                        Some(expected) => {
+                            break NotAttached::OtherName { expected: expected.clone(), seen: scx.ops };
+                        }
+                        None => return Ok(Live { process: Some(process), disable: Vec::new(), report }),
+                    }
+                }
+                other if Instant::now() >= deadline => {
+                    let state = other.as_ref().map_or_else(String::new, Scx::describe);
+                    break NotAttached::TimedOut { after_ms: plan.attach_within_ms, state };
+                }
+                _ => std::thread::sleep(LOOK),
+            }
+        };
+        Err(Box::new(self.not_attached(why, process, report)))
+    }
+
+    fn not_attached(
+        &self,
+        why: NotAttached,
+        mut process: Process,
+        report: SchedulerReport,
+    ) -> SchedulerReport {
+        // Its end is not judged: it failed already.
+        let _ = self.end(&mut process);
+        let exit = self.exit().filter(ScxExit::is_failure);
+        let log = process.log_text();
+        let mut text = match &exit {
+            Some(exit) => NotAttached::Dropped { why: exit.to_string() }.to_string(),
+            None => why.to_string(),
+        };
+        if let Some(explained) = why_not_attached(&log) {
+            text = format!("{text}: {explained}");
+        }
+        let (dump_text, dump) = self.dump();
+        SchedulerReport {
+            not_attached: Some(text),
+            exit,
+            dump_text,
+            dump,
+            log_tail: process.unsent_log(),
+            ..report
+        }
+    }
+
+    /// What is wrong with the attached scheduler, noted in its report.
+    fn look(&self, live: &mut Live) -> Option<String> {
+        if live.report.failure.is_some() {
+            return live.report.failure.clone();
+        }
+        let scx = self.kernel.scx();
+        let ended = live.process.as_mut().and_then(Process::ended);
+        let still_there = match (&live.report.ops, &scx) {
+            (None, _) => true,
+            (Some(ops), Some(scx)) => scx.is_enabled() && scx.ops == *ops,
+            (Some(_), None) => false,
+        };
+        if ended.is_none() && still_there {
+            return None;
+        }
+        // Whichever of the two went first, the other follows; both are worth hearing.
+        let ended = live.process.as_mut().and_then(|p| p.wait(LAST_WORDS));
+        self.wait_disabled(DISABLED_WITHIN);
+        let exit = self.exit();
+        let failure = match (exit.as_ref().filter(|e| e.is_failure()), ended) {
+            (Some(exit), _) => format!("the kernel dropped it: {exit}"),
+            (None, Some(status)) => {
+                format!("its program ended with {} in the middle of the test", how(status))
+            }
+            (None, None) => {
+                let state = self.kernel.scx().as_ref().map_or_else(String::new, Scx::describe);
+                format!("it let go of the kernel while its program went on ({state})")
+            }
+        };
+        (live.report.dump_text, live.report.dump) = self.dump();
+        live.report.exit = exit;
+        live.report.failure = Some(failure.clone());
+        Some(failure)
+    }
+
+    /// Stops it; the report is complete then.
+    fn stop(&self, mut live: Live) -> SchedulerReport {
+        let failed = live.report.failure.is_some();
+        if !failed {
+            let now = programs();
+            if !now.is_empty() {
+                live.report.programs = now;
+            }
+            live.report.events = self.kernel.events();
+        }
+        let detach = match &mut live.process {
+            Some(process) => self.end(process),
+            None => run_all(&live.disable).map_or_else(Detach::Failed, |()| Detach::InOrder(String::new())),
+        };
+        live.report.detach = Some(if failed { Detach::NotRunning } else { detach });
+        live.report.log_tail = live.process.as_mut().map(Process::unsent_log).unwrap_or_default();
+        live.report
+    }
+
+    /// Asks a program to end, and sees to it.
+    fn end(&self, process: &mut Process) -> Detach {
+        let mut problems = Vec::new();
+        let mut status = process.ended();
+        if status.is_none() {
+            process.signal(libc::SIGTERM);
+            status = process.wait(STOPS_WITHIN);
+        }
+        match status {
+            None => {
+                process.signal(libc::SIGKILL);
+                let killed = process.wait(STOPS_WITHIN);
+                let seconds = STOPS_WITHIN.as_secs();
+                problems.push(match killed {
+                    Some(_) => {
+                        format!("its program did not stop within {seconds} s of SIGTERM and was killed")
+                    }
+                    None => format!("its program did not even end {seconds} s after SIGKILL"),
+                });
+            }
+            Some(status) if !status.success() && how(status) != "signal 15" => {
+                problems.push(format!("its program ended with {} when asked to stop", how(status)));
+            }
+            Some(_) => {}
+        }
+        // Also children that outlived the program.
+        process.signal(libc::SIGKILL);
+        if !self.wait_disabled(DISABLED_WITHIN) {
+            let state = self.kernel.scx().as_ref().map_or_else(String::new, Scx::describe);
+            problems.push(format!("{} s after its program's end {state}", DISABLED_WITHIN.as_secs()));
+        }
+        match problems.is_empty() {
+            true => Detach::InOrder(status.map(how).unwrap_or_default()),
+            false => Detach::Failed(problems.join("; ")),
+        }
+    }
+
+    fn wait_disabled(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        loop {
+            match self.kernel.scx() {
+                Some(scx) if !scx.is_disabled() => {}
+                _ => return true,
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// The kernel's words on the end of the scheduler that was started last.
+    fn exit(&self) -> Option<ScxExit> {
+        let log = (self.kernel_log)().ok()?;
+        let since = log.rfind(MARK).unwrap_or(0);
+        ScxExit::last_in(&log[since..])
+    }
+
+    fn dump(&self) -> (String, Option<ScxDump>) {
+        let text = self.kernel.dump();
+        let dump = ScxDump::parse(&text);
+        (text, dump)
+    }
+}
+
+impl SchedulerOps for GuestSchedulers {
+    fn failure(&self) -> Option<String> {
+        self.live().as_mut().and_then(|live| self.look(live))
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        self.kernel.events()
+    }
+
+    fn staged(&self) -> Vec<String> {
+        self.plans.iter().map(|plan| plan.name.clone()).collect()
+    }
+
+    fn attached(&self) -> Option<String> {
+        self.live().as_ref().map(|live| live.report.name.clone())
+    }
+
+    fn attach(&self, name: &str) -> Result<(), SchedulerError> {
+        let refuse = |why: String| SchedulerError { doing: "attaching", name: name.to_string(), why };
+        let plan = self.plans.iter().find(|plan| plan.name == name).ok_or_else(|| {
+            refuse(format!("it is none of the test's ({}); declare it there", self.staged().join(", ")))
+        })?;
+        let mut live = self.live();
+        if let Some(live) = live.as_ref() {
+            return Err(refuse(NotAttached::Taken { by: live.report.name.clone() }.to_string()));
+        }
+        match self.start(plan) {
+            Ok(started) => {
+                *live = Some(started);
+                Ok(())
+            }
+            Err(report) => {
+                let why = report.not_attached.clone().unwrap_or_default();
+                self.reports().push(*report);
+                Err(refuse(why))
+            }
+        }
+    }
+
+    fn detach(&self) -> Result<(), SchedulerError> {
+        let refuse =
+            |name: &str, why: String| SchedulerError { doing: "detaching", name: name.to_string(), why };
+        let failed = self.failure();
+        let Some(live) = self.live().take() else {
+            return Err(refuse("?", "none is attached".to_string()));
+        };
+        let report = self.stop(live);
+        let name = report.name.clone();
+        let why = match (failed, &report.detach) {
+            (Some(failed), _) => Some(failed),
+            (None, Some(Detach::Failed(why))) => Some(why.clone()),
+            _ => None,
+        };
+        self.reports().push(report);
+        why.map_or(Ok(()), |why| Err(refuse(&name, why)))
+    }
+}
+
+/// The kernel may lack the query; the report then has no programs.
+fn programs() -> Vec<ktstr_scheduler::ProgramStats> {
+    struct_ops_programs().unwrap_or_else(|e| {
+        eprintln!("ktstr: asking the kernel for its BPF programs: {e}");
+        Vec::new()
+    })
+}
+
+fn run_all(commands: &[String]) -> Result<(), String> {
+    commands.iter().try_for_each(|command| {
+        let output = Command::new("/bin/sh").arg("-c").arg(command).output();
+        let output = output.map_err(|e| format!("running {command:?}: /bin/sh: {e}"))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(format!("running {command:?}: it ended with {}, saying: {}", how(output.status), said.trim()))
+    })
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

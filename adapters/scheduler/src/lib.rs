@@ -1,0 +1,17 @@
+//! The scheduler port inside a guest.
+//!
+//! [`GuestSchedulers`] starts a scheduler's program, waits until the kernel has it, notices
+//! when the kernel drops it or its program dies, and stops it in order. What it learns on the
+//! way is a [`SchedulerReport`] for the host.
+//!
+//! May touch `/sys/kernel/sched_ext`, `/proc/sys`, tracefs, `/dev/kmsg`, bpf(2) for what the
+//! kernel knows of BPF programs, and the processes that it started. Runs as root inside a
+//! machine of its own; nothing here is meant for a host.
+
+mod bpf;
+mod guest;
+mod kernel;
+mod process;
+
+pub use guest::{GuestSchedulers, LogSink};
+pub use ktstr_scheduler::SchedulerReport;

@@ -1,0 +1,217 @@
+//! A scheduler's program as a process of ours, and its log.
+
+use crate::LogSink;
+use ktstr_scheduler::{BoundedLog, NotAttached};
+use std::io::Read;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Bytes of a log that go to the host as they are written; after that its end is kept.
+const STREAMED: usize = 256 << 10;
+const HEAD: usize = 32 << 10;
+const TAIL: usize = 64 << 10;
+/// Between two looks at a process that should end.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A running (or ended) program.
+pub(crate) struct Process {
+    child: Child,
+    ended: Option<ExitStatus>,
+    log: Arc<Log>,
+}
+
+struct Log {
+    state: Mutex<LogState>,
+    closed: Condvar,
+}
+
+struct LogState {
+    kept: BoundedLog,
+    /// What was not sent to the host as it was written.
+    unsent: BoundedLog,
+    sent: usize,
+    closed: bool,
+}
+
+impl Log {
+    fn lock(&self) -> MutexGuard<'_, LogState> {
+        // A panic while pushing leaves a shorter log, not a broken one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Process {
+    /// Starts a program in a process group of its own; what it prints is collected.
+    pub(crate) fn start(path: &str, args: &[String], sink: &LogSink) -> Result<Self, NotAttached> {
+        let failed = |e: std::io::Error| NotAttached::NotStarted {
+            path: path.to_string(),
+            errno: e.raw_os_error(),
+            why: e.to_string(),
+        };
+        let (reader, writer) = std::io::pipe().map_err(failed)?;
+        let mut command = Command::new(Path::new(path));
+        command.args(args).current_dir("/").process_group(0).stdin(Stdio::null());
+        command.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
+        let child = command.spawn().map_err(failed)?;
+        // The pipe's end comes when the program's copies of it are closed: none must be here.
+        drop(command);
+        let state = LogState {
+            kept: BoundedLog::new(HEAD, TAIL),
+            unsent: BoundedLog::new(0, TAIL),
+            sent: 0,
+            closed: false,
+        };
+        let log = Arc::new(Log { state: Mutex::new(state), closed: Condvar::new() });
+        let (pumped, sink) = (Arc::clone(&log), Arc::clone(sink));
+        std::thread::Builder::new()
+            .name("ktstr-sched-log".to_string())
+            .spawn(move || pump(reader, &pumped, &sink))
+            .map_err(failed)?;
+        Ok(Self { child, ended: None, log })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none() {
+            // An error means that someone else reaped it: then it has ended too, unknown how.
+            self.ended = self.child.try_wait().unwrap_or(Some(ExitStatus::from_raw(0x7f00)));
+        }
+        self.ended
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self, within: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + within;
+        while self.ended().is_none() && Instant::now() < deadline {
+            std::thread::sleep(LOOK);
+        }
+        self.ended
+    }
+
+    /// Sends a signal to its process group.
+    pub(crate) fn signal(&self, signal: i32) {
+        // SAFETY: kill(2) of the group that this process made; one that is gone is no harm.
+        unsafe { libc::kill(-(self.child.id() as i32), signal) };
+    }
+
+    /// What it printed, beginning and end; waits a moment for what is still in the pipe of a
+    /// program that has ended.
+    pub(crate) fn log_text(&mut self) -> String {
+        if self.ended().is_some() {
+            self.drain();
+        }
+        self.log.lock().kept.text()
+    }
+
+    /// What did not go to the host as it was written.
+    pub(crate) fn unsent_log(&mut self) -> String {
+        if self.ended().is_some() {
+            self.drain();
+        }
+        self.log.lock().unsent.text()
+    }
+
+    /// A child of the program may hold the pipe open for longer than anyone wants to wait.
+    fn drain(&self) {
+        let state = self.log.lock();
+        let waited = self.log.closed.wait_timeout_while(state, Duration::from_secs(1), |s| !s.closed);
+        drop(waited);
+    }
+}
+
+fn pump(mut reader: impl Read, log: &Log, sink: &LogSink) {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let read = match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => &buffer[..read],
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(_) => break,
+        };
+        let mut state = log.lock();
+        state.kept.push(read);
+        let room = STREAMED - state.sent;
+        let (now, later) = read.split_at(read.len().min(room));
+        state.sent += now.len();
+        state.unsent.push(later);
+        drop(state);
+        if !now.is_empty() {
+            sink(now);
+        }
+    }
+    log.lock().closed = true;
+    log.closed.notify_all();
+}
+
+/// An end in words.
+pub(crate) fn how(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "no known status".to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> (Process, Arc<Mutex<Vec<u8>>>) {
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let to = Arc::clone(&sent);
+        let sink: LogSink = Arc::new(move |bytes: &[u8]| to.lock().unwrap().extend_from_slice(bytes));
+        (Process::start("/bin/sh", &["-c".to_string(), script.to_string()], &sink).unwrap(), sent)
+    }
+
+    #[test]
+    fn both_streams_are_one_log() {
+        let (mut process, sent) = sh("echo out; echo err >&2; exit 3");
+        assert_eq!(how(process.wait(Duration::from_secs(20)).unwrap()), "exit code 3");
+        assert_eq!(process.log_text(), "out\nerr\n");
+        assert_eq!(*sent.lock().unwrap(), b"out\nerr\n");
+        assert_eq!(process.unsent_log(), "");
+    }
+
+    #[test]
+    fn a_flood_is_bounded() {
+        let (mut process, sent) =
+            sh("i=0; while [ $i -lt 4000 ]; do printf '%0200d\\n' $i; i=$((i+1)); done; echo last");
+        process.wait(Duration::from_secs(60)).unwrap();
+        let text = process.log_text();
+        assert!(text.len() < HEAD + TAIL + 100 && text.ends_with("last\n"), "{} bytes", text.len());
+        assert_eq!(sent.lock().unwrap().len(), STREAMED);
+        assert!(process.unsent_log().ends_with("last\n"));
+    }
+
+    #[test]
+    fn a_signal_reaches_the_whole_group() {
+        let (mut process, _) = sh("sleep 1000 & echo ready; wait");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !process.log_text().contains("ready") && Instant::now() < deadline {
+            std::thread::sleep(LOOK);
+        }
+        process.signal(libc::SIGKILL);
+        assert_eq!(how(process.wait(Duration::from_secs(20)).unwrap()), "signal 9");
+        // The pipe closes only when the sleeper is gone too.
+        process.drain();
+        assert!(process.log.lock().closed);
+    }
+
+    #[test]
+    fn what_is_no_program_is_told_with_its_errno() {
+        let sink: LogSink = Arc::new(|_: &[u8]| {});
+        let of = |path: &str| match Process::start(path, &[], &sink) {
+            Err(NotAttached::NotStarted { errno, .. }) => errno,
+            _ => panic!("it started"),
+        };
+        assert_eq!(of("/no/such/program"), Some(libc::ENOENT));
+        assert_eq!(of("/etc"), Some(libc::EACCES));
+    }
+}

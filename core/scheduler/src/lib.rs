@@ -1,0 +1,28 @@
+//! Schedulers under test: how one is declared, where its program comes from, what the
+//! guest is told to start, and what became of it.
+//!
+//! - [`Scheduler`] is a declaration, a constant of the user's crate.
+//! - [`find`] decides which program is meant, over the port [`ports::Programs`].
+//! - [`SchedulerPlan`] is what the guest starts; [`SchedulerReport`] is what it tells.
+//! - [`ScxExit`] and [`ScxDump`] are what the kernel says when it drops a scheduler.
+//!
+//! Everything here is data and rules: no process, file or environment is touched.
+
+mod attach;
+mod declare;
+mod dump;
+mod exit;
+mod find;
+mod log;
+mod plan;
+pub mod ports;
+mod report;
+
+pub use attach::{NotAttached, why_not_attached};
+pub use declare::{Scheduler, SchedulerSpec, Sysctl};
+pub use dump::{DumpCpu, DumpTask, ScxDump};
+pub use exit::{ExitKind, ScxExit, StuckTask};
+pub use find::{FindError, Found, Wanted, find, per_name_scheduler_env};
+pub use log::BoundedLog;
+pub use plan::{Program, SchedulerPlan};
+pub use report::{Detach, ProgramStats, SchedulerReport};

@@ -1,0 +1,115 @@
+//! What became of a scheduler, as the guest tells it.
+
+use crate::{ScxDump, ScxExit};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How it went when it was asked to stop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Detach {
+    /// It was not running any more, or never was.
+    NotRunning,
+    /// It stopped and the kernel has its own scheduler again; how its program ended.
+    InOrder(String),
+    /// Something went wrong with it.
+    Failed(String),
+}
+
+/// A BPF program of the scheduler, by what the kernel tells of it (`struct bpf_prog_info`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramStats {
+    /// Its name, as far as the kernel keeps it (15 bytes).
+    pub name: String,
+    /// Instructions that the verifier went through.
+    pub verified_insns: u32,
+    /// How often it ran, while statistics were on.
+    pub run_cnt: u64,
+    /// How long it ran in all, ns.
+    pub run_time_ns: u64,
+}
+
+/// One life of a scheduler in a guest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchedulerReport {
+    /// Its declared name.
+    pub name: String,
+    /// The kernel's name of it, once it was attached.
+    pub ops: Option<String>,
+    /// Why it did not attach.
+    pub not_attached: Option<String>,
+    /// Start of its program to its being attached, ms of guest time.
+    pub attach_ms: u64,
+    /// What ended it before it was asked to stop.
+    pub failure: Option<String>,
+    /// The kernel's words on that.
+    pub exit: Option<ScxExit>,
+    /// The kernel's debug dump, as text.
+    pub dump_text: String,
+    /// As data.
+    pub dump: Option<ScxDump>,
+    /// How it went when it was asked to stop; `None` if that did not happen.
+    pub detach: Option<Detach>,
+    /// Its BPF programs.
+    pub programs: Vec<ProgramStats>,
+    /// The kernel's event counters, where it has any (`/sys/kernel/sched_ext/root/events`).
+    pub events: BTreeMap<String, u64>,
+    /// The end of its log (what did not go to the host as it was written).
+    pub log_tail: String,
+}
+
+impl SchedulerReport {
+    /// One line on a bug that was found: what, who, where.
+    pub fn bug_summary(&self) -> Option<String> {
+        let Some(exit) = self.exit.as_ref().filter(|e| e.is_failure()) else {
+            let what = self.failure.as_ref()?.lines().next().unwrap_or_default();
+            return Some(format!("{}: {what}", self.name));
+        };
+        let mut text = format!("{}: {} ({})", exit.scheduler, exit.reason, exit.kind.word());
+        match &exit.stuck {
+            Some(stuck) => {
+                text += &format!(
+                    ", task {}[{}] waited {:.1} s",
+                    stuck.comm,
+                    stuck.pid,
+                    stuck.waited_ms as f64 / 1e3
+                );
+                if let Some(cpu) = self.dump.as_ref().and_then(|d| d.cpu_of(stuck.pid)) {
+                    text += &format!(" on CPU {cpu}");
+                }
+                if let Some(task) = self.dump.as_ref().and_then(|d| d.task(stuck.pid)) {
+                    text += &format!(", dispatch queue {}, allowed CPUs {}", task.dsq, task.cpus);
+                }
+            }
+            None if !exit.message.is_empty() => text += &format!(", {}", exit.message),
+            None => {}
+        }
+        Some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stall_is_told_with_task_and_cpu() {
+        let exit = ScxExit::last_in(
+            "sched_ext: BPF scheduler \"demo\" disabled (runnable task stall)\nsched_ext: demo: w[7] failed to run for 2.500s",
+        );
+        let dump = ScxDump::parse("CPU 3   : nr_run=1\n  R w[7] -2500ms\n      dsq_id=0x1\n      cpus=8\n");
+        let failure = Some("gone".to_string());
+        let report = SchedulerReport {
+            name: "scx_demo".to_string(),
+            failure,
+            exit,
+            dump,
+            ..SchedulerReport::default()
+        };
+        assert_eq!(
+            report.bug_summary().unwrap(),
+            "demo: runnable task stall (stall), task w[7] waited 2.5 s on CPU 3, dispatch queue 0x1, allowed CPUs 8"
+        );
+        let alive = SchedulerReport { name: "scx_demo".to_string(), ..SchedulerReport::default() };
+        assert_eq!(alive.bug_summary(), None);
+    }
+}
