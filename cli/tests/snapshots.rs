@@ -154,7 +154,7 @@ fn snapshots_are_checked_on_the_host_and_recorded() {
     assert_eq!(piled["state"]["vcpus"].as_array().map(Vec::len), Some(2), "vCPUs stood still: {piled:#}");
     assert_says(
         &text,
-        &["capture_snapshot piled", "jiffies: expected values that rise every time, held over 4"],
+        &["CaptureSnapshot piled", "jiffies: expected values that rise every time, held over 4"],
     );
 }
 

@@ -125,6 +125,8 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     let played = played?;
     let seen = played.seen;
     let provenance = provenance.unwrap_or_else(|_| Provenance::unknown("looking it up panicked"));
+    // For the test's own checks on the host.
+    ktstr_assert::set_log_passes(settings.log_passes);
     let mut case = judge(&entry.spec, &seen);
     for _ in 0..played.restarts {
         case.result.note(machine::LOST_PATCH);
