@@ -86,6 +86,18 @@ impl Settings {
     }
 }
 
+/// Where files about running machines are: below `XDG_RUNTIME_DIR`, else in a directory of this
+/// user's for temporary files.
+pub(crate) fn machines_dir() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    let base = runtime.map_or_else(
+        // SAFETY: getuid(2) can't fail and touches no memory.
+        || std::env::temp_dir().join(format!("ktstr-{}", unsafe { libc::getuid() })),
+        |dir| PathBuf::from(dir).join("ktstr"),
+    );
+    base.join("machines")
+}
+
 /// 8 GiB unless told otherwise.
 fn template_max_mib(text: Option<&str>) -> Result<u64> {
     let Some(text) = text else { return Ok(8 << 10) };

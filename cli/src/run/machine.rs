@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use ktstr_assert::Assert;
 use ktstr_guest_init::BOOT_INIT;
 use ktstr_kernel_cache::KernelCache;
-use ktstr_live_kernel::LiveKernel;
+use ktstr_live_kernel::{Announcement, LiveKernel, Running};
 use ktstr_machine::mailbox::layout::{ENTROPY_BYTES, SIZE_FILE};
 use ktstr_machine::mailbox::{entropy_of, pages_for};
 use ktstr_machine::{Accel, Blob, Hypervisor, MachineSpec, Vm, VmExit, Wake};
@@ -23,6 +23,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What a machine is made of and how long it may take.
 pub(super) struct Machine<'a> {
+    /// The test that it is for.
+    pub(super) name: &'a str,
     pub(super) hypervisor: &'a dyn Hypervisor,
     /// Its initial RAM disk is the test's own part only.
     pub(super) spec: &'a MachineSpec,
@@ -83,6 +85,7 @@ impl Machine<'_> {
     }
 
     fn follow(&self, mut vm: Box<dyn Vm>, resumed: bool) -> Result<Observation> {
+        let _announced = self.announce(vm.as_ref());
         let mut eye = LiveKernel::new(self.kernel.vmlinux.clone());
         let monitor = monitor(self.spec.accel).with_alarm(&self.checks);
         let watch = Watch::new(&mut eye, monitor).with_paths(self.snapshot_paths);
@@ -94,6 +97,14 @@ impl Machine<'_> {
             Accel::Tcg | Accel::Kvm => watch,
         };
         Ok(drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new(), watch)?)
+    }
+
+    /// Lets `ktstr inspect` find the machine while it lives. A test runs as well without.
+    fn announce(&self, vm: &dyn Vm) -> Option<Announcement> {
+        let label = format!("{} {}", self.spec.accel, self.spec.topology.label());
+        let machine = Running::new(self.name, &label, self.kernel.vmlinux.clone(), vm.ram_files());
+        let announced = ktstr_live_kernel::announce(&crate::settings::machines_dir(), &machine);
+        announced.map_err(|e| eprintln!("ktstr: warning: {e} (`ktstr inspect` won't find this machine)")).ok()
     }
 
     /// `None` if there is no saved machine, or it did not come up.

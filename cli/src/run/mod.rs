@@ -108,6 +108,7 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     let around = if schedulers.plans.is_empty() { Duration::ZERO } else { AROUND_SCHEDULERS };
     let limits = Limits::new(accel, spec.topology.total_cpus(), duration, entry.spec.timeout + around);
     let machine = machine::Machine {
+        name: entry.spec.name,
         hypervisor: hypervisor.as_ref(),
         spec: &spec,
         image: &image,
