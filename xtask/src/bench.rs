@@ -3,6 +3,7 @@
 //! Benchmarks print and never judge: machines are noisy, and what is noise on one
 //! is a regression on another.
 
+mod monitor;
 mod overhead;
 
 use crate::args::{Args, UsageError};
@@ -15,6 +16,8 @@ cargo xtask bench NAME [--rounds N]
 
   overhead   the quick-start test minus its hold, beside what QEMU alone needs to boot
              the same kernel to an init that powers off (tcg, 2 CPUs, interleaved)
+  monitor    what a guest gets done while its runqueues are sampled from outside, beside
+             the same guest unwatched (tcg, 2 CPUs, interleaved)
 
 Both sides run in turn, N times (5); medians and ratios are printed.";
 
@@ -33,8 +36,15 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
             overhead::run(project, rounds)?;
             Ok(true)
         }
-        Some(other) => Err(UsageError(format!("there is no bench {other:?}; there is: overhead")).into()),
-        None => Err(UsageError("which bench? there is: overhead".into()).into()),
+        Some("monitor") => {
+            args.finish()?;
+            monitor::run(project, rounds)?;
+            Ok(true)
+        }
+        Some(other) => {
+            Err(UsageError(format!("there is no bench {other:?}; there are: overhead, monitor")).into())
+        }
+        None => Err(UsageError("which bench? there are: overhead, monitor".into()).into()),
     }
 }
 

@@ -11,7 +11,7 @@ use ktstr_live_kernel::{Announcement, LiveKernel, Running};
 use ktstr_machine::mailbox::layout::{ENTROPY_BYTES, SIZE_FILE};
 use ktstr_machine::mailbox::{entropy_of, pages_for};
 use ktstr_machine::{Accel, Blob, Hypervisor, MachineSpec, Vm, VmExit, Wake};
-use ktstr_monitor::{Check, DEFAULT_PERIOD, Monitor};
+use ktstr_monitor::{Check, Monitor};
 use ktstr_run::ports::HostClock;
 use ktstr_run::{Limits, Observation, Watch, died_of_lost_code_patch, drive};
 use ktstr_templates::{KernelMark, Lease, Need, Notice, TemplateStore};
@@ -33,6 +33,8 @@ pub(super) struct Machine<'a> {
     pub(super) limits: Limits,
     /// The test's own checks; those of the kernel's state need it watched from its first line on.
     pub(super) checks: Assert,
+    /// How far apart the monitor's samples are.
+    pub(super) monitor_period: Option<Duration>,
     /// Values that every snapshot holds.
     pub(super) snapshot_paths: &'static [&'static str],
 }
@@ -87,7 +89,7 @@ impl Machine<'_> {
     fn follow(&self, mut vm: Box<dyn Vm>, resumed: bool) -> Result<Observation> {
         let _announced = self.announce(vm.as_ref());
         let mut eye = LiveKernel::new(self.kernel.vmlinux.clone());
-        let monitor = monitor(self.spec.accel).with_alarm(&self.checks);
+        let monitor = monitor(self.spec.accel, self.monitor_period).with_alarm(&self.checks);
         let watch = Watch::new(&mut eye, monitor).with_paths(self.snapshot_paths);
         // A resumed kernel is up: it can be looked for at once.
         let watch = if resumed { watch.of_booted() } else { watch };
@@ -196,10 +198,11 @@ impl HostClock for MonotonicHostClock {
 }
 
 /// Samples at the host's pace would make a deterministic run's record depend on it.
-fn monitor(accel: Accel) -> Monitor {
-    match accel {
-        Accel::Deterministic => Monitor::off("not sampled in deterministic mode"),
-        Accel::Kvm | Accel::Tcg => Monitor::every(DEFAULT_PERIOD),
+fn monitor(accel: Accel, period: Option<Duration>) -> Monitor {
+    match (accel, period) {
+        (Accel::Deterministic, _) => Monitor::off("not sampled in deterministic mode"),
+        (_, None) => Monitor::off("not sampled, as KTSTR_MONITOR_MS=0 says"),
+        (Accel::Kvm | Accel::Tcg, Some(period)) => Monitor::every(period),
     }
 }
 

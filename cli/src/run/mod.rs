@@ -115,6 +115,7 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
         kernel: &kernel,
         limits,
         checks: entry.spec.own_checks(),
+        monitor_period: settings.monitor_period,
         snapshot_paths: entry.spec.snapshot_paths,
     };
     // What the record needs of the host is looked up while the machine runs.
