@@ -129,6 +129,42 @@ fn finds_fault(vm: &VmResult<'_>) -> Result<AssertResult> {
     bail!("no snapshot was asked for: {:?}", v.into_result().outcome);
 }
 
+/// Watches a variable, and has the kernel write it twice.
+#[ktstr_test(ignore, duration_s = 1, snapshot_paths = ["panic_timeout"], post_vm = sees_the_write)]
+fn is_written_to(ctx: &Ctx) -> Result<AssertResult> {
+    let steps = vec![
+        Step::with_defs(vec![CgroupDef::named("cg").workers(2)], HoldSpec::frac(0.3)),
+        Step::new(vec![Op::watch_snapshot("panic_timeout")], HoldSpec::frac(0.3)),
+    ];
+    let write = |value: &str| std::fs::write("/proc/sys/kernel/panic", value).context("writing a sysctl");
+    let result = execute_steps(ctx, steps)?;
+    write("77")?;
+    write("78")?;
+    Ok(result)
+}
+
+fn sees_the_write(vm: &VmResult<'_>) -> Result<AssertResult> {
+    let mut v = Verdict::new();
+    let hit = vm.snapshot("panic_timeout").context("a snapshot of the write")?;
+    claim!(v, hit.get("panic_timeout")?.as_u64()?).eq(78);
+    let count = vm.snapshots().len();
+    claim!(v, count).eq(1);
+    let state = hit.state.as_ref().context("the state")?;
+    let writer = state.runqueues.iter().filter_map(|rq| rq.current.as_ref()).any(|task| task.pid == 1);
+    claim!(v, writer).eq(true);
+    Ok(v.into_result())
+}
+
+/// Asks to watch what can't be.
+#[ktstr_test(ignore, duration_s = 1)]
+fn watches_nothing(ctx: &Ctx) -> Result<AssertResult> {
+    let step = Step::new(vec![Op::watch_snapshot("no_such_variable")], HoldSpec::frac(0.5));
+    execute_steps(
+        ctx,
+        vec![Step::with_defs(vec![CgroupDef::named("cg").workers(2)], HoldSpec::frac(0.5)), step],
+    )
+}
+
 /// A run of a case, and what it left.
 fn captured(test: &str, env: &[(&str, &str)], code: i32) -> (Json, String) {
     let (mut command, results) = case(test);
@@ -192,4 +228,26 @@ fn a_path_that_is_not_there_fails_its_step_and_says_why() {
 fn the_hosts_check_fails_a_test_that_passed() {
     let (_, text) = captured("is_found_at_fault", &[], 1);
     assert_says(&text, &["the check on the host (post_vm) failed: no snapshot was asked for: Inconclusive"]);
+}
+
+#[test]
+fn a_write_to_a_watched_variable_is_captured_as_it_happens() {
+    let (sidecar, text) = captured("is_written_to", &[("KTSTR_ACCEL", "tcg")], 0);
+    let hit = &sidecar["snapshots"][0];
+    assert_eq!(hit["cause"], "watch", "{text}");
+    let places: Vec<&str> = hit["state"]["vcpus"]
+        .as_array()
+        .expect("vCPUs")
+        .iter()
+        .filter_map(|v| v["symbol"].as_str())
+        .collect();
+    assert!(places.iter().any(|p| p.contains("proc") || p.contains("sysctl")), "who wrote it: {places:?}");
+}
+
+#[test]
+fn what_can_not_be_watched_fails_its_step() {
+    let (_, text) = captured("watches_nothing", &[("KTSTR_ACCEL", "tcg")], 1);
+    assert_says(&text, &["step 2: WatchSnapshot: the host answered:", "no symbol no_such_variable"]);
+    let (_, text) = captured("is_written_to", &[("KTSTR_ACCEL", "deterministic")], 1);
+    assert_says(&text, &["in deterministic mode the stops would change what the guest does; use tcg"]);
 }

@@ -11,6 +11,7 @@ mod args;
 mod bell;
 mod fds;
 mod find;
+mod gdb;
 mod kernel_image;
 mod memory;
 mod process;

@@ -83,6 +83,7 @@ fn wait_until_ready(vm: &mut QemuVm, limit: Duration) -> Result<ConsoleTail, Mac
             Some(VmEvent::Data(_) | VmEvent::Output(_)) => {}
             Some(VmEvent::Paused) => break,
             Some(VmEvent::Exited(exit)) => return Err(not_ready(ended(&exit), &console)),
+            Some(VmEvent::Written { .. }) => {}
             None => {
                 return Err(not_ready(format!("it was not ready within {limit:?}"), &console));
             }

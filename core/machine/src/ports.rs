@@ -107,6 +107,24 @@ pub trait Vm: Send {
         Ok(())
     }
 
+    /// Has the machine, which stands still now, stop after each write to `bytes` bytes at virtual
+    /// address `address` ([`VmEvent::Written`]).
+    ///
+    /// # Errors
+    /// [`MachineError::Refused`] where that can't be had.
+    fn watch(&mut self, address: u64, bytes: usize) -> Result<(), MachineError> {
+        Err(MachineError::Refused {
+            doing: format!("watching {bytes} bytes at {address:#x} for writes"),
+            answer: "this mode has no watched memory; use tcg".to_string(),
+        })
+    }
+
+    /// Ends a watch; the machine stands still now.
+    fn unwatch(&mut self, address: u64, bytes: usize) -> Result<(), MachineError> {
+        let _ = (address, bytes);
+        Ok(())
+    }
+
     /// Writes to guest-physical memory while the guest may be running.
     ///
     /// # Errors
@@ -154,6 +172,11 @@ pub enum VmEvent {
     Output(Vec<u8>),
     /// The guest stopped the machine itself, at an instant of its own.
     Paused,
+    /// The guest wrote to memory that is watched; the machine stands still.
+    Written {
+        /// The virtual address that was watched.
+        address: u64,
+    },
     /// It ended.
     Exited(VmExit),
 }

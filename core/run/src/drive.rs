@@ -185,6 +185,11 @@ pub fn drive(
             None => {}
             // Nobody asked a running test's machine to stop; the deadline decides.
             Some(VmEvent::Paused) => {}
+            Some(VmEvent::Written { address }) => {
+                let since = driver.test_start.map_or(Duration::ZERO, |t| clock.now().saturating_sub(t));
+                let step = driver.seen.timeline.last().map_or(0, |s| s.step);
+                driver.watch.written(vm, address, since, step)?;
+            }
             Some(VmEvent::Console(bytes)) => driver.seen.console.push(&bytes),
             Some(VmEvent::Output(bytes)) => driver.seen.output.push(&bytes),
             Some(VmEvent::Data(bytes)) => driver.data(&bytes, clock.now(), vm)?,

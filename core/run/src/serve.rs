@@ -1,10 +1,15 @@
 //! Doing what a guest asks for while it waits.
 
-use crate::watch::{PATIENCE, Watch};
+use crate::watch::{PATIENCE, Watch, Watched};
 use ktstr_machine::{MachineError, Vm};
 use ktstr_monitor::{KernelState, SampleError, Snapshot, SnapshotCause, Value};
 use ktstr_wire::{ANSWER_BODY_AT, Answer, Call, Request};
 use std::time::Duration;
+
+/// What a debug register watches at least, of a word that is aligned.
+const WATCHED_BYTES: usize = 4;
+/// Writes to a variable after which it is left alone: each costs the guest a stop.
+const MAX_HITS: usize = 100;
 
 /// How long a guest that has asked may take until it stands still at its bell: it does so at
 /// once, but its host may be swamped.
@@ -82,11 +87,60 @@ impl Watch<'_> {
                 self.snapshots.push(snapshot);
                 Ok(0)
             }
-            Call::Watch { symbol } => Err(format!(
-                "watching {symbol}: this version has no debug registers under its hypervisors; capture \
-                 snapshots at instants of the scenario instead"
-            )),
+            Call::Watch { symbol } => self.watch(vm, symbol).map(|()| 0),
             other => Err(format!("{other:?} is unknown to this host")),
+        }
+    }
+
+    /// Has the machine stop at writes to a variable.
+    fn watch(&mut self, vm: &mut dyn Vm, symbol: &str) -> Result<(), String> {
+        if self.watched.iter().any(|w| w.symbol == symbol) {
+            return Ok(());
+        }
+        let place = self.inspector_of(vm)?.locate(symbol).map_err(text)?;
+        if place.bytes < WATCHED_BYTES || !place.address.is_multiple_of(WATCHED_BYTES as u64) {
+            return Err(format!(
+                "{symbol} has {} bytes at {:#x}: expected {WATCHED_BYTES} bytes or more, aligned to as many",
+                place.bytes, place.address
+            ));
+        }
+        vm.watch(place.address, WATCHED_BYTES).map_err(|e| e.to_string())?;
+        self.watched.push(Watched { symbol: symbol.to_string(), address: place.address, hits: 0 });
+        Ok(())
+    }
+
+    /// A watched variable was written, upon which the machine stands still.
+    ///
+    /// # Errors
+    /// When the machine can't be let go on.
+    pub(crate) fn written(
+        &mut self,
+        vm: &mut dyn Vm,
+        address: u64,
+        at: Duration,
+        step: u16,
+    ) -> Result<(), MachineError> {
+        let found = self.watched.iter_mut().find(|w| w.address == address);
+        if let Some((symbol, hits)) = found.map(|w| {
+            w.hits += 1;
+            (w.symbol.clone(), w.hits)
+        }) {
+            let snapshot = Snapshot::new(&symbol, at.as_millis() as u64, step, SnapshotCause::Watch);
+            match self.capture(vm, snapshot, true) {
+                Ok(snapshot) => self.snapshots.push(snapshot),
+                Err(why) => self.complain(format!("a snapshot as {symbol} was written: {why}")),
+            }
+            if hits >= MAX_HITS {
+                self.complain(format!("{symbol} was written {hits} times; it is not watched any more"));
+                match vm.unwatch(address, WATCHED_BYTES) {
+                    Ok(()) | Err(MachineError::Gone { .. }) => {}
+                    Err(e) => self.complain(e.to_string()),
+                }
+            }
+        }
+        match vm.resume() {
+            Err(MachineError::Gone { .. }) => Ok(()),
+            other => other,
         }
     }
 
@@ -135,7 +189,7 @@ impl Watch<'_> {
 
 fn stands_still(call: &Call) -> bool {
     match call {
-        Call::Capture { .. } | Call::WorkloadEnds => true,
+        Call::Capture { .. } | Call::WorkloadEnds | Call::Watch { .. } => true,
         Call::ReadKernel { frozen, .. } | Call::WriteKernel { frozen, .. } => *frozen,
         _ => false,
     }

@@ -23,8 +23,17 @@ pub struct Watch<'a> {
     /// The kernel when something was wrong; the first such moment.
     wrong: Option<KernelState>,
     complaints: Vec<String>,
+    /// Variables whose writes stop the machine.
+    pub(crate) watched: Vec<Watched>,
     /// The last request's id, and its answer.
     pub(crate) answered: Option<(u64, Answer)>,
+}
+
+/// A variable whose writes stop the machine.
+pub(crate) struct Watched {
+    pub(crate) symbol: String,
+    pub(crate) address: u64,
+    pub(crate) hits: usize,
 }
 
 /// All that a watch has to tell.
@@ -64,6 +73,7 @@ impl<'a> Watch<'a> {
             ending: None,
             wrong: None,
             complaints: Vec::new(),
+            watched: Vec::new(),
             answered: None,
         }
     }
