@@ -34,6 +34,7 @@ mod registry;
 mod run;
 mod settings;
 pub mod test_support;
+pub mod timeline;
 
 #[cfg(feature = "cli-bins")]
 pub mod cli;
@@ -54,6 +55,7 @@ pub use ktstr_assert::{claim, claim_present};
 
 /// Checks, claims and results.
 pub mod assert {
+    pub use crate::timeline::{PhaseBucket, build_phase_buckets_with_stimulus};
     pub use ktstr_assert::*;
 }
 
@@ -127,6 +129,7 @@ pub mod prelude {
     };
     pub use crate::scheduler::{Scheduler, SchedulerSpec, Sysctl};
     pub use crate::snapshot::{SampleSeries, Snapshot, VmResult};
+    pub use crate::timeline::StimulusEvent;
     pub use crate::topology::{CpuSet, CpusetSpec, FromSystem, TestTopology, Topology};
     pub use crate::workload::{
         AffinityIntent, CloneMode, MemPolicy, MpolFlags, SchedPolicy, WorkPhase, WorkSpec, WorkType,

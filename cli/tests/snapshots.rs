@@ -8,6 +8,27 @@ use ktstr::prelude::*;
 use ktstr::snapshot::Value;
 use serde_json::Value as Json;
 
+// The README's.
+
+#[ktstr_test(num_snapshots = 5, snapshot_paths = ["runqueues[*].nr_switches"], post_vm = keeps_switching)]
+fn my_watched_test(ctx: &Ctx) -> Result<AssertResult> {
+    execute_steps(
+        ctx,
+        vec![
+            Step::with_defs(vec![ctx.cgroup_def("cg_0")], HoldSpec::frac(0.5)),
+            Step::new(vec![Op::capture_snapshot("halfway")], HoldSpec::frac(0.5)),
+        ],
+    )
+}
+
+fn keeps_switching(vm: &VmResult<'_>) -> Result<AssertResult> {
+    let mut v = Verdict::new();
+    vm.series().value::<u64>("runqueues[0].nr_switches").nondecreasing(&mut v);
+    let halfway = vm.snapshot("halfway").context("the snapshot")?;
+    claim!(v, halfway.cpu(1)?.nr_running).at_most(3);
+    Ok(v.into_result())
+}
+
 // The tests that are looked at; they wait to be asked.
 
 /// Four spinners on one CPU, then on both; a snapshot of each.

@@ -30,7 +30,7 @@ pub use sample::{CpuSample, MAX_PLAUSIBLE_DSQ_DEPTH, Sample, clock_ratio, implau
 pub use series::SampleSeries;
 pub use snapshot::{FromValue, MAX_SNAPSHOTS, Snapshot, SnapshotCause, SnapshotError, Snapshots, Value};
 pub use state::{CgroupState, DomainState, KernelState, RunqueueState, SchedExtState, TaskState, VcpuState};
-pub use summary::{EventRate, MonitorSummary, PhaseSummary};
+pub use summary::{EventRate, MonitorSummary, PhaseSummary, phase_summaries};
 
 #[cfg(test)]
 mod testing;

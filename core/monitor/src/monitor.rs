@@ -12,7 +12,7 @@ const MAX_READINGS: usize = 1 << 20;
 const MAX_MARKS: usize = 10_000;
 
 /// A turn in what the test did: where a phase begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mark {
     /// When the host heard of it, since the test began.
     pub at: Duration,
@@ -20,6 +20,10 @@ pub struct Mark {
     pub label: String,
     /// The step that the time from here on belongs to; 0 is before the first.
     pub step: u16,
+    /// The same turn by the guest's clock, ms since the scenario began.
+    pub guest_ms: u64,
+    /// Iterations of all workers until then, where the guest counted them.
+    pub iterations: Option<u64>,
 }
 
 /// All that a monitor saw of a run.
@@ -131,12 +135,12 @@ impl Monitor {
         self.due.map(|due| due.saturating_sub(now))
     }
 
-    /// Notes a turn of the test.
-    pub fn mark(&mut self, now: Duration, label: &str, step: u16) {
+    /// Notes a turn of the test; its time becomes `now`, since the test began.
+    pub fn mark(&mut self, now: Duration, mark: Mark) {
         if let Some(begun) = self.begun
             && self.log.marks.len() < MAX_MARKS
         {
-            self.log.marks.push(Mark { at: now.saturating_sub(begun), label: label.to_string(), step });
+            self.log.marks.push(Mark { at: now.saturating_sub(begun), ..mark });
         }
     }
 

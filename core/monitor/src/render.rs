@@ -35,15 +35,11 @@ pub fn render_assessment(assessment: &Assessment, asked: &Assert) -> String {
         }
     }
     if summary.phases.len() > 1 {
+        let mut before: Option<&PhaseSummary> = None;
         for phase in &summary.phases {
-            let _ = writeln!(
-                text,
-                "  +{} ms {}: {} samples, {}",
-                phase.from_ms,
-                phase.label,
-                phase.samples,
-                numbers(phase)
-            );
+            let changes = before.map(|before| changes(before, phase)).unwrap_or_default();
+            let _ = writeln!(text, "  +{} ms {}: {}{changes}", phase.from_ms, phase.label, told(phase));
+            before = Some(phase);
         }
     }
     for (name, rate) in summary.events.iter().filter(|(_, rate)| rate.delta != 0) {
@@ -60,6 +56,36 @@ pub fn render_assessment(assessment: &Assessment, asked: &Assert) -> String {
         (false, n) => writeln!(text, "{n} violations ({set} checks set by the test)"),
     };
     text
+}
+
+fn told(phase: &PhaseSummary) -> String {
+    let rate = phase.iteration_rate.map(|r| format!(", {r:.0} iterations a second")).unwrap_or_default();
+    match phase.samples {
+        0 => format!("no samples{rate}"),
+        n => format!("{n} samples, {}{rate}", numbers(phase)),
+    }
+}
+
+/// What is markedly better or worse than in the phase before.
+fn changes(before: &PhaseSummary, now: &PhaseSummary) -> String {
+    let mut found = Vec::new();
+    let mut mark = |what: &str, change: Option<f64>, least: f64, more_is_better: bool| {
+        if let Some(change) = change.filter(|c| c.abs() >= least) {
+            let word = if (change > 0.0) == more_is_better { "improved" } else { "degraded" };
+            found.push(format!("{what} {word}"));
+        }
+    };
+    let both = |a: Option<f64>, b: Option<f64>| Some(b? - a?);
+    if before.samples > 0 && now.samples > 0 {
+        mark("imbalance", Some(now.avg_imbalance_ratio - before.avg_imbalance_ratio), 0.5, false);
+        mark("local DSQ", both(before.avg_local_dsq_depth, now.avg_local_dsq_depth), 3.0, false);
+        mark("runnable", Some(now.avg_nr_running - before.avg_nr_running), 1.0, false);
+    }
+    mark("fallbacks", both(before.fallback_rate, now.fallback_rate), 10.0, false);
+    mark("keep-last", both(before.keep_last_rate, now.keep_last_rate), 10.0, false);
+    let relative = |a: Option<f64>, b: Option<f64>| a.filter(|a| *a > 0.0).and_then(|a| Some(b? / a - 1.0));
+    mark("iterations", relative(before.iteration_rate, now.iteration_rate), 0.3, true);
+    if found.is_empty() { String::new() } else { format!(" [{}]", found.join(", ")) }
 }
 
 fn numbers(phase: &PhaseSummary) -> String {
@@ -226,6 +252,26 @@ mod tests {
             strict.contains("violation: max_imbalance_ratio: runqueues differ by a ratio of 9.0"),
             "{strict}"
         );
+    }
+
+    #[test]
+    fn marked_changes_are_told_and_small_ones_are_not() {
+        let phase = |imbalance, rate| PhaseSummary {
+            samples: 3,
+            avg_imbalance_ratio: imbalance,
+            iteration_rate: Some(rate),
+            ..PhaseSummary::default()
+        };
+        let calm = phase(1.0, 100.0);
+        assert_eq!(changes(&calm, &phase(1.4, 120.0)), "");
+        assert_eq!(changes(&calm, &phase(1.5, 60.0)), " [imbalance degraded, iterations degraded]");
+        assert_eq!(
+            changes(&phase(4.0, 100.0), &phase(1.0, 200.0)),
+            " [imbalance improved, iterations improved]"
+        );
+        let unseen = PhaseSummary { samples: 0, ..phase(9.0, 100.0) };
+        assert_eq!(changes(&calm, &unseen), "");
+        assert!(told(&unseen).starts_with("no samples, 100 iterations"));
     }
 
     #[test]

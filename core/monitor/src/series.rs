@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn the_monitors_samples_fall_into_the_steps_that_were_marked() {
-        let mark = |ms, step| Mark { at: Duration::from_millis(ms), label: String::new(), step };
+        let mark = |ms, step| Mark { at: Duration::from_millis(ms), step, ..Mark::default() };
         let log = MonitorLog {
             samples: vec![sample(0, &[1]), sample(100, &[2]), sample(200, &[3])],
             marks: vec![mark(50, 1), mark(150, 2)],

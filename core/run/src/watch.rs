@@ -2,7 +2,7 @@
 
 use crate::ports::HostClock;
 use ktstr_machine::{MachineError, Vm};
-use ktstr_monitor::{Inspector, KernelState, Monitor, MonitorLog, Snapshots};
+use ktstr_monitor::{Inspector, KernelState, Mark, Monitor, MonitorLog, Snapshots};
 use ktstr_wire::{Answer, Stimulus};
 use std::time::Duration;
 
@@ -148,7 +148,9 @@ impl<'a> Watch<'a> {
     pub(crate) fn stimulus(&mut self, now: Duration, stimulus: &Stimulus) {
         if stimulus.kind.is_empty() {
             let ends = if stimulus.is_step_end { " ends" } else { "" };
-            self.monitor.mark(now, &format!("{}{ends}", stimulus.label), stimulus.step);
+            let label = format!("{}{ends}", stimulus.label);
+            let (step, guest_ms, iterations) = (stimulus.step, stimulus.elapsed_ms, stimulus.iterations);
+            self.monitor.mark(now, Mark { label, step, guest_ms, iterations, ..Mark::default() });
         }
     }
 
