@@ -1,11 +1,29 @@
 //! The scenario of `cargo xtask demo`: two groups of workers compete on a machine of
-//! two LLCs, then one is squeezed into the other's LLC.
+//! two LLCs, then one is squeezed into the other's LLC. It runs under the kernel's own
+//! scheduler, under a BPF scheduler, and under the same one with a fault planted.
 
 use ktstr::prelude::*;
 use std::time::Duration;
 
+declare_scheduler!(FIXTURE, { name = "fixture", binary = "scx-fixture", topology = (1, 2, 2, 1) });
+
 #[ktstr_test(llcs = 2, cores = 2, threads = 1, duration_s = 1)]
 fn demo_two_groups(ctx: &Ctx) -> Result<AssertResult> {
+    two_groups(ctx)
+}
+
+#[ktstr_test(scheduler = FIXTURE, duration_s = 1)]
+fn demo_sound_scheduler(ctx: &Ctx) -> Result<AssertResult> {
+    two_groups(ctx)
+}
+
+/// From half a second on the scheduler forgets whoever waits for CPU 3.
+#[ktstr_test(scheduler = FIXTURE, extra_sched_args = ["--stall-cpu", "3", "--timeout-ms", "1000"], duration_s = 4)]
+fn demo_forgotten_cpu(ctx: &Ctx) -> Result<AssertResult> {
+    two_groups(ctx)
+}
+
+fn two_groups(ctx: &Ctx) -> Result<AssertResult> {
     let steps = vec![
         // Both may run anywhere: spinners beside workers that sleep and wake.
         Step::with_defs(

@@ -198,16 +198,6 @@ fn piled_up(env: &[(&str, &str)]) {
     }
 }
 
-/// The stock image of the distribution, stripped: its symbols and types are read out of
-/// its own memory.
-fn stock_image() -> String {
-    let program = env!("CARGO_BIN_EXE_ktstr");
-    let output = std::process::Command::new(program).args(["kernel", "path", "image:6.12"]).output();
-    let output = output.expect("running ktstr");
-    assert!(output.status.success(), "no stock image: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_string()
-}
-
 #[test]
 fn a_healthy_run_reports_samples_and_no_violation() {
     healthy(&[]);
@@ -220,12 +210,12 @@ fn a_pile_up_fails_with_cpu_and_numbers() {
 
 #[test]
 fn a_stripped_image_is_watched_as_well() {
-    healthy(&[("KTSTR_TEST_KERNEL", &stock_image())]);
+    healthy(&[("KTSTR_TEST_KERNEL", &common::stock_image())]);
 }
 
 #[test]
 fn a_pile_up_on_a_stripped_image_fails_as_well() {
-    piled_up(&[("KTSTR_TEST_KERNEL", &stock_image())]);
+    piled_up(&[("KTSTR_TEST_KERNEL", &common::stock_image())]);
 }
 
 #[test]

@@ -15,28 +15,52 @@ cargo xtask demo [--quick]
 
 Runs a scheduler scenario in a virtual machine: first on the distribution's own
 kernel, which takes minutes from nothing; then on a kernel with sched_ext, which
-is built once and takes some minutes more. Nothing has to be there but Rust, and
-the second time it takes seconds.
+is built once and takes some minutes more, under a BPF scheduler: a sound one, and
+one with a bug. Nothing has to be there but Rust, and the second time it takes
+seconds.
 
   --quick   stop after the first kernel";
 
-/// A kernel that the scenario is shown on.
+/// A kernel that scenes are shown on.
 struct Half {
     spec: &'static str,
     getting: &'static str,
+    scenes: &'static [Scene],
+}
+
+/// A test of cli/tests/demo.rs, and how it should end.
+struct Scene {
+    test: &'static str,
     showing: &'static str,
+    /// What the report of a failure must say; `None` means that it should pass.
+    fails_with: Option<&'static str>,
 }
 
 const STOCK: Half = Half {
     spec: "image:6.12",
     getting: "A ready-made kernel from the distribution (unpacked, not installed)",
-    showing: "The scenario, under the kernel's own scheduler (EEVDF)",
+    scenes: &[Scene {
+        test: "demo_two_groups",
+        showing: "The scenario, under the kernel's own scheduler (EEVDF)",
+        fails_with: None,
+    }],
 };
 
 const SCHED_EXT: Half = Half {
     spec: "apt:6.12",
     getting: "A kernel with sched_ext (built once, about 8 minutes on two cores)",
-    showing: "The same scenario, on the kernel with sched_ext",
+    scenes: &[
+        Scene {
+            test: "demo_sound_scheduler",
+            showing: "The same scenario, under a BPF scheduler (cli/scx-fixture)",
+            fails_with: None,
+        },
+        Scene {
+            test: "demo_forgotten_cpu",
+            showing: "The same again, but the scheduler has a bug: it forgets who waits for CPU 3",
+            fails_with: Some("BUG SUMMARY: "),
+        },
+    ],
 };
 
 /// What the demo has come to.
@@ -56,11 +80,12 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
     println!("ktstr demo: a scheduler test, in a real kernel, in a small virtual machine.");
 
     say::heading("What this machine needs");
-    let parts: &[Part] = if quick { &[Part::Machine] } else { &[Part::Machine, Part::KernelBuild] };
+    let parts: &[Part] =
+        if quick { &[Part::Machine] } else { &[Part::Machine, Part::KernelBuild, Part::Scheduler] };
     setup::ensure(project, parts)?;
 
     say::heading("Compiling ktstr and the scenario");
-    build(project)?;
+    build(project, quick)?;
 
     let mut demo = Demo::default();
     demo.half(project, &STOCK)?;
@@ -72,13 +97,20 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
     Ok(demo.shown > 0 && !demo.failed)
 }
 
-fn build(project: &Project) -> Result<()> {
-    // Both commands, so that neither is compiled behind a quiet `cargo run`.
-    let bins = Child::new(&project.logs, "building ktstr", project.cargo(["build", "-p", "ktstr", "--bins"]))
-        .check()?;
-    let words = ["test", "-p", "ktstr", "--test", "demo", "--no-run"];
-    let test = Child::new(&project.logs, "building the scenario", project.cargo(words)).check()?;
-    println!("  took {}", say::duration(bins.elapsed + test.elapsed));
+fn build(project: &Project, quick: bool) -> Result<()> {
+    // Each by itself, so that none is compiled behind a quiet `cargo run` or a running test.
+    let mut all = vec![
+        ("building ktstr", vec!["build", "-p", "ktstr", "--bins"]),
+        ("building the scenario", vec!["test", "-p", "ktstr", "--test", "demo", "--no-run"]),
+    ];
+    if !quick {
+        all.push(("building the scheduler", vec!["build", "-p", "scx-fixture", "--release"]));
+    }
+    let mut took = Duration::ZERO;
+    for (label, words) in all {
+        took += Child::new(&project.logs, label, project.cargo(words)).check()?.elapsed;
+    }
+    println!("  took {}", say::duration(took));
     Ok(())
 }
 
@@ -101,20 +133,19 @@ impl Demo {
         };
         println!("  took {}", say::duration(got.elapsed));
 
-        say::heading(half.showing);
-        let mut command = project.cargo([
-            "test",
-            "--quiet",
-            "-p",
-            "ktstr",
-            "--test",
-            "demo",
-            "--",
-            "--ignored",
-            "--nocapture",
-        ]);
-        command.env("KTSTR_KERNEL", key).env("KTSTR_LOG_PASSES", "1").env_remove("KTSTR_TEST_KERNEL");
-        let label = format!("demo: scenario on {}", half.spec);
+        for scene in half.scenes {
+            self.scene(project, scene, key)?;
+        }
+        Ok(())
+    }
+
+    fn scene(&mut self, project: &Project, scene: &Scene, kernel: &str) -> Result<()> {
+        say::heading(scene.showing);
+        let words = ["test", "--quiet", "-p", "ktstr", "--test", "demo", "--"];
+        let mut command = project.cargo(words);
+        command.args(["--ignored", "--nocapture", "--exact", scene.test]);
+        command.env("KTSTR_KERNEL", kernel).env("KTSTR_LOG_PASSES", "1").env_remove("KTSTR_TEST_KERNEL");
+        let label = format!("demo: {}", scene.test);
         let after_blank = Cell::new(true);
         let wanted = |line: &str| {
             let blank = line.trim().is_empty();
@@ -123,13 +154,23 @@ impl Demo {
         let ran = Child::new(&project.logs, &label, command).show(wanted).run()?;
         self.machines += ran.elapsed;
         let took = say::duration(ran.elapsed);
-        // A run of no scenario ends well, too, and shows nothing.
-        if ran.success && Tally::of_libtest(&ran.output).passed > 0 {
-            self.shown += 1;
-            println!("  passed, took {took}");
-        } else {
-            self.failed = true;
-            println!("  FAILED after {took}; {}", ran.ending());
+        let tally = Tally::of_libtest(&ran.output);
+        match scene.fails_with {
+            // A run of no scenario ends well, too, and shows nothing.
+            None if ran.success && tally.passed > 0 => {
+                self.shown += 1;
+                println!("  passed, took {took}");
+            }
+            Some(words) if tally.failed > 0 && ran.output.contains(words) => {
+                self.shown += 1;
+                println!(
+                    "  The bug was found, as it should be, in {took}; the line BUG SUMMARY says it in one sentence."
+                );
+            }
+            _ => {
+                self.failed = true;
+                println!("  Not as expected after {took}; {}", ran.ending());
+            }
         }
         Ok(())
     }
@@ -144,7 +185,7 @@ impl Demo {
             println!("  Next: cargo xtask demo   builds a kernel where the distribution has none to offer");
             println!("        the log named above says why it has none");
         } else if quick {
-            println!("  Next: cargo xtask demo   the same on a kernel with sched_ext");
+            println!("  Next: cargo xtask demo   the same under a BPF scheduler, sound and broken");
             println!("        cli/tests/demo.rs  is the scenario: change it and run again");
         } else {
             println!("  Next: cargo xtask test   every test of the project");

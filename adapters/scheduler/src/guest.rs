@@ -131,7 +131,8 @@ impl GuestSchedulers {
         let why = loop {
             let scx = self.kernel.scx();
             if let Some(status) = process.ended() {
-                let attached = scx.map(|scx| scx.ops).filter(|ops| !ops.is_empty());
+                // One that goes to the background may need a moment there.
+                let attached = if status.success() { self.attached_after_all() } else { None };
                 break NotAttached::Exited { how: how(status), success: status.success(), attached };
             }
             match scx {
@@ -156,14 +157,28 @@ impl GuestSchedulers {
         Err(Box::new(self.not_attached(why, process, report)))
     }
 
+    /// The scheduler that attached although its program has ended.
+    fn attached_after_all(&self) -> Option<String> {
+        let deadline = Instant::now() + LAST_WORDS;
+        loop {
+            let scx = self.kernel.scx().filter(Scx::is_enabled);
+            if scx.is_some() || Instant::now() >= deadline {
+                return scx.map(|scx| scx.ops);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
     fn not_attached(
         &self,
         why: NotAttached,
         mut process: Process,
         report: SchedulerReport,
     ) -> SchedulerReport {
-        // Its end is not judged: it failed already.
-        let _ = self.end(&mut process);
+        // Its end is not judged: it failed already. What went to the background is out of reach.
+        if !matches!(why, NotAttached::Exited { attached: Some(_), .. }) {
+            let _ = self.end(&mut process);
+        }
         let exit = self.exit().filter(ScxExit::is_failure);
         let log = process.log_text();
         let mut text = match &exit {

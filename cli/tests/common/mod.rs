@@ -111,3 +111,14 @@ pub(crate) fn assert_says(text: &str, parts: &[&str]) {
         assert!(text.contains(part), "expected {part:?} in:\n{text}");
     }
 }
+
+/// The stock image of the distribution, stripped: its symbols and types are read out of
+/// its own memory.
+#[allow(dead_code, reason = "each test binary uses a part of this module")]
+pub(crate) fn stock_image() -> String {
+    let program = env!("CARGO_BIN_EXE_ktstr");
+    let output = std::process::Command::new(program).args(["kernel", "path", "image:6.12"]).output();
+    let output = output.expect("running ktstr");
+    assert!(output.status.success(), "no stock image: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_string()
+}

@@ -104,7 +104,28 @@ fn scheduler_log(seen: &Observation) -> String {
     for report in &seen.schedulers {
         log.push_str(&report.log_tail);
     }
-    log
+    // A scheduler built on libbpf prints the kernel's dump when it ends; once is enough.
+    let shown_below = seen.schedulers.iter().any(|r| !r.dump_text.is_empty());
+    if shown_below { without_dump(&log) } else { log }
+}
+
+/// A log without what stands between `DEBUG DUMP` and the second line of `=`, as
+/// `tools/sched_ext/include/scx/user_exit_info.h` prints it.
+fn without_dump(log: &str) -> String {
+    let mut text = String::new();
+    let mut rules_left = 0;
+    for line in log.lines() {
+        if rules_left == 0 && line == "DEBUG DUMP" {
+            rules_left = 2;
+            text.push_str("(the kernel's debug dump is shown below)\n");
+        } else if rules_left == 0 {
+            text.push_str(line);
+            text.push('\n');
+        } else if line.len() > 20 && line.bytes().all(|b| b == b'=') {
+            rules_left -= 1;
+        }
+    }
+    text
 }
 
 /// Beginning and end of a long text.

@@ -13,6 +13,8 @@ pub(super) enum Room<'a> {
     Vmm,
     Introspect,
     Cli,
+    /// Schedulers to test with; separate programs.
+    Fixture,
     Xtask,
 }
 
@@ -27,6 +29,7 @@ impl<'a> Room<'a> {
             ("kconfig", true) => Self::Kconfig,
             ("guest-init", true) => Self::GuestInit,
             ("cli", true) => Self::Cli,
+            ("cli", false) if rest == "scx-fixture" => Self::Fixture,
             ("xtask", true) => Self::Xtask,
             _ => return None,
         })
@@ -38,7 +41,7 @@ impl<'a> Room<'a> {
             Self::Kconfig => 0,
             Self::Core(_) => 1,
             Self::Adapter(_) | Self::GuestInit | Self::Vmm | Self::Introspect => 2,
-            Self::Cli | Self::Xtask => 3,
+            Self::Cli | Self::Fixture | Self::Xtask => 3,
         }
     }
 
@@ -55,17 +58,18 @@ impl<'a> Room<'a> {
             Self::GuestInit => "guest-init uses core and kconfig only",
             Self::Vmm => "vmm uses vmm and core/topology only: it knows no tests",
             Self::Introspect => "introspect uses introspect and core/topology only: it knows no tests",
-            Self::Cli => "cli uses everything but xtask",
+            Self::Cli => "cli uses everything but xtask and the programs in folders of its own",
+            Self::Fixture => "a scheduler to test with uses nothing of the workspace: it could be anyone's",
             Self::Xtask => "xtask uses everything but cli: it runs what users run",
         }
     }
 }
 
-/// May `from` use `to` in what it ships? Nothing may use cli or xtask.
+/// May `from` use `to` in what it ships? Nothing may use cli, what is in it, or xtask.
 fn allowed(from: Room<'_>, to: Room<'_>) -> bool {
-    use Room::{Adapter, Cli, Core, GuestInit, Introspect, Kconfig, Vmm, Xtask};
+    use Room::{Adapter, Cli, Core, Fixture, GuestInit, Introspect, Kconfig, Vmm, Xtask};
     match (from, to) {
-        (_, Cli | Xtask) | (Kconfig, _) => false,
+        (_, Cli | Fixture | Xtask) | (Kconfig | Fixture, _) => false,
         (Cli | Xtask, _) => true,
         (Core(_) | Adapter(_) | GuestInit, Core(_) | Kconfig) => true,
         (Vmm, Vmm) | (Introspect, Introspect) | (Vmm | Introspect, Core("topology")) => true,
@@ -86,7 +90,8 @@ pub(super) fn check(packages: &[Package]) -> Vec<Finding> {
         };
         let Some(from) = Room::of(&package.dir) else {
             find(format!(
-                "{} is in none of the rooms core/*, adapters/*, vmm/*, introspect/*, guest-init, kconfig, cli, xtask; \
+                "{} is in none of the rooms core/*, adapters/*, vmm/*, introspect/*, guest-init, kconfig, cli, \
+                 cli/scx-fixture, xtask; \
                  move it, or make room in xtask/src/lint/arrows.rs",
                 package.name
             ));
@@ -149,6 +154,8 @@ mod tests {
             ("introspect/btf", "adapters/qemu"),
             ("xtask", "cli"),
             ("cli", "xtask"),
+            ("cli", "cli/scx-fixture"),
+            ("cli/scx-fixture", "cli"),
         ] {
             for kind in [Kind::Normal, Kind::Build, Kind::Dev] {
                 assert!(!verdict(kind, from, to), "{from} -> {to} ({kind:?})");
@@ -160,6 +167,8 @@ mod tests {
     fn tests_may_look_further_down_than_what_ships() {
         assert!(!verdict(Kind::Normal, "vmm/devices", "core/machine"));
         assert!(verdict(Kind::Dev, "vmm/devices", "core/machine"));
+        assert!(!verdict(Kind::Normal, "cli/scx-fixture", "adapters/qemu"));
+        assert!(verdict(Kind::Dev, "cli/scx-fixture", "adapters/qemu"));
     }
 
     #[test]
@@ -168,6 +177,7 @@ mod tests {
         assert_eq!(findings.len(), 1);
         assert!(findings[0].text.contains("helpers-strings"), "{findings:?}");
         assert_eq!(check(&[Package::at("core")]).len(), 1);
+        assert_eq!(check(&[Package::at("cli/other")]).len(), 1);
     }
 
     #[test]

@@ -9,12 +9,15 @@ pub(crate) enum Part {
     KernelBuild,
     /// Making the machine of `cargo xtask kvm-lab`.
     Lab,
+    /// Building the scheduler that tests attach.
+    Scheduler,
     /// Running the project's tests.
     Tests,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 4] = [Self::Machine, Self::KernelBuild, Self::Lab, Self::Tests];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Machine, Self::KernelBuild, Self::Lab, Self::Scheduler, Self::Tests];
 }
 
 /// How to find out whether something is there.
@@ -47,14 +50,14 @@ const fn program(name: &'static str, part: Part, what: &'static str, package: &'
     Need { name, part, probe: Probe::Program(name), what, package: Some(package) }
 }
 
-const fn header(name: &'static str, what: &'static str, package: &'static str) -> Need {
-    Need { name, part: Part::KernelBuild, probe: Probe::Header(name), what, package: Some(package) }
+const fn header(name: &'static str, part: Part, what: &'static str, package: &'static str) -> Need {
+    Need { name, part, probe: Probe::Header(name), what, package: Some(package) }
 }
 
 /// Those of the kernel build were found by building the guest kernel of kconfig/ in
 /// an otherwise empty Debian 12: it needs these and nothing else, not even kmod, cpio or rsync. OpenSSL is
 /// for trees that sign modules; adapters/kernel-build asks for it in any case.
-pub(super) const NEEDS: [Need; 16] = [
+pub(super) const NEEDS: [Need; 22] = [
     Need {
         name: "qemu-system-x86_64",
         part: Part::Machine,
@@ -71,11 +74,18 @@ pub(super) const NEEDS: [Need; 16] = [
     program("lz4", Part::KernelBuild, "kernel build: compresses the image", "lz4"),
     program("xz", Part::KernelBuild, "unpacks the kernel's source", "xz-utils"),
     program("python3", Part::KernelBuild, "kernel build: generates BPF headers", "python3-minimal"),
-    header("stdio.h", "kernel build: its own tools", "libc6-dev"),
-    header("gelf.h", "kernel build: objtool and BTF", "libelf-dev"),
-    header("openssl/opensslv.h", "kernel build: signatures of modules", "libssl-dev"),
+    header("stdio.h", Part::KernelBuild, "kernel build: its own tools", "libc6-dev"),
+    header("gelf.h", Part::KernelBuild, "kernel build: objtool and BTF", "libelf-dev"),
+    header("openssl/opensslv.h", Part::KernelBuild, "kernel build: signatures of modules", "libssl-dev"),
     program("cpio", Part::Lab, "the KVM lab: packs its root file system", "cpio"),
     program("strip", Part::Lab, "the KVM lab: makes its programs small", "binutils"),
+    // A part may be needed without the others, so some packages are named twice.
+    program("pkg-config", Part::Scheduler, "scx-fixture: libbpf's build", "pkgconf"),
+    program("make", Part::Scheduler, "scx-fixture: libbpf's build", "make"),
+    header("libelf.h", Part::Scheduler, "scx-fixture: libbpf", "libelf-dev"),
+    header("zlib.h", Part::Scheduler, "scx-fixture: libbpf", "zlib1g-dev"),
+    program("clang-19", Part::Tests, "checks scx-fixture's BPF object against its source", "clang-19"),
+    program("llvm-strip-19", Part::Tests, "checks scx-fixture's BPF object against its source", "llvm-19"),
     Need {
         name: "cargo-nextest",
         part: Part::Tests,
@@ -129,7 +139,9 @@ pub(super) enum Plan {
 
 /// Decides before anything is done, so that nothing is half done.
 pub(super) fn plan(missing: &[&'static Need], distribution: Distribution, rights: Rights) -> Plan {
-    let packages: Vec<_> = missing.iter().filter_map(|need| need.package).collect();
+    let mut packages: Vec<_> = missing.iter().filter_map(|need| need.package).collect();
+    let mut seen = std::collections::HashSet::new();
+    packages.retain(|package| seen.insert(*package));
     if packages.is_empty() || (distribution == Distribution::Debian && rights != Rights::None) {
         return Plan::Install { packages, nextest: missing.iter().any(|need| need.package.is_none()) };
     }
@@ -159,9 +171,10 @@ mod tests {
     use super::*;
 
     fn missing(names: &[&str]) -> Vec<&'static Need> {
-        let found: Vec<_> = NEEDS.iter().filter(|need| names.contains(&need.name)).collect();
-        assert_eq!(found.len(), names.len(), "unknown name among {names:?}");
-        found
+        for name in names {
+            assert!(NEEDS.iter().any(|need| need.name == *name), "unknown name {name}");
+        }
+        NEEDS.iter().filter(|need| names.contains(&need.name)).collect()
     }
 
     #[test]
@@ -193,6 +206,15 @@ mod tests {
         };
         assert!(text.contains("pahole") && text.contains("gelf.h"), "{text}");
         assert!(!text.contains("apt-get"), "{text}");
+    }
+
+    #[test]
+    fn what_two_parts_need_is_installed_once() {
+        let wanted = Plan::Install { packages: vec!["make", "libelf-dev"], nextest: false };
+        assert_eq!(
+            plan(&missing(&["make", "gelf.h", "libelf.h"]), Distribution::Debian, Rights::Root),
+            wanted
+        );
     }
 
     #[test]

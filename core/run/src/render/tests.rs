@@ -82,3 +82,34 @@ fn a_long_timeline_keeps_both_ends() {
     let text = render_timeline(&events);
     assert!(text.contains("e0") && text.contains("e199") && text.contains("140 more"));
 }
+
+#[test]
+fn a_scheduler_that_was_dropped_is_told_with_its_log_and_the_dump_once() {
+    use ktstr_scheduler::{SchedulerReport, ScxDump, ScxExit};
+    let rule = "=".repeat(80);
+    let dump = "w[34] triggered exit kind 1026:\n  runnable task stall (cg_0[71] failed to run for 2.001s)\n\n\
+                CPU 1   : nr_run=1 flags=0x1\n          curr=swapper/1[0] class=idle_sched_class\n\n  \
+                R cg_0[71] -2001ms\n      dsq_id=0x7\n      cpus=3\n";
+    let mut seen = silent();
+    seen.exit = Some(VmExit::PowerOff);
+    seen.scheduler_log.push(
+        format!("demo: attached\nDEBUG DUMP\n{rule}\n\n{dump}\n{rule}\n\nEXIT: runnable task stall\n")
+            .as_bytes(),
+    );
+    let exit = ScxExit::last_in(
+        "sched_ext: BPF scheduler \"demo\" disabled (runnable task stall)\nsched_ext: demo: cg_0[71] failed to run for 2.001s",
+    );
+    seen.schedulers.push(SchedulerReport {
+        name: "scx_demo".into(),
+        ops: Some("demo".into()),
+        attach_ms: 120,
+        failure: Some("the kernel dropped it".into()),
+        exit,
+        dump_text: dump.into(),
+        dump: ScxDump::parse(dump),
+        ..SchedulerReport::default()
+    });
+    let result = AssertResult::fail("scheduler \"scx_demo\" failed: the kernel dropped it");
+    let case = CaseResult { result, broken: false, monitor: None };
+    insta::assert_snapshot!(render(&facts(), &case, Some(&seen)));
+}

@@ -339,7 +339,9 @@ impl<'c> Planner<'c> {
             self.check_nodes(place, label, "memory policy", nodes, mems.as_ref())?;
         }
         let nodes = named.or_else(|| cgroup.and_then(|name| self.model.nodes(name)));
-        let config = WorkloadConfig::from_spec(spec, workers);
+        let mut config = WorkloadConfig::from_spec(spec, workers);
+        // So that the kernel's own reports say whose worker it is.
+        config.comm.get_or_insert_with(|| label.rsplit('/').next().unwrap_or(label).to_owned());
         Ok(SpawnPlan { cgroup: cgroup.map(str::to_owned), config, allowed, nodes })
     }
 

@@ -1,0 +1,31 @@
+//! What can go wrong in the user half.
+
+/// The user half could not do its part.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FixtureError {
+    /// libbpf could not read the object that is built in.
+    #[error("opening the built-in BPF object: {0}; this is a bug of scx-fixture")]
+    Open(libbpf_rs::Error),
+    /// The object lacks a part that the loader knows, or it has another size.
+    #[error("looking for {part} in the built-in BPF object: {why}; bpf/ and src/config.rs disagree")]
+    Object { part: &'static str, why: String },
+    /// The kernel refused a program or a map.
+    #[error("loading the scheduler: {0}; what libbpf and the verifier said is above")]
+    Load(libbpf_rs::Error),
+    /// The kernel refused the scheduler.
+    #[error(
+        "attaching the scheduler: {source}{}; expected a kernel with sched_ext and no other scheduler in \
+         /sys/kernel/sched_ext/root/ops",
+        .said.as_deref().map(|said| format!(" ({said})")).unwrap_or_default()
+    )]
+    Attach { source: libbpf_rs::Error, said: Option<String> },
+    /// A running scheduler's data can't be read or written.
+    #[error("{doing} {part} of the running scheduler: {why}")]
+    Data { doing: &'static str, part: &'static str, why: String },
+    /// After the link was closed the kernel half had not been told of its end.
+    #[error("detaching the scheduler: the link is closed, but ops.exit was not called; look at dmesg")]
+    StillAttached,
+    /// A system call failed.
+    #[error("{doing}: {source}")]
+    System { doing: &'static str, source: std::io::Error },
+}

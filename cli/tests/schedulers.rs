@@ -1,0 +1,241 @@
+//! A real BPF scheduler under test: a sound one passes what EEVDF passes, and each planted
+//! fault is found and named for what it is.
+
+mod common;
+
+use common::{assert_says, fails};
+use ktstr::prelude::*;
+use std::time::Duration;
+
+declare_scheduler!(FIXTURE, { name = "fixture", binary = "scx-fixture", ops = "fixture", topology = (1, 1, 2, 1) });
+declare_scheduler!(OTHER, {
+    name = "other",
+    binary = "scx-fixture",
+    ops = "second",
+    sched_args = ["--name", "second"],
+});
+
+fn attached() -> Result<String> {
+    let state = std::fs::read_to_string("/sys/kernel/sched_ext/state").context("reading the state")?;
+    let ops = std::fs::read_to_string("/sys/kernel/sched_ext/root/ops").unwrap_or_default();
+    Ok(format!("{} {}", state.trim(), ops.trim()))
+}
+
+#[ktstr_test(scheduler = FIXTURE)]
+fn a_sound_scheduler_passes(ctx: &Ctx) -> Result<AssertResult> {
+    ensure!(attached()? == "enabled fixture", "the kernel says {:?}", attached()?);
+    ensure!(ctx.sched_pid.is_some_and(|pid| std::path::Path::new(&format!("/proc/{pid}/exe")).exists()));
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(2), CgroupDef::named("cg_1").workers(2)])
+}
+
+#[ktstr_test(scheduler = FIXTURE, llcs = 2, cores = 2)]
+fn it_lends_its_machine_only_as_far_as_needed(ctx: &Ctx) -> Result<AssertResult> {
+    ensure!(ctx.topo.total_cpus() == 4 && ctx.topo.num_llcs() == 2);
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(scheduler = FIXTURE, staged_schedulers = [OTHER], duration_s = 3)]
+fn the_scheduler_changes_in_the_middle(ctx: &Ctx) -> Result<AssertResult> {
+    let third = HoldSpec::frac(0.3);
+    let steps = vec![
+        Step::with_defs(vec![ctx.cgroup_def("cg_0")], third),
+        Step::new(vec![Op::replace_scheduler("other")], third),
+        Step::new(vec![Op::restart_scheduler()], third),
+        Step::new(vec![Op::detach_scheduler()], third),
+    ];
+    let result = execute_steps(ctx, steps)?;
+    ensure!(attached()? == "disabled ", "the kernel says {:?}", attached()?);
+    Ok(result)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "1000"], duration_s = 4)]
+fn drill_stalls_a_cpu(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--drop-task", "--timeout-ms", "1000"], duration_s = 4)]
+fn drill_drops_a_task(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--scx-error", "the weights are off"], duration_s = 4)]
+fn drill_calls_an_error(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--crash-user", "11"], duration_s = 4)]
+fn drill_crashes(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--exit-user", "0"], duration_s = 4)]
+fn drill_leaves(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--fail-verify"])]
+fn drill_is_rejected(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--starve-cgroup", "cg_1"], duration_s = 3, max_gap_ms = 500)]
+fn drill_starves_a_cgroup(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(2), CgroupDef::named("cg_1").workers(2)])
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--ignore-affinity"], duration_s = 3)]
+fn drill_ignores_affinity(ctx: &Ctx) -> Result<AssertResult> {
+    let pinned = CgroupDef::named("cg_0").workers(2).cpuset(CpusetSpec::exact([1]));
+    execute_defs(ctx, vec![pinned])
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--ignore-sigterm"], duration_s = 1)]
+fn drill_ignores_sigterm(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--daemonize"], duration_s = 1)]
+fn drill_daemonizes(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+/// A flood of output harms nobody but is kept short.
+#[ktstr_test(scheduler = FIXTURE, extra_sched_args = ["--spam-mib", "100"], duration_s = 2)]
+fn a_flood_of_output_is_borne(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--name", "impostor"])]
+fn drill_has_another_name(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, staged_schedulers = [OTHER])]
+fn drill_attaches_twice(ctx: &Ctx) -> Result<AssertResult> {
+    // Past the engine, which would refuse it beforehand.
+    ctx.ports.scheduler.attach("other")?;
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(scheduler = FIXTURE, expect_err, extra_sched_args = ["--scx-error", "weight 7 is off"],
+             expect_scx_bpf_error_contains = "weight 7", expect_scx_bpf_error_matches = "^scx_bpf_error: weight [0-9]+ is off",
+             duration_s = 3)]
+fn an_expected_error_passes(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, expect_err, extra_sched_args = ["--scx-error", "weight 7 is off"],
+             expect_scx_bpf_error_contains = "weight 8", duration_s = 3)]
+fn drill_expects_another_error(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[test]
+fn a_stall_is_found_with_task_and_cpu() {
+    let text = fails("drill_stalls_a_cpu", &[]);
+    assert_says(
+        &text,
+        &[
+            "the kernel dropped it: runnable task stall: ",
+            "failed to run for",
+            "BUG SUMMARY: fixture: runnable task stall (stall), task ",
+            " on CPU 1",
+            "--- sched_ext dump ---",
+            "--- scheduler log ---",
+        ],
+    );
+}
+
+#[test]
+fn a_dropped_task_is_named() {
+    let text = fails("drill_drops_a_task", &[]);
+    assert_says(
+        &text,
+        &["runnable task stall: ", "BUG SUMMARY: fixture: runnable task stall (stall), task "],
+    );
+}
+
+#[test]
+fn an_error_of_its_own_is_quoted() {
+    let text = fails("drill_calls_an_error", &[]);
+    assert_says(
+        &text,
+        &["scx_bpf_error: ", "the weights are off", "BUG SUMMARY: fixture: scx_bpf_error (bpf-error)"],
+    );
+}
+
+#[test]
+fn a_program_that_dies_is_noticed_at_once() {
+    let text = fails("drill_crashes", &[]);
+    assert_says(&text, &["its program ended with signal 11 in the middle of the test"]);
+    let text = fails("drill_leaves", &[]);
+    assert_says(&text, &["its program ended with exit code 0 in the middle of the test"]);
+}
+
+#[test]
+fn a_rejected_program_is_named() {
+    let text = fails("drill_is_rejected", &[]);
+    assert_says(&text, &["did not attach: ", "the verifier rejected its program ", "--- scheduler log ---"]);
+}
+
+#[test]
+fn a_starved_cgroup_is_found() {
+    let text = fails("drill_starves_a_cgroup", &[]);
+    assert_says(&text, &["  stuck "]);
+    let of = |cgroup: &str| {
+        let line = text.lines().find(|l| l.starts_with(&format!("  {cgroup}: "))).expect("its numbers");
+        let gap = line.split_whitespace().find_map(|w| w.strip_prefix("gap=")?.strip_suffix("ms"));
+        gap.and_then(|ms| ms.parse::<u64>().ok()).expect("a gap in ms")
+    };
+    assert!(of("cg_1") > 500 && of("cg_0") < of("cg_1"), "{text}");
+}
+
+#[test]
+fn a_task_where_it_must_not_be_is_found() {
+    let text = fails("drill_ignores_affinity", &[]);
+    assert_says(&text, &["BUG SUMMARY: fixture: runtime error (error)"]);
+}
+
+#[test]
+fn one_that_does_not_stop_is_killed_and_named() {
+    let text = fails("drill_ignores_sigterm", &[]);
+    assert_says(
+        &text,
+        &["did not stop in order: its program did not stop within 5 s of SIGTERM and was killed"],
+    );
+}
+
+#[test]
+fn one_that_goes_to_the_background_is_told_to_stay() {
+    let text = fails("drill_daemonizes", &[]);
+    assert_says(&text, &["did not attach: ", "foreground"]);
+}
+
+#[test]
+fn an_impostor_is_found() {
+    let text = fails("drill_has_another_name", &[]);
+    assert_says(&text, &["it attached as \"impostor\", but its declaration says `ops = \"fixture\"`"]);
+}
+
+#[test]
+fn there_is_room_for_one() {
+    let text = fails("drill_attaches_twice", &[]);
+    assert_says(
+        &text,
+        &["attaching scheduler \"other\": another scheduler is attached already: \"fixture\""],
+    );
+}
+
+#[test]
+fn another_error_than_expected_fails() {
+    let text = fails("drill_expects_another_error", &[]);
+    assert_says(&text, &["expected to contain \"weight 8\"", "weight 7 is off"]);
+}
+
+#[test]
+fn a_kernel_without_sched_ext_is_named() {
+    let started = std::time::Instant::now();
+    let text = fails("drill_calls_an_error", &[("KTSTR_TEST_KERNEL", &common::stock_image())]);
+    assert_says(&text, &["this kernel has no sched_ext", "CONFIG_SCHED_CLASS_EXT=y", "kernel build"]);
+    assert!(started.elapsed() < Duration::from_secs(120));
+}
