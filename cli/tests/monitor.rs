@@ -181,6 +181,7 @@ fn healthy(env: &[(&str, &str)]) {
     assert_watched(&monitor, &text);
     assert_eq!(monitor["violations"], Value::Array(Vec::new()), "{monitor:#}");
     assert!(text.contains("no violation (2 checks set by the test)"), "{text}");
+    assert!(monitor["schedstat"]["pcount"].as_u64().is_some_and(|n| n > 0), "{monitor:#}");
     // Four spinners for most of the time, and little else.
     let running = monitor["total"]["avg_nr_running"].as_f64().expect("a number");
     assert!((0.5..2.0).contains(&running), "{monitor:#}");

@@ -5,7 +5,7 @@ use ktstr_introspect_kernel::{ErrorKind, Kernel, KernelError, RunqueueSample, Ru
 use ktstr_introspect_memory::VirtAddr;
 use ktstr_introspect_symbols::Vmlinux;
 use ktstr_introspect_types::Plan;
-use ktstr_monitor::{CpuSample, Sample, SampleError};
+use ktstr_monitor::{CpuSample, Sample, SampleError, Schedstat};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +34,7 @@ struct Plans {
     curr_pid: Option<Plan>,
     curr_prio: Option<Plan>,
     curr_comm: Option<Plan>,
+    schedstat: Option<[Plan; 7]>,
 }
 
 impl Opened {
@@ -75,6 +76,7 @@ impl Opened {
             curr_pid: plan("rq.curr->pid"),
             curr_prio: plan("rq.curr->prio"),
             curr_comm: plan("rq.curr->comm"),
+            schedstat: schedstat_plans(&kernel),
         };
         let counts_events = !matches!(kernel.scx_events(), Err(e) if e.kind() == ErrorKind::Absent);
         let sampler = RunqueueSampler::new(&kernel)?;
@@ -107,7 +109,17 @@ impl Opened {
             curr_comm: rq.map(|rq| self.comm(*rq)).unwrap_or_default(),
             tick_stopped: read(&self.plans.tick_stopped).map(|n| n != 0),
             vcpu_time: None,
+            schedstat: rq.and_then(|rq| self.schedstat(*rq)),
         }
+    }
+
+    fn schedstat(&self, rq: VirtAddr) -> Option<Schedstat> {
+        let mut numbers = [0; 7];
+        for (number, plan) in numbers.iter_mut().zip(self.plans.schedstat.as_ref()?) {
+            *number = plan.read(self.kernel.memory(), rq).ok()?;
+        }
+        let [run_delay, pcount, yld_count, sched_count, sched_goidle, ttwu_count, ttwu_local] = numbers;
+        Some(Schedstat { run_delay, pcount, yld_count, sched_count, sched_goidle, ttwu_count, ttwu_local })
     }
 
     /// The running task's name; empty where it can't be read.
@@ -121,6 +133,20 @@ impl Opened {
         }
         comm
     }
+}
+
+/// In the order of [`Schedstat`]'s fields; `None` when the kernel lacks one of them.
+fn schedstat_plans(kernel: &Kernel) -> Option<[Plan; 7]> {
+    let plan = |name: &str| kernel.plan(&format!("rq.{name}")).ok();
+    Some([
+        plan("rq_sched_info.run_delay")?,
+        plan("rq_sched_info.pcount")?,
+        plan("yld_count")?,
+        plan("sched_count")?,
+        plan("sched_goidle")?,
+        plan("ttwu_count")?,
+        plan("ttwu_local")?,
+    ])
 }
 
 /// The monitor's word for a kernel that can't be read.

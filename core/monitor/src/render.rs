@@ -45,6 +45,19 @@ pub fn render_assessment(assessment: &Assessment, asked: &Assert) -> String {
     for (name, rate) in summary.events.iter().filter(|(_, rate)| rate.delta != 0) {
         let _ = writeln!(text, "  {name}: {} (at most {:.0} a second)", rate.delta, rate.max_per_s);
     }
+    if let Some(s) = &summary.schedstat {
+        let _ = writeln!(
+            text,
+            "schedstat: waited {} ms over {} slices, {} schedules ({} to idle), {} wake-ups ({} local), {} yields",
+            s.run_delay / 1_000_000,
+            s.pcount,
+            s.sched_count,
+            s.sched_goidle,
+            s.ttwu_count,
+            s.ttwu_local,
+            s.yld_count
+        );
+    }
     for violation in &summary.violations {
         let weight = if violation.check.is_set(asked) { "violation" } else { "report only" };
         let _ = writeln!(text, "{weight}: {}: {}", violation.check.name(), violation.text);

@@ -39,6 +39,43 @@ pub struct CpuSample {
     pub tick_stopped: Option<bool>,
     /// CPU time that the host has given to this vCPU so far; `None` where it is unknown.
     pub vcpu_time: Option<Duration>,
+    /// Counters of the scheduler; `None` on kernels without `CONFIG_SCHEDSTATS`.
+    #[serde(default)]
+    pub schedstat: Option<Schedstat>,
+}
+
+/// Counters of one runqueue, or how they grew on all (`struct rq`; Documentation/scheduler/sched-stats.rst).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedstat {
+    /// Time that tasks waited for the CPU, ns (`rq_sched_info.run_delay`).
+    pub run_delay: u64,
+    /// Time slices run (`rq_sched_info.pcount`).
+    pub pcount: u64,
+    /// `sched_yield` calls.
+    pub yld_count: u64,
+    /// `schedule` calls.
+    pub sched_count: u64,
+    /// Of those, into idle.
+    pub sched_goidle: u64,
+    /// Wake-ups.
+    pub ttwu_count: u64,
+    /// Of those, on the local CPU.
+    pub ttwu_local: u64,
+}
+
+impl Schedstat {
+    /// The counters combined one by one.
+    pub(crate) fn zip(self, other: Self, f: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            run_delay: f(self.run_delay, other.run_delay),
+            pcount: f(self.pcount, other.pcount),
+            yld_count: f(self.yld_count, other.yld_count),
+            sched_count: f(self.sched_count, other.sched_count),
+            sched_goidle: f(self.sched_goidle, other.sched_goidle),
+            ttwu_count: f(self.ttwu_count, other.ttwu_count),
+            ttwu_local: f(self.ttwu_local, other.ttwu_local),
+        }
+    }
 }
 
 impl CpuSample {

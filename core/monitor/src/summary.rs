@@ -2,7 +2,7 @@
 
 use crate::checks::{FALLBACK, KEEP_LAST, event_rate, stalled_intervals};
 use crate::phases::{Part, phases};
-use crate::{MonitorLog, Sample, Violation};
+use crate::{MonitorLog, Sample, Schedstat, Violation};
 use ktstr_assert::Phase;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +67,9 @@ pub struct MonitorSummary {
     pub last_error: Option<String>,
     /// sched_ext's event counters, by name.
     pub events: BTreeMap<String, EventRate>,
+    /// How the scheduler's counters grew on all CPUs; `None` on kernels without them.
+    #[serde(default)]
+    pub schedstat: Option<Schedstat>,
     /// What lasted beyond a limit, the test's own or a default.
     pub violations: Vec<Violation>,
     /// The same numbers by phase of the test.
@@ -100,6 +103,7 @@ pub(crate) fn summarize(log: &MonitorLog) -> MonitorSummary {
         failed: log.failed,
         last_error: log.last_error.clone(),
         events: events(samples),
+        schedstat: schedstat(samples),
         phases: phase_summaries(log),
         cost_us: costs.get(costs.len() / 2).copied().unwrap_or_default(),
         max_cost_us: costs.last().copied().unwrap_or_default(),
@@ -145,6 +149,16 @@ fn average(values: impl Iterator<Item = f64>) -> Option<f64> {
     (count > 0).then(|| sum / count as f64)
 }
 
+/// From the first to the last sample, over the CPUs that are in both.
+fn schedstat(samples: &[Sample]) -> Option<Schedstat> {
+    let (first, last) = (samples.first()?, samples.last()?);
+    let grown = last.cpus.iter().filter_map(|now| {
+        let then = first.cpu(now.cpu)?.schedstat?;
+        Some(now.schedstat?.zip(then, u64::saturating_sub))
+    });
+    grown.reduce(|sum, cpu| sum.zip(cpu, u64::saturating_add))
+}
+
 fn events(samples: &[Sample]) -> BTreeMap<String, EventRate> {
     let counted: Vec<&Sample> = samples.iter().filter(|s| s.events.is_some()).collect();
     let names: BTreeSet<&String> =
@@ -180,6 +194,16 @@ mod tests {
         assert_eq!(summary.events["e"].delta, 3);
         assert!((summary.events["e"].max_per_s - 30.0).abs() < 1e-9);
         assert!((summary.cost_us - 30.0).abs() < 1e-9 && (summary.max_cost_us - 500.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn counters_are_told_by_their_growth_over_all_cpus() {
+        let mut samples = vec![sample(0, &[1, 1]), sample(100, &[1, 1])];
+        assert_eq!(schedstat(&samples), None);
+        for (n, cpu) in (1..).zip(samples.iter_mut().flat_map(|s| &mut s.cpus)) {
+            cpu.schedstat = Some(Schedstat { pcount: n * n, run_delay: 7, ..Schedstat::default() });
+        }
+        assert_eq!(schedstat(&samples), Some(Schedstat { pcount: 8 + 12, ..Schedstat::default() }));
     }
 
     #[test]
