@@ -308,7 +308,7 @@ fn a_real_time_hog_that_stalls_a_runqueue_is_named() {
             "when this had lasted long enough: fail_on_stall",
             "running hog (pid ",
             "waits   victim (pid ",
-            "cgroup /ktstr/hog, CPUs 1, 1 tasks: hog (",
+            "cgroup /ktstr/hog, CPUs 1, 1 task: hog (",
             "domains of cpu0 cpu1: ",
         ],
     );

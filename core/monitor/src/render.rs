@@ -214,7 +214,8 @@ fn cgroup_line(cgroup: &CgroupState) -> String {
         let names: Vec<String> =
             cgroup.tasks.iter().take(CGROUP_NAMES).map(|(pid, comm)| format!("{comm} ({pid})")).collect();
         let more = if count > names.len() { " …" } else { "" };
-        let _ = write!(line, ", {count} tasks: {}{more}", names.join(" "));
+        let tasks = if count == 1 { "task" } else { "tasks" };
+        let _ = write!(line, ", {count} {tasks}: {}{more}", names.join(" "));
     }
     line
 }

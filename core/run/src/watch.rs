@@ -180,8 +180,10 @@ impl<'a> Watch<'a> {
             other => other?,
         }
         self.wrong = self.state(vm, true);
+        let resumed = vm.resume();
+        // Source lines take a while and are the same later.
         self.date(when);
-        match vm.resume() {
+        match resumed {
             Err(MachineError::Gone { .. }) => Ok(()),
             other => other,
         }
