@@ -29,10 +29,12 @@ extern crate self as ktstr;
 
 mod execute;
 mod guest;
+mod host_check;
 mod registry;
 mod run;
 mod settings;
 pub mod test_support;
+pub mod timeline;
 mod verifier;
 
 #[cfg(feature = "cli-bins")]
@@ -54,6 +56,7 @@ pub use ktstr_assert::{claim, claim_present};
 
 /// Checks, claims and results.
 pub mod assert {
+    pub use crate::timeline::{PhaseBucket, build_phase_buckets_with_stimulus};
     pub use ktstr_assert::*;
 }
 
@@ -99,6 +102,15 @@ pub mod scheduler {
     pub use ktstr_topology::ShapeBounds;
 }
 
+/// The kernel's state at moments of a run, and what a check on the host sees of it.
+pub mod snapshot {
+    pub use ktstr_monitor::{
+        CpuSample, FromValue, KernelState, MonitorLog, Sample, SampleSeries, Snapshot, SnapshotCause,
+        SnapshotError, Value,
+    };
+    pub use ktstr_run::{PostVm, VmResult};
+}
+
 /// Scenarios as data and what plays them.
 pub mod scenario {
     pub use crate::execute::*;
@@ -109,7 +121,7 @@ pub mod scenario {
 
 /// What a test file wants in scope.
 pub mod prelude {
-    pub use crate::assert::{Assert, AssertResult, CgroupStats, Verdict};
+    pub use crate::assert::{Assert, AssertResult, CgroupStats, Phase, SeriesField, Verdict};
     pub use crate::cgroup::CgroupOps;
     pub use crate::scenario::{
         Backdrop, CgroupDef, CgroupGroup, Ctx, HoldSpec, Op, Setup, Step, collect_all, dfl_wl, execute_defs,
@@ -117,6 +129,8 @@ pub mod prelude {
         spawn_diverse,
     };
     pub use crate::scheduler::{Scheduler, SchedulerSpec, Sysctl};
+    pub use crate::snapshot::{SampleSeries, Snapshot, VmResult};
+    pub use crate::timeline::StimulusEvent;
     pub use crate::topology::{CpuSet, CpusetSpec, FromSystem, TestTopology, Topology};
     pub use crate::workload::{
         AffinityIntent, CloneMode, MemPolicy, MpolFlags, SchedPolicy, WorkPhase, WorkSpec, WorkType,

@@ -38,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) template_max_bytes: u64,
     /// `KTSTR_SCHEDULER`, `KTSTR_SCHEDULER_PROFILE`, `KTSTR_SCHEDULER_ALLOW_STALE_FALLBACK`.
     pub(crate) scheduler: ktstr_scheduler::Wanted,
+    /// `KTSTR_MONITOR_MS`: how far apart samples of the kernel are; `None` takes none.
+    pub(crate) monitor_period: Option<Duration>,
     /// `KTSTR_HOST_CGROUP_PARENT`.
     pub(crate) host_cgroup_parent: Option<String>,
 }
@@ -81,9 +83,34 @@ impl Settings {
                 profile: get("KTSTR_SCHEDULER_PROFILE"),
                 allow_stale: get("KTSTR_SCHEDULER_ALLOW_STALE_FALLBACK").is_some(),
             },
+            monitor_period: monitor_period(get("KTSTR_MONITOR_MS").as_deref())?,
             host_cgroup_parent: get("KTSTR_HOST_CGROUP_PARENT"),
         })
     }
+}
+
+/// 100 ms unless told otherwise; 0 is never.
+fn monitor_period(text: Option<&str>) -> Result<Option<Duration>> {
+    let Some(text) = text else { return Ok(Some(ktstr_monitor::DEFAULT_PERIOD)) };
+    match text.parse::<u64>() {
+        Ok(0) => Ok(None),
+        Ok(ms) if ms <= 60_000 => Ok(Some(Duration::from_millis(ms))),
+        _ => {
+            bail!("reading KTSTR_MONITOR_MS={text:?}: expected milliseconds up to 60000, or 0 for no samples")
+        }
+    }
+}
+
+/// Where files about running machines are: below `XDG_RUNTIME_DIR`, else in a directory of this
+/// user's for temporary files.
+pub(crate) fn machines_dir() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    let base = runtime.map_or_else(
+        // SAFETY: getuid(2) can't fail and touches no memory.
+        || std::env::temp_dir().join(format!("ktstr-{}", unsafe { libc::getuid() })),
+        |dir| PathBuf::from(dir).join("ktstr"),
+    );
+    base.join("machines")
 }
 
 /// 8 GiB unless told otherwise.
@@ -127,6 +154,7 @@ mod tests {
             ("KTSTR_SEED", "x"),
             ("KTSTR_ACCEL", "fast"),
             ("KTSTR_DURATION_S", "0"),
+            ("KTSTR_MONITOR_MS", "often"),
             ("KTSTR_TEMPLATE_MAX_MIB", "1G"),
         ] {
             let text = format!("{:#}", with(&[(name, value)]).unwrap_err());

@@ -5,6 +5,7 @@ use ktstr_run::{case_name, test_of_case};
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
 
+pub use crate::host_check::{HostVerdict, host_check};
 pub use crate::registry::{KTSTR_SCHEDULERS, KTSTR_TESTS, KtstrTestEntry};
 pub use ktstr_run::TestSpec;
 pub use ktstr_topology::ShapeBounds;

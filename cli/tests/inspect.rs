@@ -1,11 +1,15 @@
-//! `ktstr inspect` on the core of a machine that was just taken.
+//! `ktstr inspect` on the core of a machine that was just taken, and on one that runs.
 
+mod common;
 #[path = "common/panicked.rs"]
 mod panicked;
 
+use common::case;
+use ktstr::prelude::*;
 use panicked::panicked_machine;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// The core of a kernel that found no root file system, panicked and stays there.
 fn core_of_a_panicked_machine(path: &Path) -> PathBuf {
@@ -62,4 +66,63 @@ fn tables_and_expressions_with_and_without_a_vmlinux() {
     ] {
         assert!(text.contains(part), "expected {part:?} in:\n{text}");
     }
+}
+
+/// Runs long enough to be looked at; it waits to be asked.
+#[ktstr_test(ignore, duration_s = 300)]
+fn runs_for_long(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("busy").workers(3).comm("looked_at")])
+}
+
+/// As `inspect`, among the machines of that runtime directory.
+fn inspect_in(runtime: &Path, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ktstr"));
+    let output = command.arg("inspect").args(arguments).env("XDG_RUNTIME_DIR", runtime).output();
+    let output = output.expect("running ktstr");
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
+}
+
+/// The text once it satisfies `enough`, which it must in good time.
+fn inspect_until(runtime: &Path, arguments: &[&str], enough: impl Fn(&str) -> bool) -> String {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let (done, text) = inspect_in(runtime, arguments);
+        if done && enough(&text) {
+            return text;
+        }
+        assert!(Instant::now() < deadline, "{arguments:?} still says:\n{text}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_running_machine_is_found_and_read_and_gone_when_it_is() {
+    let runtime = tempfile::tempdir().expect("a directory");
+    let (mut command, _results) = case("runs_for_long");
+    let mut child = command.env("XDG_RUNTIME_DIR", runtime.path()).spawn().expect("starting the case");
+    let pid = child.id().to_string();
+    let list = inspect_until(runtime.path(), &["--list"], |text| text.contains("runs_for_long"));
+    assert!(list.contains(&pid) && list.contains("tcg 1n1l2c1t"), "{list}");
+    // A busy runqueue by its table, then single values by expressions, live.
+    let text =
+        inspect_until(runtime.path(), &["runs_for_long"], |text| text.matches("looked_at").count() >= 3);
+    assert!(text.contains("CURRENT"), "{text}");
+    let jiffies = |text: &str| -> u64 {
+        let line = text.lines().find(|l| l.starts_with("jiffies = ")).unwrap_or_else(|| panic!("{text}"));
+        line.split_whitespace().nth(2).and_then(|n| n.parse().ok()).expect("a number")
+    };
+    let (done, first) =
+        inspect_in(runtime.path(), &[pid.as_str(), "jiffies", "init_task.comm", "runqueues[1].nr_running"]);
+    assert!(done && first.contains("init_task.comm = \"swapper/0\""), "{first}");
+    let then = jiffies(&first);
+    inspect_until(runtime.path(), &["runs_for_long", "jiffies"], |text| jiffies(text) > then);
+    let tasks = inspect_in(runtime.path(), &["runs_for_long", "--tasks", "--cgroups"]);
+    assert!(tasks.0 && tasks.1.contains("ktstr-watchdog") && tasks.1.contains("/ktstr/busy"), "{}", tasks.1);
+    child.kill().expect("killing the case");
+    child.wait().expect("its end");
+    let (done, text) = inspect_in(runtime.path(), &["runs_for_long"]);
+    assert!(!done && text.contains("running: none"), "{text}");
+    assert_eq!(std::fs::read_dir(runtime.path().join("ktstr/machines")).expect("the directory").count(), 0);
 }

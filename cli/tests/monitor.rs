@@ -66,6 +66,93 @@ fn hangs_as_a_whole(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![hogs("hog_0", 0), hogs("hog_1", 1)])
 }
 
+/// A real-time hog shares CPU 1 with a worker that it never lets run, and nothing throttles it.
+#[ktstr_test(
+    ignore,
+    cores = 2,
+    duration_s = 3,
+    fail_on_stall,
+    not_starved = false,
+    max_gap_ms = 60000,
+    max_spread_pct = 100.0
+)]
+fn is_hogged(ctx: &Ctx) -> Result<AssertResult> {
+    std::fs::write("/proc/sys/kernel/sched_rt_runtime_us", "-1")
+        .context("turning real-time throttling off")?;
+    let runtime = "/sys/kernel/debug/sched/fair_server/cpu1/runtime";
+    std::fs::write(runtime, "0").with_context(|| format!("turning off {runtime}"))?;
+    let on_cpu_1 = |name: &'static str| CgroupDef::named(name).workers(1).cpuset(CpusetSpec::exact([1]));
+    execute_defs(
+        ctx,
+        vec![
+            on_cpu_1("victim").comm("victim"),
+            on_cpu_1("hog").comm("hog").sched_policy(SchedPolicy::Fifo(10)),
+        ],
+    )
+}
+
+/// Freezes a cgroup in the middle and forgets about it.
+#[ktstr_test(
+    ignore,
+    cores = 2,
+    duration_s = 2,
+    fail_on_stall,
+    not_starved = false,
+    max_gap_ms = 60000,
+    max_spread_pct = 100.0
+)]
+fn is_left_frozen(ctx: &Ctx) -> Result<AssertResult> {
+    let defs =
+        vec![CgroupDef::named("forgotten").workers(2).comm("icicle"), CgroupDef::named("free").workers(1)];
+    execute_steps(
+        ctx,
+        vec![
+            Step::with_defs(defs, HoldSpec::frac(0.5)),
+            Step::new(vec![Op::freeze_cgroup("forgotten")], HoldSpec::frac(0.5)),
+        ],
+    )
+}
+
+/// Thaws what it froze.
+#[ktstr_test(ignore, cores = 2, duration_s = 2, fail_on_stall, max_gap_ms = 60000)]
+fn is_thawed_again(ctx: &Ctx) -> Result<AssertResult> {
+    execute_steps(
+        ctx,
+        vec![
+            Step::with_defs(vec![CgroupDef::named("cold").workers(2)], HoldSpec::frac(0.3)),
+            Step::new(vec![Op::freeze_cgroup("cold")], HoldSpec::frac(0.3)),
+            Step::new(vec![Op::unfreeze_cgroup("cold")], HoldSpec::frac(0.4)),
+        ],
+    )
+}
+
+/// Panics while its workers run.
+#[ktstr_test(ignore, cores = 2, duration_s = 1)]
+fn panics_at_work(ctx: &Ctx) -> Result<AssertResult> {
+    let config = WorkloadConfig { num_workers: 2, comm: Some("busy".into()), ..WorkloadConfig::default() };
+    let mut workers = WorkloadHandle::spawn(&config)?;
+    workers.start();
+    std::thread::sleep(ctx.duration / 2);
+    panic!("out of ideas");
+}
+
+/// Has its kernel panic while its workers run.
+#[ktstr_test(ignore, cores = 2, duration_s = 1)]
+fn kills_its_kernel(ctx: &Ctx) -> Result<AssertResult> {
+    let config = WorkloadConfig { num_workers: 2, comm: Some("busy".into()), ..WorkloadConfig::default() };
+    let mut workers = WorkloadHandle::spawn(&config)?;
+    workers.start();
+    std::thread::sleep(ctx.duration / 2);
+    std::fs::write("/proc/sysrq-trigger", "c").context("asking the kernel to crash")?;
+    bail!("it did not crash")
+}
+
+/// Finds, after its work, that it asked for the impossible.
+#[ktstr_test(ignore, cores = 2, duration_s = 2, min_iteration_rate = 1e12)]
+fn is_too_slow(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("slow").workers(2).comm("snail")])
+}
+
 /// The sidecar's part of the monitor, after a run that ended with `code`.
 fn watched(test: &str, env: &[(&str, &str)], code: i32) -> (Value, String) {
     let (mut command, results) = case(test);
@@ -94,6 +181,7 @@ fn healthy(env: &[(&str, &str)]) {
     assert_watched(&monitor, &text);
     assert_eq!(monitor["violations"], Value::Array(Vec::new()), "{monitor:#}");
     assert!(text.contains("no violation (2 checks set by the test)"), "{text}");
+    assert!(monitor["schedstat"]["pcount"].as_u64().is_some_and(|n| n > 0), "{monitor:#}");
     // Four spinners for most of the time, and little else.
     let running = monitor["total"]["avg_nr_running"].as_f64().expect("a number");
     assert!((0.5..2.0).contains(&running), "{monitor:#}");
@@ -179,5 +267,105 @@ fn a_guest_that_hangs_is_dumped_with_the_tasks_that_hog_it() {
     assert_eq!(dump["vcpus"].as_array().map(Vec::len), Some(2), "{dump:#}");
     for rq in dump["runqueues"].as_array().expect("runqueues") {
         assert_eq!(rq["current"]["class"], "rt", "{dump:#}");
+    }
+}
+
+/// The dump beside the sidecar of a run that failed, and what the run said.
+fn dumped(test: &str, env: &[(&str, &str)]) -> (Value, String) {
+    let (mut command, results) = case(test);
+    let output: common::CaseOutput =
+        command.envs(env.iter().copied()).output().expect("running the case").into();
+    assert_eq!(output.code, Some(1), "{}", output.text);
+    let files = std::fs::read_dir(results.path()).expect("the results");
+    let dump = files
+        .map(|entry| entry.expect("an entry").path())
+        .find(|path| path.to_string_lossy().ends_with(".failure-dump.json"));
+    let dump =
+        std::fs::read(dump.unwrap_or_else(|| panic!("no dump beside the sidecar of:\n{}", output.text)));
+    let dump: Value = serde_json::from_slice(&dump.expect("the dump")).expect("JSON");
+    assert_eq!(dump["problems"], Value::Array(Vec::new()), "{dump:#}");
+    (dump, output.text)
+}
+
+/// Names of a runqueue's tasks, the running one first.
+fn tasks_of(dump: &Value, cpu: usize) -> Vec<String> {
+    let rq = &dump["runqueues"][cpu];
+    let queued = rq["runnable"].as_array().expect("tasks");
+    std::iter::once(&rq["current"])
+        .chain(queued)
+        .map(|task| task["comm"].as_str().unwrap_or_default().to_string())
+        .collect()
+}
+
+#[test]
+fn a_real_time_hog_that_stalls_a_runqueue_is_named() {
+    let (dump, text) = dumped("is_hogged", &[]);
+    common::assert_says(
+        &text,
+        &[
+            "fail_on_stall: cpu1 stalled: hog (pid ",
+            "of a real-time class runs without a break while",
+            "when this had lasted long enough: fail_on_stall",
+            "running hog (pid ",
+            "waits   victim (pid ",
+            "cgroup /ktstr/hog, CPUs 1, 1 task: hog (",
+            "domains of cpu0 cpu1: ",
+        ],
+    );
+    let tasks = tasks_of(&dump, 1);
+    assert!(tasks[0] == "hog" && tasks.iter().any(|t| t == "victim"), "{tasks:?}");
+    assert_eq!(dump["runqueues"][1]["current"]["class"], "rt", "{dump:#}");
+}
+
+#[test]
+fn a_cgroup_that_was_left_frozen_is_named() {
+    for accel in ["tcg", "deterministic"] {
+        let (dump, text) = dumped("is_left_frozen", &[("KTSTR_ACCEL", accel)]);
+        common::assert_says(
+            &text,
+            &[
+                "fail_on_stall: cgroup /ktstr/forgotten was left frozen: icicle (pid ",
+                "/ktstr/forgotten, CPUs 0-1, FROZEN",
+            ],
+        );
+        let cgroups = dump["cgroups"].as_array().expect("cgroups");
+        let frozen: Vec<&Value> = cgroups.iter().filter(|c| c["frozen"] == true).collect();
+        assert_eq!(frozen.len(), 1, "{dump:#}");
+        assert_eq!(frozen[0]["tasks"].as_array().map(Vec::len), Some(2), "{dump:#}");
+    }
+}
+
+#[test]
+fn a_cgroup_that_was_thawed_again_is_no_fault() {
+    let (monitor, text) = watched("is_thawed_again", &[], 0);
+    assert_eq!(monitor["violations"], Value::Array(Vec::new()), "{text}");
+}
+
+#[test]
+fn a_panic_is_dumped_while_the_workers_run() {
+    let (dump, text) = dumped("panics_at_work", &[]);
+    common::assert_says(&text, &["panicked", "out of ideas", "when the test panicked:", "vcpu0: "]);
+    let tasks = [tasks_of(&dump, 0), tasks_of(&dump, 1)].concat();
+    assert!(tasks.iter().filter(|t| *t == "busy").count() >= 2, "{tasks:?}");
+}
+
+#[test]
+fn a_kernel_panic_is_dumped_from_what_its_memory_holds() {
+    let (dump, text) = dumped("kills_its_kernel", &[]);
+    common::assert_says(&text, &["the guest kernel panicked", "after the machine's end", "sysrq"]);
+    let tasks = [tasks_of(&dump, 0), tasks_of(&dump, 1)].concat();
+    assert!(tasks.iter().any(|t| t == "busy"), "{tasks:?}");
+    assert!(dump["console"].as_array().is_some_and(|lines| !lines.is_empty()), "{dump:#}");
+}
+
+#[test]
+fn a_failed_check_is_dumped_as_it_was_under_load() {
+    for accel in ["tcg", "deterministic"] {
+        let (dump, text) = dumped("is_too_slow", &[("KTSTR_ACCEL", accel)]);
+        common::assert_says(&text, &["at the end of the workload:", "--- kernel state ---", "snail ("]);
+        let tasks = [tasks_of(&dump, 0), tasks_of(&dump, 1)].concat();
+        assert!(tasks.iter().any(|t| t == "snail"), "{tasks:?}");
+        let registers = dump["vcpus"].as_array().map(Vec::len);
+        assert_eq!(registers, Some(if accel == "tcg" { 2 } else { 0 }), "{dump:#}");
     }
 }

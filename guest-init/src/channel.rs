@@ -60,7 +60,7 @@ pub(crate) fn redirect_stdio(name: &'static str) -> Result<(), InitError> {
     Ok(())
 }
 
-fn open_port(name: &'static str) -> Result<File, InitError> {
+pub(crate) fn open_port(name: &'static str) -> Result<File, InitError> {
     let deadline = Instant::now() + APPEARS_WITHIN;
     loop {
         let (found, seen) = find_port(Path::new(PORTS), name)?;

@@ -8,6 +8,7 @@
 mod boot;
 mod channel;
 mod crash;
+mod host;
 mod kmsg;
 mod mounts;
 mod net;
@@ -16,6 +17,7 @@ mod watchdog;
 
 pub use boot::BOOT_INIT;
 pub use channel::Channel;
+pub use host::{AskError, HostCalls};
 pub use kmsg::{read_kmsg, without_time};
 pub use mounts::Skipped;
 pub use power::power_off;

@@ -4,6 +4,7 @@
 //! is a regression on another.
 
 mod introspect;
+mod monitor;
 mod overhead;
 
 use crate::args::{Args, UsageError};
@@ -18,6 +19,8 @@ cargo xtask bench NAME [--rounds N]
              the same kernel to an init that powers off (tcg, 2 CPUs, interleaved)
   introspect reading a guest kernel out of a core, beside drgn on the same core: a sample of
              4 CPUs, opening symbols and types, the same from the index (needs python3, gcc)
+  monitor    what a guest gets done while its runqueues are sampled from outside, beside
+             the same guest unwatched (tcg, 2 CPUs, interleaved)
 
 Both sides run in turn, N times (5); medians and ratios are printed.";
 
@@ -44,10 +47,16 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
             introspect::run(project, rounds)?;
             Ok(true)
         }
-        Some(other) => {
-            Err(UsageError(format!("there is no bench {other:?}; there are: overhead, introspect")).into())
+        Some("monitor") => {
+            args.finish()?;
+            monitor::run(project, rounds)?;
+            Ok(true)
         }
-        None => Err(UsageError("which bench? there are: overhead, introspect".into()).into()),
+        Some(other) => {
+            Err(UsageError(format!("there is no bench {other:?}; there are: overhead, introspect, monitor"))
+                .into())
+        }
+        None => Err(UsageError("which bench? there are: overhead, introspect, monitor".into()).into()),
     }
 }
 

@@ -6,12 +6,21 @@
 //! (its place, symbols, types) takes from milliseconds to a second or two and happens in a
 //! thread of its own; a sample then takes microseconds.
 //!
-//! May touch: the vmlinux file it is given, and one thread.
+//! Machines that run can be found by other processes of the same user, and read with the same
+//! [`expressions`](show) as a core.
+//!
+//! May touch: the vmlinux file it is given, one thread, and the files about running machines in
+//! the directory that it is given.
 
+mod expression;
+mod groups;
 mod live;
 mod memory;
 mod open;
+mod running;
 mod state;
 
+pub use expression::{ExpressionError, expand, locate, show, value};
 pub use live::LiveKernel;
+pub use running::{Announcement, LiveMemoryError, Running, RunningError, announce, running};
 pub use state::kernel_state;

@@ -1,9 +1,10 @@
 //! The ports of ktstr-monitor over the memory of a running machine.
 
+use crate::expression;
 use crate::open::Opened;
-use crate::state::kernel_state;
+use crate::state::{explain, kernel_state};
 use ktstr_machine::{PhysicalMemory, VcpuRegisters};
-use ktstr_monitor::{Inspector, KernelState, Sample, SampleError, Sampler};
+use ktstr_monitor::{Inspector, KernelState, Place, Readings, Sample, SampleError, Sampler};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
@@ -84,13 +85,41 @@ impl Inspector for LiveKernel {
         self.opened(patience).map(drop)
     }
 
+    fn values(&mut self, paths: &[&str]) -> Result<Readings, SampleError> {
+        let kernel = &self.opened(PATIENCE)?.kernel;
+        let mut readings = Readings::new();
+        for path in paths {
+            match expression::expand(kernel, path) {
+                Ok(all) => {
+                    for one in all {
+                        let value = expression::value(kernel, &one).map_err(|e| e.to_string());
+                        readings.insert(one, value);
+                    }
+                }
+                Err(e) => drop(readings.insert((*path).to_string(), Err(e.to_string()))),
+            }
+        }
+        Ok(readings)
+    }
+
+    fn locate(&mut self, path: &str) -> Result<Place, SampleError> {
+        let kernel = &self.opened(PATIENCE)?.kernel;
+        expression::locate(kernel, path).map_err(|e| SampleError::Absent(e.to_string()))
+    }
+
     fn state(&mut self, registers: &[VcpuRegisters]) -> Result<KernelState, SampleError> {
-        let vmlinux = self.vmlinux.clone();
         let opened = self.opened(PATIENCE)?;
-        let mut state =
-            kernel_state(&opened.kernel, registers, vmlinux.as_deref().filter(|_| opened.by_file));
+        let mut state = kernel_state(&opened.kernel, registers);
         state.problems.extend(opened.remarks.iter().cloned());
         Ok(state)
+    }
+
+    fn explain(&mut self, state: &mut KernelState) {
+        let vmlinux = self.vmlinux.clone();
+        // Of a kernel that was not found, the state says so.
+        if let Ok(opened) = self.opened(Duration::ZERO) {
+            explain(&opened.kernel, vmlinux.as_deref().filter(|_| opened.by_file), state);
+        }
     }
 }
 

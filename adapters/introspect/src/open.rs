@@ -5,7 +5,7 @@ use ktstr_introspect_kernel::{ErrorKind, Kernel, KernelError, RunqueueSample, Ru
 use ktstr_introspect_memory::VirtAddr;
 use ktstr_introspect_symbols::Vmlinux;
 use ktstr_introspect_types::Plan;
-use ktstr_monitor::{CpuSample, Sample, SampleError};
+use ktstr_monitor::{CpuSample, Sample, SampleError, Schedstat};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,6 +32,9 @@ struct Plans {
     scx_flags: Option<Plan>,
     tick_stopped: Option<Plan>,
     curr_pid: Option<Plan>,
+    curr_prio: Option<Plan>,
+    curr_comm: Option<Plan>,
+    schedstat: Option<[Plan; 7]>,
 }
 
 impl Opened {
@@ -71,6 +74,9 @@ impl Opened {
             scx_flags: plan("rq.scx.flags"),
             tick_stopped: plan("rq.nohz_tick_stopped"),
             curr_pid: plan("rq.curr->pid"),
+            curr_prio: plan("rq.curr->prio"),
+            curr_comm: plan("rq.curr->comm"),
+            schedstat: schedstat_plans(&kernel),
         };
         let counts_events = !matches!(kernel.scx_events(), Err(e) if e.kind() == ErrorKind::Absent);
         let sampler = RunqueueSampler::new(&kernel)?;
@@ -99,10 +105,48 @@ impl Opened {
             local_dsq_nr: sample.local_dsq_nr,
             scx_flags: read(&self.plans.scx_flags).and_then(|n| u32::try_from(n).ok()),
             curr_pid: read(&self.plans.curr_pid).map(|pid| pid as i32),
+            curr_prio: read(&self.plans.curr_prio).map(|prio| prio as i32),
+            curr_comm: rq.map(|rq| self.comm(*rq)).unwrap_or_default(),
             tick_stopped: read(&self.plans.tick_stopped).map(|n| n != 0),
             vcpu_time: None,
+            schedstat: rq.and_then(|rq| self.schedstat(*rq)),
         }
     }
+
+    fn schedstat(&self, rq: VirtAddr) -> Option<Schedstat> {
+        let mut numbers = [0; 7];
+        for (number, plan) in numbers.iter_mut().zip(self.plans.schedstat.as_ref()?) {
+            *number = plan.read(self.kernel.memory(), rq).ok()?;
+        }
+        let [run_delay, pcount, yld_count, sched_count, sched_goidle, ttwu_count, ttwu_local] = numbers;
+        Some(Schedstat { run_delay, pcount, yld_count, sched_count, sched_goidle, ttwu_count, ttwu_local })
+    }
+
+    /// The running task's name; empty where it can't be read.
+    fn comm(&self, rq: VirtAddr) -> [u8; 16] {
+        let mut comm = [0; 16];
+        let memory = self.kernel.memory();
+        if let Some(Ok(at)) = self.plans.curr_comm.as_ref().map(|plan| plan.address(memory, rq))
+            && memory.read(at, &mut comm).is_err()
+        {
+            comm = [0; 16];
+        }
+        comm
+    }
+}
+
+/// In the order of [`Schedstat`]'s fields; `None` when the kernel lacks one of them.
+fn schedstat_plans(kernel: &Kernel) -> Option<[Plan; 7]> {
+    let plan = |name: &str| kernel.plan(&format!("rq.{name}")).ok();
+    Some([
+        plan("rq_sched_info.run_delay")?,
+        plan("rq_sched_info.pcount")?,
+        plan("yld_count")?,
+        plan("sched_count")?,
+        plan("sched_goidle")?,
+        plan("ttwu_count")?,
+        plan("ttwu_local")?,
+    ])
 }
 
 /// The monitor's word for a kernel that can't be read.

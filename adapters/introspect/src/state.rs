@@ -1,6 +1,7 @@
 //! What a kernel looks like, for a failure dump.
 
-use ktstr_introspect_kernel::{Field, Kernel, KernelError, Runqueue, Task};
+use crate::groups::{cgroups, domain, sched_ext};
+use ktstr_introspect_kernel::{ErrorKind, Field, Kernel, KernelError, Runqueue, Task};
 use ktstr_introspect_memory::VirtAddr;
 use ktstr_machine::VcpuRegisters;
 use ktstr_monitor::{KernelState, RunqueueState, TaskState, VcpuState};
@@ -11,11 +12,11 @@ const MAX_TASKS: usize = 64;
 /// Problems that are listed; a kernel whose memory is gone has one a field.
 const MAX_PROBLEMS: usize = 32;
 
-/// Reads runqueues and their tasks, and says where each vCPU is. `vmlinux` tells source
-/// lines. What can't be read is listed, nothing is fatal.
-pub fn kernel_state(kernel: &Kernel, registers: &[VcpuRegisters], vmlinux: Option<&Path>) -> KernelState {
+/// Reads runqueues and their tasks, what stands around them, and says where each vCPU is. What
+/// can't be read is listed, nothing is fatal.
+pub fn kernel_state(kernel: &Kernel, registers: &[VcpuRegisters]) -> KernelState {
     let mut problems = Vec::new();
-    let vcpus = vcpus(kernel, registers, vmlinux, &mut problems);
+    let vcpus = vcpus(kernel, registers);
     let mut runqueues = Vec::new();
     match kernel.possible_cpus() {
         Ok(cpus) => {
@@ -28,22 +29,18 @@ pub fn kernel_state(kernel: &Kernel, registers: &[VcpuRegisters], vmlinux: Optio
         }
         Err(e) => problems.push(format!("the CPUs: {e}")),
     }
+    let cgroups = cgroups(kernel, &mut problems);
+    let sched_ext = sched_ext(kernel);
     problems.truncate(MAX_PROBLEMS);
-    KernelState { vcpus, runqueues, sched_ext: kernel.sched_ext().state.ok(), problems }
+    KernelState { vcpus, runqueues, cgroups, sched_ext, problems, ..KernelState::default() }
 }
 
-fn vcpus(
-    kernel: &Kernel,
-    registers: &[VcpuRegisters],
-    vmlinux: Option<&Path>,
-    problems: &mut impl Extend<String>,
-) -> Vec<VcpuState> {
-    let mut sources = source_lines(kernel, registers, vmlinux, problems).into_iter();
+fn vcpus(kernel: &Kernel, registers: &[VcpuRegisters]) -> Vec<VcpuState> {
     let state = |r: &VcpuRegisters| VcpuState {
         cpu: r.cpu,
         ip: r.ip,
         symbol: in_kernel(r.ip).then(|| kernel.symbolize(VirtAddr(r.ip))).flatten(),
-        source: sources.next().unwrap_or_default(),
+        source: Vec::new(),
         sp: r.sp,
         page_table: r.page_table,
         halted: r.halted,
@@ -56,21 +53,17 @@ const fn in_kernel(ip: u64) -> bool {
     ip >= 1 << 63
 }
 
+/// Adds the source lines of the vCPUs' instruction pointers, as `vmlinux` tells them.
 #[cfg(feature = "lines")]
-fn source_lines(
-    kernel: &Kernel,
-    registers: &[VcpuRegisters],
-    vmlinux: Option<&Path>,
-    problems: &mut impl Extend<String>,
-) -> Vec<Vec<String>> {
+pub(crate) fn explain(kernel: &Kernel, vmlinux: Option<&Path>, state: &mut KernelState) {
     use ktstr_introspect_lines::{SourceFrame, SourceLines};
-    let Some(path) = vmlinux else { return Vec::new() };
-    let Ok(file) = ktstr_introspect_symbols::Vmlinux::open(path) else { return Vec::new() };
+    let Some(path) = vmlinux.filter(|_| state.vcpus.iter().any(|v| in_kernel(v.ip))) else { return };
+    let Ok(file) = ktstr_introspect_symbols::Vmlinux::open(path) else { return };
     let lines = match SourceLines::open(file.bytes()) {
         Ok(lines) => lines,
         Err(e) => {
-            problems.extend([format!("source lines of {}: {e}", path.display())]);
-            return Vec::new();
+            state.problems.push(format!("source lines of {}: {e}", path.display()));
+            return;
         }
     };
     let say = |frame: &SourceFrame| {
@@ -81,30 +74,16 @@ fn source_lines(
         };
         format!("{} at {place}", frame.function.as_deref().unwrap_or("?"))
     };
-    let of_vcpu = |r: &VcpuRegisters| {
-        if !in_kernel(r.ip) {
-            return Vec::new();
+    for vcpu in state.vcpus.iter_mut().filter(|v| in_kernel(v.ip)) {
+        match lines.frames(kernel.placement().kaslr.undo(VirtAddr(vcpu.ip))) {
+            Ok(frames) => vcpu.source = frames.iter().map(say).collect(),
+            Err(e) => state.problems.push(format!("the source line of vcpu{}: {e}", vcpu.cpu)),
         }
-        match lines.frames(kernel.placement().kaslr.undo(VirtAddr(r.ip))) {
-            Ok(frames) => frames.iter().map(say).collect(),
-            Err(e) => {
-                problems.extend([format!("the source line of vcpu{}: {e}", r.cpu)]);
-                Vec::new()
-            }
-        }
-    };
-    registers.iter().map(of_vcpu).collect()
+    }
 }
 
 #[cfg(not(feature = "lines"))]
-fn source_lines(
-    _: &Kernel,
-    _: &[VcpuRegisters],
-    _: Option<&Path>,
-    _: &mut impl Extend<String>,
-) -> Vec<Vec<String>> {
-    Vec::new()
-}
+pub(crate) fn explain(_: &Kernel, _: Option<&Path>, _: &mut KernelState) {}
 
 fn runqueue(kernel: &Kernel, cpu: u32, at: VirtAddr, problems: &mut Vec<String>) -> RunqueueState {
     let rq = Runqueue::read(kernel, at);
@@ -122,6 +101,7 @@ fn runqueue(kernel: &Kernel, cpu: u32, at: VirtAddr, problems: &mut Vec<String>)
         nr_switches: number("nr_switches", &rq.nr_switches),
         scx_nr_running: rq.scx_nr_running.ok(),
         local_dsq_nr: rq.scx_local_dsq_nr.ok(),
+        scx_flags: rq.scx_flags.ok(),
         ..RunqueueState::default()
     };
     match rq.curr {
@@ -141,6 +121,11 @@ fn runqueue(kernel: &Kernel, cpu: u32, at: VirtAddr, problems: &mut Vec<String>)
     list("fair", kernel.cfs_tasks(at));
     if state.scx_nr_running.is_some() {
         list("sched_ext", kernel.scx_runnable(at));
+    }
+    match kernel.domains(at) {
+        Ok(domains) => state.domains = domains.into_iter().map(|at| domain(kernel, at)).collect(),
+        Err(e) if e.kind() == ErrorKind::Absent => {}
+        Err(e) => problems.push(format!("cpu{cpu}'s scheduling domains: {e}")),
     }
     state
 }

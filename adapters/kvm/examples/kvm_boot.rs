@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 println!("ended: {exit:?}");
                 return Ok(());
             }
-            Some(VmEvent::Paused) => {}
+            Some(VmEvent::Paused | VmEvent::Written { .. }) => {}
             None => return Err("the guest said nothing for a minute".into()),
         }
     }

@@ -1,11 +1,40 @@
 //! Guest RAM as the host reads it.
 
-use ktstr_machine::PhysicalMemory;
+use ktstr_machine::{MachineError, PhysicalMemory, RamFile};
 use ktstr_vmm::GuestRam;
+use std::os::fd::AsRawFd;
 use vm_memory::{Bytes, GuestAddress};
 
 /// Reads through the monitor's own mapping, which lives as long as this does.
 pub(crate) struct Ram(pub(crate) GuestRam);
+
+impl Ram {
+    /// Writes all of `bytes`, or nothing.
+    pub(crate) fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        let mut old = vec![0; bytes.len()];
+        if !self.read(address, &mut old) {
+            return Err(MachineError::Refused {
+                doing: format!("writing {} bytes at guest-physical {address:#x}", bytes.len()),
+                answer: "they lie outside RAM".to_string(),
+            });
+        }
+        self.0.memory().write_slice(bytes, GuestAddress(address)).map_err(|e| MachineError::Refused {
+            doing: format!("writing {} bytes at guest-physical {address:#x}", bytes.len()),
+            answer: e.to_string(),
+        })
+    }
+
+    /// The memfds of the nodes, as other processes can open them.
+    pub(crate) fn files(&self) -> Vec<RamFile> {
+        let regions = self.0.regions().iter();
+        let files = regions.filter_map(|region| {
+            let fd = self.0.file(region.node)?.as_raw_fd();
+            let path = format!("/proc/{}/fd/{fd}", std::process::id()).into();
+            Some(RamFile { path, offset: region.file_offset, start: region.start, length: region.bytes })
+        });
+        files.collect()
+    }
+}
 
 impl PhysicalMemory for Ram {
     fn read(&self, address: u64, buffer: &mut [u8]) -> bool {
@@ -35,9 +64,15 @@ mod tests {
         let ram = GuestRam::create(&[mib, mib], RamOptions::default()).unwrap();
         ram.memory().write_slice(b"abcd", GuestAddress(mib - 2)).unwrap();
         let ram = Ram(ram);
+        ram.write(mib - 1, b"BC").unwrap();
+        assert!(ram.write(2 * mib - 1, b"xy").is_err());
+        assert_eq!(
+            ram.files().iter().map(|f| (f.start, f.offset, f.length)).collect::<Vec<_>>(),
+            [(0, 0, mib), (mib, 0, mib)]
+        );
         assert_eq!(ram.regions(), [(0, 2 * mib)]);
         let mut seen = [0; 4];
-        assert!(ram.read(mib - 2, &mut seen) && &seen == b"abcd");
+        assert!(ram.read(mib - 2, &mut seen) && &seen == b"aBCd");
         assert!(!ram.read(2 * mib - 2, &mut seen));
         assert!(!ram.read(u64::MAX - 1, &mut seen));
     }

@@ -72,7 +72,7 @@ impl Queue {
 fn bytes_of(event: &VmEvent) -> usize {
     match event {
         VmEvent::Console(bytes) | VmEvent::Data(bytes) | VmEvent::Output(bytes) => bytes.len(),
-        VmEvent::Paused | VmEvent::Exited(_) => 0,
+        VmEvent::Paused | VmEvent::Written { .. } | VmEvent::Exited(_) => 0,
     }
 }
 

@@ -3,7 +3,9 @@
 use crate::memory::Ram;
 use crate::queue::Queue;
 use crate::{command_line, core_file, errors};
-use ktstr_machine::{Blob, MachineError, MachineSpec, PhysicalMemory, VcpuRegisters, Vm, VmEvent, VmExit};
+use ktstr_machine::{
+    Blob, MachineError, MachineSpec, PhysicalMemory, RamFile, VcpuRegisters, Vm, VmEvent, VmExit,
+};
 use ktstr_vmm::{Config, Part, Port, VmEnd};
 use std::fs::File;
 use std::io::ErrorKind;
@@ -134,6 +136,15 @@ impl Vm for KvmVm {
             let doing = format!("writing a core of the machine to {}", path.display());
             core_file::write(path, vm.ram(), &registers).map_err(MachineError::os(doing))
         })
+    }
+
+    fn write_memory(&mut self, address: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        self.alive("writing guest memory")?;
+        Ram(self.vm.ram().clone()).write(address, bytes)
+    }
+
+    fn ram_files(&self) -> Vec<RamFile> {
+        Ram(self.vm.ram().clone()).files()
     }
 
     fn memory(&self) -> Arc<dyn PhysicalMemory> {

@@ -25,6 +25,8 @@ pub(crate) struct ChildFds {
     pub(crate) data: RawFd,
     pub(crate) stdio: RawFd,
     pub(crate) qmp: RawFd,
+    /// Where the guest rings, in deterministic mode.
+    pub(crate) bell: Option<RawFd>,
 }
 
 /// How a machine begins.
@@ -142,11 +144,20 @@ fn channels(fds: &ChildFds, add: &mut impl FnMut(&str, String)) {
     add("-chardev", "file,id=data,path=/dev/fdset/2,append=on".to_string());
     // Without ioeventfd a kick is served by the vCPU itself, at a guest-determined
     // instant; with it the main loop would serve it whenever the host gets there.
-    add("-device", "virtio-serial-pci,ioeventfd=off,max_ports=3".to_string());
+    let ports = if fds.bell.is_some() { 4 } else { 3 };
+    add("-device", format!("virtio-serial-pci,ioeventfd=off,max_ports={ports}"));
     add("-device", "virtserialport,chardev=data,name=ktstr.data,nr=1".to_string());
     add("-add-fd", format!("fd={},set=3,opaque=stdio", fds.stdio));
     add("-chardev", "file,id=stdio,path=/dev/fdset/3,append=on".to_string());
     add("-device", "virtserialport,chardev=stdio,name=ktstr.stdio,nr=2".to_string());
+    if let Some(bell) = fds.bell {
+        // QEMU writes what goes to a device's log where the guest's write is carried out, and
+        // waits there until it is taken: the one vCPU thread with it, so that the guest stands
+        // still at an instant of its own (chardev/char.c, `qemu_chr_write_log`).
+        add("-add-fd", format!("fd={bell},set=4,opaque=bell"));
+        add("-chardev", "file,id=bell,path=/dev/null,logfile=/dev/fdset/4,logappend=on".to_string());
+        add("-device", "virtserialport,chardev=bell,name=ktstr.bell,nr=3".to_string());
+    }
     add("-chardev", format!("socket,id=qmp,fd={}", fds.qmp));
     add("-mon", "chardev=qmp,mode=control".to_string());
 }
@@ -221,11 +232,12 @@ mod tests {
     }
 
     fn fds() -> ChildFds {
-        ChildFds { ram: vec![10, 11], initramfs: 20, console: 21, data: 22, stdio: 23, qmp: 24 }
+        ChildFds { ram: vec![10, 11], initramfs: 20, console: 21, data: 22, stdio: 23, qmp: 24, bell: None }
     }
 
     fn lines(spec: &MachineSpec) -> String {
-        build(spec, &fds(), Start::Boot).unwrap().join("\n").replace("\n-", "\n\n-")
+        let bell = (spec.accel == Accel::Deterministic).then_some(25);
+        build(spec, &ChildFds { bell, ..fds() }, Start::Boot).unwrap().join("\n").replace("\n-", "\n\n-")
     }
 
     #[test]

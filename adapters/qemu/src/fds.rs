@@ -1,7 +1,8 @@
 //! The descriptors that a machine's process inherits.
 
 use crate::args::ChildFds;
-use ktstr_machine::{Blob, MachineError, MachineSpec};
+use crate::bell::Bell;
+use ktstr_machine::{Accel, Blob, MachineError, MachineSpec};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
@@ -20,6 +21,7 @@ pub(crate) struct Channels {
     pub(crate) data: File,
     pub(crate) stdio: File,
     pub(crate) qmp: UnixStream,
+    pub(crate) bell: Option<Bell>,
     /// RAM of each NUMA node.
     pub(crate) ram: Vec<NodeRam>,
     child: ChildEnds,
@@ -46,6 +48,7 @@ struct ChildEnds {
     data: OwnedFd,
     stdio: OwnedFd,
     qmp: UnixStream,
+    bell: Option<OwnedFd>,
 }
 
 impl Channels {
@@ -63,14 +66,19 @@ impl Channels {
         let (stdio, child_stdio) = pipe("standard output")?;
         let (qmp, child_qmp) =
             UnixStream::pair().map_err(MachineError::os("making a socket pair for QMP"))?;
+        let (bell, child_bell) = match spec.accel {
+            Accel::Deterministic => Bell::pair().map(|(bell, end)| (Some(bell), Some(end)))?,
+            _ => (None, None),
+        };
         let child = ChildEnds {
             initramfs,
             console: child_console,
             data: child_data,
             stdio: child_stdio,
             qmp: child_qmp,
+            bell: child_bell,
         };
-        Ok(Self { console, data, stdio, qmp, ram, child })
+        Ok(Self { console, data, stdio, qmp, bell, ram, child })
     }
 
     /// The numbers that the child sees.
@@ -82,6 +90,7 @@ impl Channels {
             data: self.child.data.as_raw_fd(),
             stdio: self.child.stdio.as_raw_fd(),
             qmp: self.child.qmp.as_raw_fd(),
+            bell: self.child.bell.as_ref().map(AsRawFd::as_raw_fd),
         }
     }
 
@@ -96,6 +105,7 @@ impl ChildFds {
     pub(crate) fn all(&self) -> Vec<RawFd> {
         let mut all = self.ram.clone();
         all.extend([self.initramfs, self.console, self.data, self.stdio, self.qmp]);
+        all.extend(self.bell);
         all
     }
 }

@@ -8,8 +8,10 @@
 //! May touch: processes, memfds, `$PATH`. Knows nothing of tests.
 
 mod args;
+mod bell;
 mod fds;
 mod find;
+mod gdb;
 mod kernel_image;
 mod memory;
 mod process;

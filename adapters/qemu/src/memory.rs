@@ -1,11 +1,13 @@
 //! Guest RAM as the host reads it.
 
 use crate::fds::NodeRam;
-use ktstr_machine::{MachineError, PhysicalMemory};
+use ktstr_machine::{MachineError, PhysicalMemory, RamFile};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use std::ffi::c_void;
 use std::fs::File;
 use std::num::NonZeroUsize;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
 /// Start of RAM above the PCI hole.
@@ -46,6 +48,51 @@ impl GuestRam {
             regions.push((ABOVE_4G, total - below_4g));
         }
         Ok(Self { maps, regions, below_4g })
+    }
+
+    /// Writes through the nodes' files: all of it, or nothing.
+    pub(crate) fn write(&self, nodes: &[NodeRam], address: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        let doing = || format!("writing {} bytes at guest-physical {address:#x}", bytes.len());
+        let outside = || MachineError::Refused { doing: doing(), answer: "they lie outside RAM".to_string() };
+        let (offset, room) = self.offset(address).ok_or_else(outside)?;
+        if room < bytes.len() as u64 {
+            return Err(outside());
+        }
+        let mut done = 0;
+        for (map, node) in self.maps.iter().zip(nodes) {
+            let at = offset + done as u64;
+            if done == bytes.len() || !(map.start..map.start + node.bytes).contains(&at) {
+                continue;
+            }
+            let count = (bytes.len() - done).min((map.start + node.bytes - at) as usize);
+            let part = &bytes[done..done + count];
+            node.file.write_all_at(part, at - map.start).map_err(MachineError::os(doing()))?;
+            done += count;
+        }
+        Ok(())
+    }
+
+    /// The nodes' files, stretch by stretch of guest-physical memory.
+    pub(crate) fn files(&self, nodes: &[NodeRam]) -> Vec<RamFile> {
+        let mut found = Vec::new();
+        let mut before = 0;
+        for &(start, length) in &self.regions {
+            for (map, node) in self.maps.iter().zip(nodes) {
+                // The part of this node within this region, in offsets of all RAM.
+                let from = map.start.max(before);
+                let to = (map.start + node.bytes).min(before + length);
+                if from < to {
+                    found.push(RamFile {
+                        path: format!("/proc/{}/fd/{}", std::process::id(), node.file.as_raw_fd()).into(),
+                        offset: from - map.start,
+                        start: start + (from - before),
+                        length: to - from,
+                    });
+                }
+            }
+            before += length;
+        }
+        found
     }
 
     /// Where guest-physical `address` lies within all RAM, and how many bytes
@@ -137,7 +184,6 @@ impl PhysicalMemory for GuestRam {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::FileExt;
     use std::sync::Arc;
 
     fn node(bytes: u64) -> NodeRam {
@@ -155,6 +201,26 @@ mod tests {
         let mut seen = [0; 4];
         assert!(ram.read((1 << 20) - 2, &mut seen));
         assert_eq!(&seen, b"abcd");
+    }
+
+    #[test]
+    fn a_write_crosses_nodes_and_stays_inside() {
+        let nodes = [node(1 << 20), node(1 << 20)];
+        let ram = GuestRam::map(&nodes).unwrap();
+        ram.write(&nodes, (1 << 20) - 2, b"abcd").unwrap();
+        let mut seen = [0; 4];
+        assert!(ram.read((1 << 20) - 2, &mut seen) && &seen == b"abcd");
+        assert!(ram.write(&nodes, (2 << 20) - 2, b"abcd").is_err());
+        assert!(ram.read((2 << 20) - 4, &mut seen) && seen == [0; 4], "all or nothing");
+    }
+
+    #[test]
+    fn files_are_told_by_guest_physical_stretch() {
+        let nodes = [node(1 << 30), node(3 << 30)];
+        let ram = GuestRam::map(&nodes).unwrap();
+        let parts: Vec<_> = ram.files(&nodes).into_iter().map(|f| (f.offset, f.start, f.length)).collect();
+        let gib = 1u64 << 30;
+        assert_eq!(parts, [(0, 0, gib), (0, gib, gib), (gib, ABOVE_4G, 2 * gib)]);
     }
 
     #[test]

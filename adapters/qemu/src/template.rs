@@ -31,7 +31,8 @@ pub(crate) fn identity(program: &Path, spec: &MachineSpec) -> Result<String, Mac
     let doing = || format!("looking at {}", program.display());
     let file = std::fs::metadata(program).map_err(MachineError::os(doing()))?;
     let nodes = spec.topology.num_numa_nodes() as usize;
-    let fds = ChildFds { ram: vec![0; nodes], initramfs: 0, console: 0, data: 0, stdio: 0, qmp: 0 };
+    let bell = (spec.accel == Accel::Deterministic).then_some(0);
+    let fds = ChildFds { ram: vec![0; nodes], initramfs: 0, console: 0, data: 0, stdio: 0, qmp: 0, bell };
     let spec = MachineSpec { kernel: "kernel".into(), ..spec.clone() };
     let args = args::build(&spec, &fds, Start::Prepare)?.join("\n");
     Ok(format!(
@@ -82,6 +83,7 @@ fn wait_until_ready(vm: &mut QemuVm, limit: Duration) -> Result<ConsoleTail, Mac
             Some(VmEvent::Data(_) | VmEvent::Output(_)) => {}
             Some(VmEvent::Paused) => break,
             Some(VmEvent::Exited(exit)) => return Err(not_ready(ended(&exit), &console)),
+            Some(VmEvent::Written { .. }) => {}
             None => {
                 return Err(not_ready(format!("it was not ready within {limit:?}"), &console));
             }

@@ -1,19 +1,22 @@
 //! A running machine.
 
 use crate::args::Start;
-use crate::fds::Channels;
+use crate::bell::Bell;
+use crate::fds::{Channels, NodeRam};
+use crate::gdb::Gdb;
 use crate::memory::GuestRam;
 use crate::process::{Service, Shared, kill};
 use crate::vcpu_threads::VcpuThreads;
 use crate::{args, kernel_image, qmp, registers};
-use ktstr_machine::{MachineError, MachineSpec, PhysicalMemory, VcpuRegisters, Vm, VmEvent, VmExit};
+use ktstr_machine::{MachineError, MachineSpec, PhysicalMemory, RamFile, VcpuRegisters, Vm, VmEvent, VmExit};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,6 +32,11 @@ pub(crate) struct QemuVm {
     qmp: qmp::Client,
     pidfd: OwnedFd,
     ram: Arc<GuestRam>,
+    nodes: Vec<NodeRam>,
+    bell: Option<Bell>,
+    gdb: Option<Gdb>,
+    /// For events that do not come from the process's own channels.
+    teller: Sender<VmEvent>,
     vcpus: Option<VcpuThreads>,
     thread: Option<JoinHandle<()>>,
     setup: Duration,
@@ -47,14 +55,16 @@ impl QemuVm {
         program: &Path,
         spec: &MachineSpec,
         start: Start,
-        channels: Channels,
+        mut channels: Channels,
         begin: Instant,
     ) -> Result<Self, MachineError> {
         kernel_image::check(&spec.kernel)?;
         let args = args::build(spec, &channels.child_fds(), start)?;
         let ram = Arc::new(GuestRam::map(&channels.ram)?);
+        let (nodes, bell) = (channels.ram.clone(), channels.bell.take());
         let shared = Arc::new(Shared { queued: AtomicUsize::new(0), stopping: AtomicBool::new(false) });
         let (event_tx, events) = mpsc::channel();
+        let teller = event_tx.clone();
         let (reply_tx, replies) = mpsc::channel();
         let (ready_tx, ready) = mpsc::sync_channel(1);
         let service = Service {
@@ -78,6 +88,10 @@ impl QemuVm {
             qmp: qmp::Client::new(started.qmp, replies),
             pidfd: started.pidfd,
             ram,
+            nodes,
+            bell,
+            gdb: None,
+            teller,
             vcpus: None,
             thread: Some(thread),
             setup: begin.elapsed(),
@@ -95,10 +109,59 @@ impl QemuVm {
         self.qmp.hand_over(name, file.as_fd(), QMP_TIMEOUT)
     }
 
+    /// Whether the thread that serves QEMU goes on.
+    fn is_served(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// The end of a machine whose serving thread ended without a word.
+    fn unserved(&mut self) -> VmEvent {
+        self.ended = true;
+        let stderr = "the thread that serves QEMU ended early; this is a bug of ktstr".to_string();
+        VmEvent::Exited(VmExit::Failed { code: -1, stderr })
+    }
+
+    /// QEMU's debug stub, which is started when it is first asked for.
+    fn gdb(&mut self) -> Result<&mut Gdb, MachineError> {
+        if self.bell.is_some() {
+            return Err(MachineError::Refused {
+                doing: "watching memory for writes".to_string(),
+                answer: "in deterministic mode the stops would change what the guest does; use tcg"
+                    .to_string(),
+            });
+        }
+        if self.gdb.is_none() {
+            let (ours, theirs) =
+                UnixStream::pair().map_err(MachineError::os("making a socket pair for QEMU's debug stub"))?;
+            self.hand_over("gdb", &File::from(OwnedFd::from(theirs)))?;
+            let address = json!({ "type": "fd", "data": { "str": "gdb" } });
+            let backend = json!({ "type": "socket", "data": { "addr": address, "server": false } });
+            self.execute("chardev-add", json!({ "id": "gdb", "backend": backend }))?;
+            let answer =
+                self.execute("human-monitor-command", json!({ "command-line": "gdbserver chardev:gdb" }))?;
+            started_stub(&answer)?;
+            self.gdb = Some(Gdb::new(ours, self.teller.clone())?);
+        }
+        self.gdb.as_mut().ok_or_else(|| MachineError::Gone { doing: "asking the debug stub".to_string() })
+    }
+
     /// Counts from `begin` until now as the machine's setup.
     pub(crate) fn set_up(&mut self, begin: Instant) {
         self.setup = begin.elapsed();
     }
+}
+
+/// A command of the human monitor succeeds silently or, if it has something to say, with
+/// `Waiting for gdb connection …`.
+fn started_stub(answer: &Value) -> Result<(), MachineError> {
+    let text = answer.as_str().unwrap_or_default().trim();
+    if text.is_empty() || text.starts_with("Waiting for gdb connection") {
+        return Ok(());
+    }
+    Err(MachineError::Refused {
+        doing: "starting QEMU's debug stub".to_string(),
+        answer: format!("{text:?}"),
+    })
 }
 
 impl Vm for QemuVm {
@@ -113,16 +176,22 @@ impl Vm for QemuVm {
                         self.shared.queued.fetch_sub(bytes.len(), Ordering::Relaxed);
                     }
                     VmEvent::Exited(_) => self.ended = true,
-                    VmEvent::Paused => {}
+                    VmEvent::Paused | VmEvent::Written { .. } => {}
                 }
                 Ok(Some(event))
             }
+            // Our own sender keeps the channel open when the serving thread is gone; what it sent
+            // last is there before it ends.
+            Err(RecvTimeoutError::Timeout) if !self.is_served() => match self.events.try_recv() {
+                Ok(VmEvent::Exited(exit)) => {
+                    self.ended = true;
+                    Ok(Some(VmEvent::Exited(exit)))
+                }
+                Ok(event) => Ok(Some(event)),
+                Err(_) => Ok(Some(self.unserved())),
+            },
             Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => {
-                self.ended = true;
-                let stderr = "the thread that serves QEMU ended early; this is a bug of ktstr".to_string();
-                Ok(Some(VmEvent::Exited(VmExit::Failed { code: -1, stderr })))
-            }
+            Err(RecvTimeoutError::Disconnected) => Ok(Some(self.unserved())),
         }
     }
 
@@ -159,6 +228,36 @@ impl Vm for QemuVm {
             self.vcpus = Some(VcpuThreads::of(&mut self.qmp));
         }
         self.vcpus.as_ref()?.times()
+    }
+
+    fn await_bell(&mut self, patience: Duration) -> Result<bool, MachineError> {
+        match &mut self.bell {
+            Some(bell) => bell.wait(patience).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn let_go(&mut self) -> Result<(), MachineError> {
+        match &mut self.bell {
+            Some(bell) => bell.take(),
+            None => Ok(()),
+        }
+    }
+
+    fn watch(&mut self, address: u64, bytes: usize) -> Result<(), MachineError> {
+        self.gdb()?.watch(address, bytes)
+    }
+
+    fn unwatch(&mut self, address: u64, bytes: usize) -> Result<(), MachineError> {
+        self.gdb()?.unwatch(address, bytes)
+    }
+
+    fn write_memory(&mut self, address: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        self.ram.write(&self.nodes, address, bytes)
+    }
+
+    fn ram_files(&self) -> Vec<RamFile> {
+        self.ram.files(&self.nodes)
     }
 
     fn memory(&self) -> Arc<dyn PhysicalMemory> {

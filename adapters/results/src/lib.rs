@@ -140,6 +140,7 @@ mod tests {
             start: "booted".into(),
             vcpus: 2,
             monitor: None,
+            snapshots: Vec::new(),
             host: ktstr_run::SidecarTimes::default(),
         }
     }

@@ -1,23 +1,29 @@
-//! `ktstr inspect`: the scheduler state in an ELF core, without a debugger.
+//! `ktstr inspect`: the scheduler state in an ELF core or of a running machine, without a
+//! debugger.
 
-use anyhow::{Context, Result};
+use crate::settings::machines_dir;
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use comfy_table::{Table, presets};
 use ktstr_introspect_kernel::{CgroupNode, Field, Kernel, Runqueue, SchedDomain, Task};
-use ktstr_introspect_memory::ElfCore;
+use ktstr_introspect_memory::{ElfCore, PhysicalMemory};
 use ktstr_introspect_symbols::Vmlinux;
+use ktstr_live_kernel::{Running, running};
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-
-mod expression;
 
 /// Arguments of `inspect`.
 #[derive(Args)]
 pub(super) struct InspectArgs {
-    /// An ELF core of the whole machine, such as QMP `dump-guest-memory` (paging off) writes
-    core: PathBuf,
+    /// An ELF core of the whole machine, such as QMP `dump-guest-memory` (paging off) writes; or a
+    /// running machine, by its test's name or its process id
+    #[arg(value_name = "CORE|MACHINE", required_unless_present = "list")]
+    machine: Option<PathBuf>,
+    /// The machines that run, and nothing else
+    #[arg(long)]
+    list: bool,
     /// The kernel's ELF file with symbols; without it they are read out of the core
     #[arg(long, value_name = "FILE")]
     vmlinux: Option<PathBuf>,
@@ -39,9 +45,14 @@ pub(super) struct InspectArgs {
 }
 
 pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
-    let core = ElfCore::open(&args.core).context("opening the core")?;
-    let vmlinux = args.vmlinux.as_deref().map(Vmlinux::open).transpose().context("opening the vmlinux")?;
-    let kernel = Kernel::open(Arc::new(core), vmlinux.as_ref()).context("finding the kernel in the core")?;
+    let Some(machine) = args.machine.as_deref().filter(|_| !args.list) else {
+        println!("{}", machines()?);
+        return Ok(ExitCode::SUCCESS);
+    };
+    let (memory, of_machine) = open(machine)?;
+    let vmlinux = args.vmlinux.as_deref().or(of_machine.as_deref());
+    let vmlinux = vmlinux.map(Vmlinux::open).transpose().context("opening the vmlinux")?;
+    let kernel = Kernel::open(memory, vmlinux.as_ref()).context("finding the kernel in its memory")?;
     let asked = args.tasks || args.cgroups || args.domains || !args.expressions.is_empty();
     if args.tasks {
         println!("{}", tasks(&kernel)?);
@@ -58,15 +69,50 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     }
     let mut code = ExitCode::SUCCESS;
     for text in &args.expressions {
-        match expression::evaluate(&kernel, text) {
+        match ktstr_live_kernel::show(&kernel, text) {
             Ok(value) => println!("{text} = {value}"),
             Err(e) => {
-                eprintln!("ktstr: {text}: {e:#}");
+                eprintln!("ktstr: {text}: {e}");
                 code = ExitCode::FAILURE;
             }
         }
     }
     Ok(code)
+}
+
+/// The memory of a core or of a running machine; for the latter also its vmlinux, if it has one.
+fn open(named: &Path) -> Result<(Arc<dyn PhysicalMemory>, Option<PathBuf>)> {
+    if named.exists() {
+        return Ok((Arc::new(ElfCore::open(named).context("opening the core")?), None));
+    }
+    let text = named.to_string_lossy();
+    let mut all = running(&machines_dir())?;
+    let is_named = |m: &Running| m.name == text || m.pid.to_string() == text;
+    let found: Vec<usize> = (0..all.len()).filter(|i| is_named(&all[*i])).collect();
+    match found.as_slice() {
+        [one] => {
+            let machine = all.swap_remove(*one);
+            let memory = machine.memory().with_context(|| format!("opening the machine of {text}"))?;
+            Ok((memory, machine.vmlinux))
+        }
+        several => {
+            let known: Vec<String> = all.iter().map(|m| format!("{} (process {})", m.name, m.pid)).collect();
+            let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
+            bail!(
+                "looking for {text}: expected a core file or a running machine, found no such file and {} such \
+                 machines; running: {known}",
+                several.len()
+            )
+        }
+    }
+}
+
+fn machines() -> Result<Table> {
+    let mut table = table(&["TEST", "PROCESS", "MACHINE"]);
+    for machine in running(&machines_dir())? {
+        table.add_row([machine.name, machine.pid.to_string(), machine.label]);
+    }
+    Ok(table)
 }
 
 fn table(header: &[&str]) -> Table {

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use ktstr_assert::{Assert, AssertResult};
 use ktstr_cgroupfs::CgroupManager;
 use ktstr_run::{CaseResult, TestReturn};
-use ktstr_scenario::ports::{CgroupOps, EventSink};
+use ktstr_scenario::ports::{CgroupOps, EventSink, NoHost};
 use ktstr_scenario::{Ctx, Ports, StimulusEvent};
 use ktstr_workers::{ForkedWorkers, MonotonicClock};
 use std::path::Path;
@@ -31,8 +31,13 @@ fn call(entry: &KtstrTestEntry, settings: &Settings) -> Result<TestReturn> {
     let topo = ktstr_procfs::test_topology_from_sysfs(Path::new("/sys"))?;
     let parent = parent(settings.host_cgroup_parent.as_deref())?;
     let cgroups = CgroupManager::new(Path::new(CGROUP_ROOT), &parent)?;
-    let ports =
-        Ports { workers: &ForkedWorkers, clock: &MonotonicClock, events: &Quiet, scheduler: &KernelsOwn };
+    let ports = Ports {
+        workers: &ForkedWorkers,
+        clock: &MonotonicClock,
+        events: &Quiet,
+        scheduler: &KernelsOwn,
+        host: &NoHost,
+    };
     let mut ctx = Ctx::new(&topo, &cgroups, ports);
     ctx.duration = settings.duration.unwrap_or(entry.spec.duration);
     ctx.workers_per_cgroup = entry.spec.workers_per_cgroup;

@@ -4,13 +4,14 @@ use super::image::Image;
 use super::kernel::Kernel;
 use crate::settings::Settings;
 use anyhow::{Context, Result};
+use ktstr_assert::Assert;
 use ktstr_guest_init::BOOT_INIT;
 use ktstr_kernel_cache::KernelCache;
-use ktstr_live_kernel::LiveKernel;
+use ktstr_live_kernel::{Announcement, LiveKernel, Running};
 use ktstr_machine::mailbox::layout::{ENTROPY_BYTES, SIZE_FILE};
 use ktstr_machine::mailbox::{entropy_of, pages_for};
 use ktstr_machine::{Accel, Blob, Hypervisor, MachineSpec, Vm, VmExit, Wake};
-use ktstr_monitor::{DEFAULT_PERIOD, Monitor};
+use ktstr_monitor::{Check, Monitor};
 use ktstr_run::ports::HostClock;
 use ktstr_run::{Limits, Observation, Watch, died_of_lost_code_patch, drive};
 use ktstr_templates::{KernelMark, Lease, Need, Notice, TemplateStore};
@@ -22,14 +23,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What a machine is made of and how long it may take.
 pub(super) struct Machine<'a> {
+    /// The test that it is for.
+    pub(super) name: &'a str,
     pub(super) hypervisor: &'a dyn Hypervisor,
     /// Its initial RAM disk is the test's own part only.
     pub(super) spec: &'a MachineSpec,
     pub(super) image: &'a Image,
     pub(super) kernel: &'a Kernel,
     pub(super) limits: Limits,
-    /// The test's own checks need the kernel watched from its first line on.
-    pub(super) needs_samples: bool,
+    /// The test's own checks; those of the kernel's state need it watched from its first line on.
+    pub(super) checks: Assert,
+    /// How far apart the monitor's samples are.
+    pub(super) monitor_period: Option<Duration>,
+    /// Values that every snapshot holds.
+    pub(super) snapshot_paths: &'static [&'static str],
 }
 
 /// How often a machine is started again when the emulator broke it.
@@ -80,12 +87,26 @@ impl Machine<'_> {
     }
 
     fn follow(&self, mut vm: Box<dyn Vm>, resumed: bool) -> Result<Observation> {
+        let _announced = self.announce(vm.as_ref());
         let mut eye = LiveKernel::new(self.kernel.vmlinux.clone());
-        let watch = Watch::new(&mut eye, monitor(self.spec.accel));
+        let monitor = monitor(self.spec.accel, self.monitor_period).with_alarm(&self.checks);
+        let watch = Watch::new(&mut eye, monitor).with_paths(self.snapshot_paths);
         // A resumed kernel is up: it can be looked for at once.
         let watch = if resumed { watch.of_booted() } else { watch };
-        let watch = if self.needs_samples { watch.before_the_test() } else { watch };
+        let watch = if Check::any_set(&self.checks) { watch.before_the_test() } else { watch };
+        let watch = match self.spec.accel {
+            Accel::Deterministic => watch.at_the_guests_instants(),
+            Accel::Tcg | Accel::Kvm => watch,
+        };
         Ok(drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new(), watch)?)
+    }
+
+    /// Lets `ktstr inspect` find the machine while it lives. A test runs as well without.
+    fn announce(&self, vm: &dyn Vm) -> Option<Announcement> {
+        let label = format!("{} {}", self.spec.accel, self.spec.topology.label());
+        let machine = Running::new(self.name, &label, self.kernel.vmlinux.clone(), vm.ram_files());
+        let announced = ktstr_live_kernel::announce(&crate::settings::machines_dir(), &machine);
+        announced.map_err(|e| eprintln!("ktstr: warning: {e} (`ktstr inspect` won't find this machine)")).ok()
     }
 
     /// `None` if there is no saved machine, or it did not come up.
@@ -177,10 +198,11 @@ impl HostClock for MonotonicHostClock {
 }
 
 /// Samples at the host's pace would make a deterministic run's record depend on it.
-fn monitor(accel: Accel) -> Monitor {
-    match accel {
-        Accel::Deterministic => Monitor::off("not sampled in deterministic mode"),
-        Accel::Kvm | Accel::Tcg => Monitor::every(DEFAULT_PERIOD),
+fn monitor(accel: Accel, period: Option<Duration>) -> Monitor {
+    match (accel, period) {
+        (Accel::Deterministic, _) => Monitor::off("not sampled in deterministic mode"),
+        (_, None) => Monitor::off("not sampled, as KTSTR_MONITOR_MS=0 says"),
+        (Accel::Kvm | Accel::Tcg, Some(period)) => Monitor::every(period),
     }
 }
 

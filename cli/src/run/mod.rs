@@ -14,7 +14,7 @@ use crate::verifier;
 use anyhow::{Context, Result};
 use ktstr_assert::{AssertResult, Outcome};
 use ktstr_machine::{Accel, CommandLine, MachineSpec, memory_floor_mib};
-use ktstr_monitor::{Check, MonitorLog};
+use ktstr_monitor::MonitorLog;
 use ktstr_run::{CaseResult, GuestPlan, Limits, Observation, RunFacts, judge, judge_kernel_state, render};
 use record::{Provenance, Run};
 use schedulers::Schedulers;
@@ -98,6 +98,7 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     let schedulers = Schedulers::of(entry, settings, &image)?;
     let plan = GuestPlan {
         emulated: accel == Accel::Tcg,
+        bell: accel == Accel::Deterministic,
         schedulers: schedulers.plans.clone(),
         ..plan(entry, settings, &image.build_id)
     };
@@ -116,12 +117,15 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     let around = if schedulers.plans.is_empty() { Duration::ZERO } else { AROUND_SCHEDULERS };
     let limits = Limits::new(accel, spec.topology.total_cpus(), duration, entry.spec.timeout + around);
     let machine = machine::Machine {
+        name: entry.spec.name,
         hypervisor: hypervisor.as_ref(),
         spec: &spec,
         image: &image,
         kernel: &kernel,
         limits,
-        needs_samples: Check::any_set(&entry.spec.own_checks()),
+        checks: entry.spec.own_checks(),
+        monitor_period: settings.monitor_period,
+        snapshot_paths: entry.spec.snapshot_paths,
     };
     // What the record needs of the host is looked up while the machine runs.
     let (provenance, played) = std::thread::scope(|scope| {
@@ -132,6 +136,8 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     let played = played?;
     let seen = played.seen;
     let provenance = provenance.unwrap_or_else(|_| Provenance::unknown("looking it up panicked"));
+    // For the test's own checks on the host.
+    ktstr_assert::set_log_passes(settings.log_passes);
     let mut case = judge(&entry.spec, &seen);
     for _ in 0..played.restarts {
         case.result.note(machine::LOST_PATCH);
@@ -158,6 +164,7 @@ fn plan(entry: &KtstrTestEntry, settings: &Settings, build_id: &str) -> GuestPla
         build_id: build_id.to_string(),
         seed: settings.seed,
         emulated: false,
+        bell: false,
         duration_ms: settings.duration.map(|d| d.as_millis() as u64),
         log_passes: settings.log_passes,
         work_type: settings.work_type.clone(),

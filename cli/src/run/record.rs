@@ -52,7 +52,9 @@ impl Run<'_> {
             target_dir().join("ktstr").join(format!("{}-{}", sidecar.kernel_version, sidecar.project_commit))
         });
         let results = ResultsDir::new(dir);
-        match self.seen.kernel_state.as_ref().map(|state| results.write_state(&sidecar, state)) {
+        let failed = !self.case.result.is_pass() && !self.case.result.is_skip();
+        let state = self.seen.kernel_state.as_ref().filter(|_| failed);
+        match state.map(|state| results.write_state(&sidecar, state)) {
             Some(Ok(path)) => facts.kernel_state = Some(path.display().to_string()),
             Some(Err(e)) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
             None => {}
@@ -104,6 +106,7 @@ impl Run<'_> {
                 .as_ref()
                 .map(|m| m.summary.clone())
                 .filter(|_| spec.accel != Accel::Deterministic),
+            snapshots: seen.snapshots.all().to_vec(),
             host: SidecarTimes {
                 finished_unix_ms: finished,
                 boot_ms: seen.times.boot.map(ms),

@@ -1,6 +1,7 @@
 //! A claim on one value, and the comparisons that settle it.
 
 use crate::{Collection, DetailKind, Number, Outcome, Verdict};
+use std::borrow::Cow;
 use std::fmt::Debug;
 
 /// An open claim: one comparison settles it and writes the outcome into the verdict.
@@ -10,7 +11,7 @@ use std::fmt::Debug;
 #[derive(Debug)]
 pub struct Claim<'v, T> {
     verdict: &'v mut Verdict,
-    label: &'static str,
+    label: Cow<'static, str>,
     /// The value, or what its absence makes of the claim.
     value: Option<Result<T, Outcome>>,
     kind: DetailKind,
@@ -18,7 +19,12 @@ pub struct Claim<'v, T> {
 }
 
 impl<'v, T> Claim<'v, T> {
-    pub(crate) fn open(verdict: &'v mut Verdict, label: &'static str, value: Result<T, Outcome>) -> Self {
+    pub(crate) fn open(
+        verdict: &'v mut Verdict,
+        label: impl Into<Cow<'static, str>>,
+        value: Result<T, Outcome>,
+    ) -> Self {
+        let label = label.into();
         Self { verdict, label, value: Some(value), kind: DetailKind::Claim, reason: None }
     }
 
@@ -44,7 +50,7 @@ impl<'v, T> Claim<'v, T> {
     ) {
         let Some(value) = self.value.take() else { return };
         let reason = self.reason.take().map(|r| format!(" (because {r})")).unwrap_or_default();
-        let label = self.label;
+        let label = self.label.clone();
         match value {
             Ok(value) => {
                 let outcome = if holds(&value) { Outcome::Pass } else { Outcome::Fail };
@@ -63,7 +69,7 @@ impl<'v, T> Claim<'v, T> {
 impl<T> Drop for Claim<'_, T> {
     fn drop(&mut self) {
         if self.value.is_some() {
-            let label = self.label;
+            let label = self.label.clone();
             self.verdict.settle(Outcome::Inconclusive, self.kind, || {
                 format!(
                     "{label}: a claim was opened but never compared; add a comparison such as .at_most(..)"

@@ -2,8 +2,8 @@
 //!
 //! Two ways lead to an [`AssertResult`]: [`Assert`] judges the workers' reports by
 //! thresholds, and a [`Verdict`] collects what the author of a test claims about any
-//! value with [`claim!`]. Neither ever passes on missing data: that is
-//! [`Outcome::Inconclusive`].
+//! value with [`claim!`], or about a value over time with a [`SeriesField`]. Neither ever
+//! passes on missing data: that is [`Outcome::Inconclusive`].
 //!
 //! Everything here is a function of its arguments; nothing reads a clock, a file or an
 //! environment variable.
@@ -18,6 +18,7 @@ mod outcome;
 mod render;
 mod result;
 mod stats;
+mod temporal;
 mod thresholds;
 mod verdict;
 
@@ -30,5 +31,6 @@ pub use outcome::Outcome;
 pub use render::{render_failure, render_stats};
 pub use result::{AssertResult, Detail, DetailKind};
 pub use stats::{CgroupStats, ScenarioStats};
+pub use temporal::{Each, Phase, SeriesField, SeriesPoint};
 pub use thresholds::{AbsoluteThresholds, assert_scx_events_clean, assert_thresholds};
 pub use verdict::{Verdict, set_log_passes};

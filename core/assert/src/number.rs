@@ -13,6 +13,9 @@ pub trait Number: PartialOrd + Copy + Debug {
     /// True when the distance to `target` is `tolerance` or less. A NaN anywhere or a
     /// negative tolerance is never within.
     fn within(self, target: Self, tolerance: Self) -> bool;
+
+    /// The nearest floating-point number.
+    fn as_f64(self) -> f64;
 }
 
 macro_rules! integers {
@@ -29,6 +32,10 @@ macro_rules! integers {
                 // A distance that the type can't hold is larger than any tolerance.
                 high.checked_sub(low).is_some_and(|distance| distance <= tolerance)
             }
+
+            fn as_f64(self) -> f64 {
+                self as f64
+            }
         }
     )*};
 }
@@ -44,6 +51,10 @@ macro_rules! floats {
 
             fn within(self, target: Self, tolerance: Self) -> bool {
                 (self - target).abs() <= tolerance
+            }
+
+            fn as_f64(self) -> f64 {
+                self as f64
             }
         }
     )*};

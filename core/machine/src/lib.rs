@@ -18,5 +18,5 @@ pub use cmdline::{CommandLine, CommandLineError};
 pub use console::{ConsoleTail, Digest};
 pub use error::MachineError;
 pub use mailbox::Wake;
-pub use ports::{Hypervisor, PhysicalMemory, Template, VcpuRegisters, Vm, VmEvent, VmExit};
+pub use ports::{Hypervisor, PhysicalMemory, RamFile, Template, VcpuRegisters, Vm, VmEvent, VmExit};
 pub use spec::{Blob, MachineSpec, memory_floor_mib};

@@ -91,6 +91,52 @@ pub trait Vm: Send {
         None
     }
 
+    /// Waits until the guest stands still at an instant that it chose itself, by ringing its
+    /// bell; true once it does, and then it stays so until [`let_go`](Self::let_go). False
+    /// where guests have no bell, because stopping them at any instant changes nothing.
+    ///
+    /// # Errors
+    /// When it does not ring within `patience`, or the machine is gone.
+    fn await_bell(&mut self, patience: Duration) -> Result<bool, MachineError> {
+        let _ = patience;
+        Ok(false)
+    }
+
+    /// Lets a guest go on that stands still at its bell.
+    fn let_go(&mut self) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    /// Has the machine, which stands still now, stop after each write to `bytes` bytes at virtual
+    /// address `address` ([`VmEvent::Written`]).
+    ///
+    /// # Errors
+    /// [`MachineError::Refused`] where that can't be had.
+    fn watch(&mut self, address: u64, bytes: usize) -> Result<(), MachineError> {
+        Err(MachineError::Refused {
+            doing: format!("watching {bytes} bytes at {address:#x} for writes"),
+            answer: "this mode has no watched memory; use tcg".to_string(),
+        })
+    }
+
+    /// Ends a watch; the machine stands still now.
+    fn unwatch(&mut self, address: u64, bytes: usize) -> Result<(), MachineError> {
+        let _ = (address, bytes);
+        Ok(())
+    }
+
+    /// Writes to guest-physical memory while the guest may be running.
+    ///
+    /// # Errors
+    /// When any of it lies outside RAM; then nothing was written.
+    fn write_memory(&mut self, address: u64, bytes: &[u8]) -> Result<(), MachineError>;
+
+    /// Where guest RAM lies in files that other processes of this user can open while the
+    /// machine lives; none where there are no such files.
+    fn ram_files(&self) -> Vec<RamFile> {
+        Vec::new()
+    }
+
     /// Guest RAM, as the host can read it while the guest runs.
     fn memory(&self) -> Arc<dyn PhysicalMemory>;
 
@@ -100,6 +146,19 @@ pub trait Vm: Send {
     /// Time from the start of the machine until the guest first ran code or the
     /// hypervisor was ready for it, where known.
     fn setup_time(&self) -> Option<Duration>;
+}
+
+/// A stretch of guest RAM in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RamFile {
+    /// The file, as a path that holds while this process does (`/proc/…/fd/…`).
+    pub path: std::path::PathBuf,
+    /// Where the stretch begins in it, bytes.
+    pub offset: u64,
+    /// Guest-physical address of its first byte.
+    pub start: u64,
+    /// Its length, bytes.
+    pub length: u64,
 }
 
 /// What a machine says.
@@ -113,6 +172,11 @@ pub enum VmEvent {
     Output(Vec<u8>),
     /// The guest stopped the machine itself, at an instant of its own.
     Paused,
+    /// The guest wrote to memory that is watched; the machine stands still.
+    Written {
+        /// The virtual address that was watched.
+        address: u64,
+    },
     /// It ended.
     Exited(VmExit),
 }

@@ -27,6 +27,8 @@ enum Kind {
     Text,
     /// A constant by its path.
     Constant,
+    /// A function by its path.
+    Function,
     /// List of constants by their paths.
     Constants,
 }
@@ -44,6 +46,8 @@ enum Into {
     Optional(&'static str),
     /// The scheduler, from which an undeclared shape is inherited.
     Scheduler,
+    /// A check on the host: a function's path, wrapped.
+    Hook(&'static str),
     /// A check with an `Option` field of the same name.
     Check,
     /// Collected for the gauntlet's bounds.
@@ -66,6 +70,10 @@ const ATTRIBUTES: &[(&str, Kind, Into)] = &[
     ("auto_repro", Kind::Flag, Into::Field("auto_repro")),
     ("ignore", Kind::Flag, Into::Field("ignored")),
     ("kargs", Kind::Strings, Into::Field("kargs")),
+    ("num_snapshots", Kind::Count(1), Into::Field("num_snapshots")),
+    ("snapshot_paths", Kind::Strings, Into::Field("snapshot_paths")),
+    ("post_vm", Kind::Function, Into::Hook("post_vm")),
+    ("post_vm_unconditional", Kind::Function, Into::Hook("post_vm_unconditional")),
     ("scheduler", Kind::Constant, Into::Scheduler),
     ("extra_sched_args", Kind::Strings, Into::Field("extra_sched_args")),
     ("staged_schedulers", Kind::Constants, Into::Field("staged_schedulers")),
@@ -277,7 +285,8 @@ fn set_value(one: &mut Given, kind: Kind, value: &Expr) -> Result<()> {
             }
             _ => return bad("a list of constants, such as `[MY_SCHED, OTHER_SCHED]`"),
         },
-        (Kind::Constant, _) if matches!(value, Expr::Path(_)) => {}
+        (Kind::Constant | Kind::Function, _) if matches!(value, Expr::Path(_)) => {}
+        (Kind::Function, _) => return bad("the path of a function, such as `check_the_run`"),
         (Kind::Constant, _) => return bad("the path of a constant, such as `UNEVEN_MACHINE`"),
         (Kind::Strings, _) => match value {
             Expr::Array(array) if array.elems.iter().all(is_string) => one.value = quote!(&#array),
@@ -390,6 +399,14 @@ fn field(given: &Given) -> Option<TokenStream> {
             let name = Ident::new(name, given.span);
             Some(quote!(spec.#name = ::core::option::Option::Some(#value);))
         }
+        Into::Hook(name) => {
+            let name = Ident::new(name, given.span);
+            Some(quote! {
+                spec.#name = ::core::option::Option::Some(
+                    |result: &::ktstr::snapshot::VmResult<'_>| ::ktstr::test_support::host_check(|| #value(result))
+                );
+            })
+        }
         Into::Scheduler => Some(quote!(spec.scheduler = &#value;)),
         Into::Seconds(name) => {
             let name = Ident::new(name, given.span);
@@ -423,6 +440,24 @@ fn check_combinations(given: &[Given]) -> Result<()> {
     ] {
         if let (None, Some(one)) = (find(given, "scheduler"), find(given, name)) {
             return Err(Error::new(one.span, format!("`{name}` needs `scheduler = …`")));
+        }
+    }
+    for name in ["num_snapshots", "snapshot_paths", "post_vm", "post_vm_unconditional"] {
+        if let (Some(_), Some(one)) = (on("host_only"), find(given, name)) {
+            let text = format!("`{name}` needs a machine, but the test is `host_only`");
+            return Err(Error::new(one.span, text));
+        }
+    }
+    if let Some(snapshots) = find(given, "num_snapshots") {
+        // As far apart as the monitor's samples, over the inner 80 % of the workload.
+        let apart = number(given, "duration_s", 2).saturating_mul(800) / snapshots.number.saturating_add(1);
+        if snapshots.number > 64 || apart < 100 {
+            let text = format!(
+                "`num_snapshots = {}` would lie {apart} ms apart: expected at most 64, at least 100 ms apart; \
+                 take fewer or a longer `duration_s`",
+                snapshots.number
+            );
+            return Err(Error::new(snapshots.span, text));
         }
     }
     if let (Some(_), Some(shape)) = (on("host_only"), given.iter().find(|g| g.into == Into::Shape)) {
@@ -509,6 +544,10 @@ mod tests {
         assert!(error(quote!(extra_sched_args = ["x"])).contains("needs `scheduler"));
         assert!(error(quote!(scheduler = S, staged_schedulers = [1])).contains("list of constants"));
         assert!(error(quote!(topology = 3)).contains("path of a constant"));
+        assert!(error(quote!(post_vm = "f")).contains("path of a function"));
+        assert!(error(quote!(num_snapshots = 65, duration_s = 60)).contains("at most 64"));
+        assert!(error(quote!(num_snapshots = 16)).contains("94 ms apart"));
+        assert!(error(quote!(host_only, num_snapshots = 2)).contains("needs a machine"));
         assert!(error(quote!(topology = M, llcs = 2)).contains("already declares whole"));
     }
 

@@ -1,6 +1,6 @@
 //! Makes of a log what a verdict needs: numbers, violations, and what could not be checked.
 
-use crate::checks::violations;
+use crate::checks::{frozen, violations};
 use crate::summary::summarize;
 use crate::{Check, Limits, MonitorLog, MonitorSummary, implausible};
 use ktstr_assert::{Assert, Detail, DetailKind};
@@ -26,6 +26,8 @@ pub fn assess(log: &MonitorLog, asked: &Assert) -> Assessment {
     if summary.no_data.is_none() {
         summary.violations = violations(&log.samples, &limits);
     }
+    let end = log.samples.last().map_or(0, |s| s.at.as_millis() as u64);
+    summary.violations.extend(log.left_frozen.iter().map(|cgroup| frozen(cgroup, end)));
     let mut assessment = Assessment { summary, ..Assessment::default() };
     for check in Check::ALL.into_iter().filter(|c| c.is_set(asked)) {
         let missing = match &assessment.summary.no_data {
@@ -132,6 +134,26 @@ mod tests {
             }
             assert!(assess(&log, &Assert::NO_OVERRIDES).details.is_empty());
         }
+    }
+
+    #[test]
+    fn a_cgroup_that_was_left_frozen_is_told_even_without_samples() {
+        let frozen = crate::CgroupState {
+            path: "/ktstr/cg_0".into(),
+            frozen: true,
+            tasks: vec![(7, "spin".into())],
+            ..Default::default()
+        };
+        let log = MonitorLog { left_frozen: vec![frozen], ..MonitorLog::unsampled("deterministic") };
+        let found = assess(&log, &Assert::NO_OVERRIDES.fail_on_stall(true));
+        assert_eq!(found.details[0].outcome, Outcome::Fail);
+        assert!(
+            found.details[0]
+                .message
+                .contains("cgroup /ktstr/cg_0 was left frozen: spin (pid 7) could not run"),
+            "{found:?}"
+        );
+        assert!(assess(&log, &Assert::NO_OVERRIDES).details.is_empty());
     }
 
     #[test]

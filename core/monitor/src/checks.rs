@@ -1,7 +1,7 @@
 //! Limits on what runqueues look like, each of which must be violated for several samples
 //! in a row.
 
-use crate::{CpuSample, Sample};
+use crate::{CgroupState, CpuSample, Sample};
 use ktstr_assert::Assert;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -24,7 +24,9 @@ pub enum Check {
     MaxImbalanceRatio,
     /// Length of a local dispatch queue.
     MaxLocalDsqDepth,
-    /// A runqueue whose clock stands still though it has something to run.
+    /// Tasks that can't go on: a runqueue whose clock stands still though it has something to
+    /// run, one that runs the same task on and on while others wait, a cgroup that was left
+    /// frozen.
     FailOnStall,
     /// `select_cpu` fallbacks a second.
     MaxFallbackRate,
@@ -158,6 +160,7 @@ pub fn violations(samples: &[Sample], limits: &Limits) -> Vec<Violation> {
     for cpu in &cpus {
         if limits.fail_on_stall {
             found.extend(stall(samples, *cpu, limits.sustained_samples));
+            found.extend(hogged(samples, *cpu, limits.sustained_samples));
         }
     }
     for (check, name, limit) in [
@@ -244,17 +247,64 @@ fn stall(samples: &[Sample], cpu: u32, window: usize) -> Vec<Violation> {
     runs(samples.len(), window, stood).into_iter().map(of_run).collect()
 }
 
+/// A task that keeps a CPU to itself while others wait for it.
+fn hogged(samples: &[Sample], cpu: u32, window: usize) -> Vec<Violation> {
+    let hogs = |i: usize| {
+        let now = samples[i].cpu(cpu)?;
+        let before = samples[i.checked_sub(1)?].cpu(cpu)?;
+        let same = before.nr_switches == now.nr_switches && before.curr_pid == now.curr_pid;
+        let waiting = before.nr_running > 1 && now.nr_running > 1;
+        // A clock that stands still is a stall of its own.
+        let runs = before.clock < now.clock && now.curr_pid.is_some_and(|pid| pid != 0);
+        (same && waiting && runs && had_time(before, now)).then(|| f64::from(now.nr_running - 1))
+    };
+    let of_run = |run: Run| {
+        let last = samples[run.last].cpu(cpu).copied().unwrap_or_default();
+        let real_time = if last.curr_prio.is_some_and(|p| p < 100) { " of a real-time class" } else { "" };
+        let wait = match run.worst as u32 {
+            1 => "another task waits".to_string(),
+            others => format!("{others} others wait"),
+        };
+        let text = format!(
+            "cpu{cpu} stalled: {} (pid {}){real_time} runs without a break while {wait}",
+            last.current(),
+            last.curr_pid.unwrap_or_default()
+        );
+        violation(samples, Check::FailOnStall, Some(cpu), &run, &text)
+    };
+    runs(samples.len(), window, hogs).into_iter().map(of_run).collect()
+}
+
+/// Whether the host gave a vCPU time enough for it to have done something.
+fn had_time(before: &CpuSample, now: &CpuSample) -> bool {
+    match (before.vcpu_time, now.vcpu_time) {
+        (Some(then), Some(now)) => now.saturating_sub(then) >= RAN_ENOUGH,
+        _ => true,
+    }
+}
+
+/// Tasks that a cgroup keeps frozen past the end of the workload.
+pub(crate) fn frozen(cgroup: &CgroupState, at_ms: u64) -> Violation {
+    let shown: Vec<String> =
+        cgroup.tasks.iter().take(4).map(|(pid, comm)| format!("{comm} (pid {pid})")).collect();
+    let count = cgroup.tasks.len() + cgroup.more;
+    let more = if count > shown.len() { format!(" and {} more", count - shown.len()) } else { String::new() };
+    let text = format!(
+        "cgroup {} was left frozen: {}{more} could not run when the workload ended",
+        cgroup.path,
+        shown.join(", ")
+    );
+    let (from_ms, to_ms, worst) = (at_ms, at_ms, count as f64);
+    Violation { check: Check::FailOnStall, cpu: None, from_ms, to_ms, samples: 1, worst, text }
+}
+
 /// Whether a CPU's clock did not move since `before` though it had something to run, its
 /// tick was on, and the host gave it time.
 fn stands_still(before: &Sample, now: &CpuSample) -> bool {
     let Some(before) = before.cpu(now.cpu) else { return false };
     let busy = before.nr_running > 0 && now.nr_running > 0;
     let ticking = before.tick_stopped != Some(true) || now.tick_stopped != Some(true);
-    let ran = match (before.vcpu_time, now.vcpu_time) {
-        (Some(then), Some(now)) => now.saturating_sub(then) >= RAN_ENOUGH,
-        _ => true,
-    };
-    before.clock == now.clock && busy && ticking && ran
+    before.clock == now.clock && busy && ticking && had_time(before, now)
 }
 
 fn rate(samples: &[Sample], check: Check, name: &str, limit: f64, window: usize) -> Vec<Violation> {

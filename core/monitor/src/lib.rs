@@ -4,7 +4,8 @@
 //! them in a [`MonitorLog`]; [`assess`] makes of that log a [`MonitorSummary`] and, for
 //! the checks that the test itself asked for, details of its verdict. Missing or
 //! implausible data never passes a check. [`KernelState`] is what a kernel looked like
-//! when its run failed.
+//! when its run failed, a [`Snapshot`] at a moment that the test chose; [`SampleSeries`]
+//! draws one value of either over time.
 //!
 //! Pure: memory, threads and clocks are behind [`ports`](Sampler).
 
@@ -15,17 +16,21 @@ mod phases;
 mod ports;
 mod render;
 mod sample;
+mod series;
+mod snapshot;
 mod state;
 mod summary;
 
 pub use assess::{Assessment, assess};
 pub use checks::{Check, Limits, Violation, violations};
 pub use monitor::{DEFAULT_PERIOD, Mark, Monitor, MonitorLog};
-pub use ports::{Inspector, SampleError, Sampler};
+pub use ports::{Inspector, Place, Readings, SampleError, Sampler};
 pub use render::{render_assessment, render_state};
-pub use sample::{CpuSample, MAX_PLAUSIBLE_DSQ_DEPTH, Sample, clock_ratio, implausible};
-pub use state::{KernelState, RunqueueState, TaskState, VcpuState};
-pub use summary::{EventRate, MonitorSummary, PhaseSummary};
+pub use sample::{CpuSample, MAX_PLAUSIBLE_DSQ_DEPTH, Sample, Schedstat, clock_ratio, implausible};
+pub use series::SampleSeries;
+pub use snapshot::{FromValue, MAX_SNAPSHOTS, Snapshot, SnapshotCause, SnapshotError, Snapshots, Value};
+pub use state::{CgroupState, DomainState, KernelState, RunqueueState, SchedExtState, TaskState, VcpuState};
+pub use summary::{EventRate, MonitorSummary, PhaseSummary, phase_summaries};
 
 #[cfg(test)]
 mod testing;

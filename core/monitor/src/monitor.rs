@@ -1,6 +1,8 @@
 //! Takes samples while a test runs.
 
-use crate::{Sample, SampleError, Sampler};
+use crate::checks::violations;
+use crate::{CgroupState, Limits, Sample, SampleError, Sampler, implausible};
+use ktstr_assert::Assert;
 use std::time::Duration;
 
 /// How far samples are apart unless said otherwise.
@@ -10,12 +12,18 @@ const MAX_READINGS: usize = 1 << 20;
 const MAX_MARKS: usize = 10_000;
 
 /// A turn in what the test did: where a phase begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mark {
     /// When the host heard of it, since the test began.
     pub at: Duration,
     /// What begins.
     pub label: String,
+    /// The step that the time from here on belongs to; 0 is before the first.
+    pub step: u16,
+    /// The same turn by the guest's clock, ms since the scenario began.
+    pub guest_ms: u64,
+    /// Iterations of all workers until then, where the guest counted them.
+    pub iterations: Option<u64>,
 }
 
 /// All that a monitor saw of a run.
@@ -39,6 +47,8 @@ pub struct MonitorLog {
     pub broken_off: bool,
     /// True when more samples could not be kept.
     pub full: bool,
+    /// cgroups that were frozen, with tasks in them, when the workload ended.
+    pub left_frozen: Vec<CgroupState>,
 }
 
 impl MonitorLog {
@@ -56,6 +66,8 @@ pub struct Monitor {
     begun: Option<Duration>,
     due: Option<Duration>,
     readings: usize,
+    /// What is looked for while the test runs; `None` once it was found.
+    alarm: Option<(Assert, Limits)>,
 }
 
 impl Monitor {
@@ -70,7 +82,36 @@ impl Monitor {
     }
 
     fn new(log: MonitorLog, period: Duration) -> Self {
-        Self { log, period, begun: None, due: None, readings: 0 }
+        Self { log, period, begun: None, due: None, readings: 0, alarm: None }
+    }
+
+    /// Tells of the first violation of a check that `asked` sets while the test runs.
+    #[must_use]
+    pub fn with_alarm(self, asked: &Assert) -> Self {
+        Self { alarm: Some((*asked, Limits::of(asked))), ..self }
+    }
+
+    /// The first violation of a check that the test set, once, as soon as it has lasted long
+    /// enough.
+    pub fn alarm(&mut self) -> Option<String> {
+        let (asked, limits) = self.alarm.as_ref()?;
+        let window = limits.sustained_samples.saturating_add(1);
+        let last = &self.log.samples[self.log.samples.len().checked_sub(window)?..];
+        if implausible(last).is_some() {
+            return None;
+        }
+        let found = violations(last, limits).into_iter().find(|v| v.check.is_set(asked));
+        let text = found.map(|v| format!("{}: {}", v.check.name(), v.text))?;
+        self.alarm = None;
+        Some(text)
+    }
+
+    /// Notes what was frozen when the workload ended.
+    pub fn left_frozen(&mut self, cgroups: &[CgroupState]) {
+        let frozen = cgroups.iter().filter(|c| c.frozen && !c.tasks.is_empty());
+        let new: Vec<CgroupState> =
+            frozen.filter(|c| self.log.left_frozen.iter().all(|k| k.path != c.path)).cloned().collect();
+        self.log.left_frozen.extend(new);
     }
 
     /// Whether it ever samples.
@@ -94,12 +135,12 @@ impl Monitor {
         self.due.map(|due| due.saturating_sub(now))
     }
 
-    /// Notes a turn of the test.
-    pub fn mark(&mut self, now: Duration, label: &str) {
+    /// Notes a turn of the test; its time becomes `now`, since the test began.
+    pub fn mark(&mut self, now: Duration, mark: Mark) {
         if let Some(begun) = self.begun
             && self.log.marks.len() < MAX_MARKS
         {
-            self.log.marks.push(Mark { at: now.saturating_sub(begun), label: label.to_string() });
+            self.log.marks.push(Mark { at: now.saturating_sub(begun), ..mark });
         }
     }
 
@@ -202,6 +243,23 @@ mod tests {
         assert_eq!((log.samples.len(), log.not_ready, log.failed), (1, 1, 2));
         assert_eq!(log.last_error.as_deref(), Some("no kernel here"));
         assert!(log.broken_off);
+    }
+
+    #[test]
+    fn the_alarm_is_given_once_and_only_for_checks_that_were_set() {
+        let asked = Assert::NO_OVERRIDES.max_imbalance_ratio(4.0);
+        for (asked, expected) in [(asked, true), (Assert::NO_OVERRIDES, false)] {
+            let mut sampler = MockSampler::new();
+            sampler.expect_sample().returning(|at| Ok(sample(at.as_millis() as u64, &[9, 1])));
+            let mut monitor = Monitor::every(100 * MS).with_alarm(&asked);
+            watch(&mut monitor, &mut sampler, 450);
+            assert_eq!(monitor.alarm(), None, "it has not lasted long enough");
+            watch(&mut monitor, &mut sampler, 450);
+            let text = monitor.alarm();
+            assert_eq!(text.is_some(), expected);
+            assert!(text.is_none_or(|t| t.starts_with("max_imbalance_ratio: runqueues differ")));
+            assert_eq!(monitor.alarm(), None);
+        }
     }
 
     #[test]

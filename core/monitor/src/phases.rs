@@ -8,29 +8,47 @@ const MAX_PHASES: usize = 64;
 
 /// A stretch of a test with the samples taken in it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Phase<'a> {
+pub(crate) struct Part<'a> {
     pub(crate) label: &'a str,
     pub(crate) from: Duration,
+    pub(crate) step: u16,
     pub(crate) samples: &'a [Sample],
+    /// Iterations a second of guest time, where it is a whole step.
+    pub(crate) iteration_rate: Option<f64>,
 }
 
-/// The phases of a log, from its start; those without a sample are left out.
-pub(crate) fn phases(log: &MonitorLog) -> Vec<Phase<'_>> {
-    let start = Mark { at: Duration::ZERO, label: String::new() };
+/// The phases of a log, from its start; those without a sample are left out, but steps are
+/// told in any case.
+pub(crate) fn phases(log: &MonitorLog) -> Vec<Part<'_>> {
     let marks = &log.marks[..log.marks.len().min(MAX_PHASES)];
-    let begins: Vec<(Duration, &str)> = std::iter::once((start.at, "before the scenario"))
-        .chain(marks.iter().map(|m| (m.at, m.label.as_str())))
-        .collect();
     let index = |at: Duration| log.samples.partition_point(|s| s.at < at);
+    let end_of = |next: Option<&Mark>| next.map_or(log.samples.len(), |m| index(m.at));
     let mut found = Vec::new();
-    for (i, (from, label)) in begins.iter().enumerate() {
-        let end = begins.get(i + 1).map_or(log.samples.len(), |(at, _)| index(*at));
-        let begin = index(*from).min(end);
-        if begin < end {
-            found.push(Phase { label, from: *from, samples: &log.samples[begin..end] });
+    let before = &log.samples[..end_of(marks.first())];
+    if !before.is_empty() {
+        let (from, label) = (Duration::ZERO, "before the scenario");
+        found.push(Part { label, from, step: 0, samples: before, iteration_rate: None });
+    }
+    let mut counted = 0;
+    for (i, mark) in marks.iter().enumerate() {
+        let next = marks.get(i + 1);
+        let end = end_of(next);
+        let samples = &log.samples[index(mark.at).min(end)..end];
+        let iteration_rate = next.and_then(|next| rate(mark, next, counted));
+        counted = mark.iterations.or(next.and_then(|n| n.iterations)).unwrap_or(counted);
+        if !samples.is_empty() || iteration_rate.is_some() {
+            let Mark { label, at: from, step, .. } = mark;
+            found.push(Part { label, from: *from, step: *step, samples, iteration_rate });
         }
     }
     found
+}
+
+/// The rate of a step that begins at a turn and ends at the next; `before` were done earlier.
+fn rate(begin: &Mark, end: &Mark, before: u64) -> Option<f64> {
+    let same = begin.step > 0 && begin.step == end.step && begin.iterations.is_none();
+    let ms = end.guest_ms.checked_sub(begin.guest_ms).filter(|ms| *ms > 0 && same)?;
+    Some(end.iterations?.saturating_sub(before) as f64 * 1000.0 / ms as f64)
 }
 
 #[cfg(test)]
@@ -40,8 +58,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn log(samples: &[u64], marks: &[(u64, &str)]) -> MonitorLog {
-        let mark =
-            |(ms, label): &(u64, &str)| Mark { at: Duration::from_millis(*ms), label: (*label).into() };
+        let mark = |(ms, label): &(u64, &str)| Mark {
+            at: Duration::from_millis(*ms),
+            label: (*label).into(),
+            ..Mark::default()
+        };
         MonitorLog {
             samples: samples.iter().map(|ms| sample(*ms, &[1])).collect(),
             marks: marks.iter().map(mark).collect(),
@@ -55,6 +76,24 @@ mod tests {
         let found: Vec<_> = phases(&log).iter().map(|p| (p.label, p.samples.len())).collect();
         let of_nothing = ("nothing", 1);
         assert_eq!(found, [("before the scenario", 1), of_nothing, ("step 2", 2)]);
+    }
+
+    #[test]
+    fn a_step_has_the_iterations_between_its_ends() {
+        let turn = |step, guest_ms, iterations| Mark { step, guest_ms, iterations, ..Mark::default() };
+        let log = MonitorLog {
+            marks: vec![
+                turn(0, 0, None),
+                turn(1, 0, None),
+                turn(1, 2000, Some(500)),
+                turn(2, 2000, None),
+                turn(2, 3000, Some(900)),
+                turn(2, 3001, Some(910)),
+            ],
+            ..MonitorLog::default()
+        };
+        let rates: Vec<_> = phases(&log).iter().map(|p| (p.step, p.iteration_rate)).collect();
+        assert_eq!(rates, [(1, Some(250.0)), (2, Some(400.0))]);
     }
 
     proptest! {

@@ -1,7 +1,8 @@
 //! What the monitor needs of the world: a reader of the guest kernel's state.
 
-use crate::{KernelState, Sample};
+use crate::{KernelState, Sample, Value};
 use ktstr_machine::{PhysicalMemory, VcpuRegisters};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,20 @@ pub trait Sampler {
     fn sample(&mut self, at: Duration) -> Result<Sample, SampleError>;
 }
 
+/// Values by path, each read or not for a reason of its own.
+pub type Readings = BTreeMap<String, Result<Value, String>>;
+
+/// Where a number of the kernel's lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Guest-physical address.
+    pub physical: u64,
+    /// Kernel virtual address.
+    pub address: u64,
+    /// Its size: 1, 2, 4 or 8 bytes.
+    pub bytes: usize,
+}
+
 /// Looks into the kernel of one machine after another.
 pub trait Inspector: Sampler {
     /// Begins to look for the kernel in a machine's memory, and returns at once. What was
@@ -56,10 +71,27 @@ pub trait Inspector: Sampler {
     /// [`SampleError`] when it was not.
     fn wait_ready(&mut self, patience: Duration) -> Result<(), SampleError>;
 
+    /// Reads values by paths such as `jiffies` or `runqueues[0].nr_running`; `[*]` stands for
+    /// every possible CPU and makes a reading of each. Waits until the kernel was found.
+    ///
+    /// # Errors
+    /// [`SampleError`] when the kernel can't be read at all.
+    fn values(&mut self, paths: &[&str]) -> Result<Readings, SampleError>;
+
+    /// Where the number at a path lies. Waits until the kernel was found.
+    ///
+    /// # Errors
+    /// [`SampleError`] when there is no such path, or it is no number of whole bytes.
+    fn locate(&mut self, path: &str) -> Result<Place, SampleError>;
+
     /// What the kernel of a paused machine looks like. Waits until the kernel was found.
     ///
     /// # Errors
     /// [`SampleError`] when nothing at all can be told; parts that can't be read are
     /// listed in the state.
     fn state(&mut self, registers: &[VcpuRegisters]) -> Result<KernelState, SampleError>;
+
+    /// Adds what takes longer to find out and holds as well later: the source lines of the
+    /// vCPUs' instruction pointers.
+    fn explain(&mut self, state: &mut KernelState);
 }

@@ -1,8 +1,14 @@
 //! The monitor's findings in words.
 
-use crate::{Assessment, Check, KernelState, PhaseSummary, RunqueueState, TaskState, VcpuState};
+use crate::{
+    Assessment, CgroupState, Check, DomainState, KernelState, PhaseSummary, RunqueueState, SchedExtState,
+    TaskState, VcpuState,
+};
 use ktstr_assert::Assert;
 use std::fmt::Write;
+
+/// Tasks of a cgroup that are named.
+const CGROUP_NAMES: usize = 6;
 
 /// The numbers of a run, what lasted beyond a limit, and what could not be seen. `asked`
 /// tells the checks that count from those that are only reported.
@@ -29,19 +35,28 @@ pub fn render_assessment(assessment: &Assessment, asked: &Assert) -> String {
         }
     }
     if summary.phases.len() > 1 {
+        let mut before: Option<&PhaseSummary> = None;
         for phase in &summary.phases {
-            let _ = writeln!(
-                text,
-                "  +{} ms {}: {} samples, {}",
-                phase.from_ms,
-                phase.label,
-                phase.samples,
-                numbers(phase)
-            );
+            let changes = before.map(|before| changes(before, phase)).unwrap_or_default();
+            let _ = writeln!(text, "  +{} ms {}: {}{changes}", phase.from_ms, phase.label, told(phase));
+            before = Some(phase);
         }
     }
     for (name, rate) in summary.events.iter().filter(|(_, rate)| rate.delta != 0) {
         let _ = writeln!(text, "  {name}: {} (at most {:.0} a second)", rate.delta, rate.max_per_s);
+    }
+    if let Some(s) = &summary.schedstat {
+        let _ = writeln!(
+            text,
+            "schedstat: waited {} ms over {} slices, {} schedules ({} to idle), {} wake-ups ({} local), {} yields",
+            s.run_delay / 1_000_000,
+            s.pcount,
+            s.sched_count,
+            s.sched_goidle,
+            s.ttwu_count,
+            s.ttwu_local,
+            s.yld_count
+        );
     }
     for violation in &summary.violations {
         let weight = if violation.check.is_set(asked) { "violation" } else { "report only" };
@@ -54,6 +69,36 @@ pub fn render_assessment(assessment: &Assessment, asked: &Assert) -> String {
         (false, n) => writeln!(text, "{n} violations ({set} checks set by the test)"),
     };
     text
+}
+
+fn told(phase: &PhaseSummary) -> String {
+    let rate = phase.iteration_rate.map(|r| format!(", {r:.0} iterations a second")).unwrap_or_default();
+    match phase.samples {
+        0 => format!("no samples{rate}"),
+        n => format!("{n} samples, {}{rate}", numbers(phase)),
+    }
+}
+
+/// What is markedly better or worse than in the phase before.
+fn changes(before: &PhaseSummary, now: &PhaseSummary) -> String {
+    let mut found = Vec::new();
+    let mut mark = |what: &str, change: Option<f64>, least: f64, more_is_better: bool| {
+        if let Some(change) = change.filter(|c| c.abs() >= least) {
+            let word = if (change > 0.0) == more_is_better { "improved" } else { "degraded" };
+            found.push(format!("{what} {word}"));
+        }
+    };
+    let both = |a: Option<f64>, b: Option<f64>| Some(b? - a?);
+    if before.samples > 0 && now.samples > 0 {
+        mark("imbalance", Some(now.avg_imbalance_ratio - before.avg_imbalance_ratio), 0.5, false);
+        mark("local DSQ", both(before.avg_local_dsq_depth, now.avg_local_dsq_depth), 3.0, false);
+        mark("runnable", Some(now.avg_nr_running - before.avg_nr_running), 1.0, false);
+    }
+    mark("fallbacks", both(before.fallback_rate, now.fallback_rate), 10.0, false);
+    mark("keep-last", both(before.keep_last_rate, now.keep_last_rate), 10.0, false);
+    let relative = |a: Option<f64>, b: Option<f64>| a.filter(|a| *a > 0.0).and_then(|a| Some(b? / a - 1.0));
+    mark("iterations", relative(before.iteration_rate, now.iteration_rate), 0.3, true);
+    if found.is_empty() { String::new() } else { format!(" [{}]", found.join(", ")) }
 }
 
 fn numbers(phase: &PhaseSummary) -> String {
@@ -73,17 +118,28 @@ fn numbers(phase: &PhaseSummary) -> String {
 /// A kernel's state, top down: where each vCPU is, what each runqueue holds.
 pub fn render_state(state: &KernelState) -> String {
     let mut text = String::new();
+    if !state.moment.is_empty() {
+        let _ = writeln!(text, "{}", state.moment);
+    }
     for vcpu in &state.vcpus {
         let _ = writeln!(text, "{}", vcpu_line(vcpu));
         for line in &vcpu.source {
             let _ = writeln!(text, "       {line}");
         }
     }
-    if let Some(sched_ext) = &state.sched_ext {
-        let _ = writeln!(text, "sched_ext: {sched_ext}");
-    }
     for rq in &state.runqueues {
         runqueue(&mut text, rq);
+    }
+    domains(&mut text, &state.runqueues);
+    for cgroup in &state.cgroups {
+        let _ = writeln!(text, "{}", cgroup_line(cgroup));
+    }
+    if let Some(scx) = &state.sched_ext {
+        let _ = writeln!(text, "{}", sched_ext_line(scx));
+    }
+    if !state.console.is_empty() {
+        let _ = writeln!(text, "console, last {} lines:", state.console.len());
+        state.console.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
     }
     for problem in &state.problems {
         let _ = writeln!(text, "not readable: {problem}");
@@ -120,6 +176,69 @@ fn runqueue(text: &mut String, rq: &RunqueueState) {
     }
 }
 
+/// CPUs whose domains are the same but for the own CPU's share one line.
+fn domains(text: &mut String, runqueues: &[RunqueueState]) {
+    let line = |rq: &RunqueueState| {
+        let one = |d: &DomainState| {
+            let failed = match d.nr_balance_failed {
+                0 => String::new(),
+                n => format!(" ({n} failed balances)"),
+            };
+            format!("{} {}{failed}", d.name, d.span)
+        };
+        rq.domains.iter().map(one).collect::<Vec<_>>().join(" < ")
+    };
+    let mut lines: Vec<(String, Vec<String>)> = Vec::new();
+    for rq in runqueues.iter().filter(|rq| !rq.domains.is_empty()) {
+        let (line, cpu) = (line(rq), format!("cpu{}", rq.cpu));
+        match lines.iter_mut().find(|(known, _)| *known == line) {
+            Some((_, cpus)) => cpus.push(cpu),
+            None => lines.push((line, vec![cpu])),
+        }
+    }
+    for (line, cpus) in lines {
+        let _ = writeln!(text, "domains of {}: {line}", cpus.join(" "));
+    }
+}
+
+fn cgroup_line(cgroup: &CgroupState) -> String {
+    let mut line = format!("cgroup {}", cgroup.path);
+    if let Some(cpus) = &cgroup.cpus {
+        let _ = write!(line, ", CPUs {cpus}");
+    }
+    if cgroup.frozen {
+        line.push_str(", FROZEN");
+    }
+    let count = cgroup.tasks.len() + cgroup.more;
+    if count > 0 {
+        let names: Vec<String> =
+            cgroup.tasks.iter().take(CGROUP_NAMES).map(|(pid, comm)| format!("{comm} ({pid})")).collect();
+        let more = if count > names.len() { " …" } else { "" };
+        let tasks = if count == 1 { "task" } else { "tasks" };
+        let _ = write!(line, ", {count} {tasks}: {}{more}", names.join(" "));
+    }
+    line
+}
+
+fn sched_ext_line(scx: &SchedExtState) -> String {
+    let mut line = format!("sched_ext: {}", scx.state);
+    let numbers = [
+        ("bypass depth", scx.bypass_depth.filter(|n| *n > 0)),
+        ("schedulers so far", scx.enable_seq),
+        ("watchdog timeout, jiffies", scx.watchdog_timeout.filter(|_| scx.state != "disabled")),
+        ("tasks refused", scx.nr_rejected.filter(|n| *n > 0)),
+    ];
+    for (what, number) in numbers {
+        if let Some(number) = number {
+            let _ = write!(line, ", {what} {number}");
+        }
+    }
+    for (id, nr) in scx.queues.iter().filter(|(_, nr)| *nr > 0) {
+        let _ = write!(line, ", DSQ {id:#x} holds {nr}");
+    }
+    line
+}
+
 fn task_line(task: &TaskState) -> String {
     let TaskState { pid, tgid, comm, class, prio, state, runtime_ns } = task;
     let ran = *runtime_ns as f64 / 1e9;
@@ -147,6 +266,26 @@ mod tests {
             strict.contains("violation: max_imbalance_ratio: runqueues differ by a ratio of 9.0"),
             "{strict}"
         );
+    }
+
+    #[test]
+    fn marked_changes_are_told_and_small_ones_are_not() {
+        let phase = |imbalance, rate| PhaseSummary {
+            samples: 3,
+            avg_imbalance_ratio: imbalance,
+            iteration_rate: Some(rate),
+            ..PhaseSummary::default()
+        };
+        let calm = phase(1.0, 100.0);
+        assert_eq!(changes(&calm, &phase(1.4, 120.0)), "");
+        assert_eq!(changes(&calm, &phase(1.5, 60.0)), " [imbalance degraded, iterations degraded]");
+        assert_eq!(
+            changes(&phase(4.0, 100.0), &phase(1.0, 200.0)),
+            " [imbalance improved, iterations improved]"
+        );
+        let unseen = PhaseSummary { samples: 0, ..phase(9.0, 100.0) };
+        assert_eq!(changes(&calm, &unseen), "");
+        assert!(told(&unseen).starts_with("no samples, 100 iterations"));
     }
 
     #[test]
@@ -178,14 +317,25 @@ mod tests {
                 runnable: vec![task(7, "hog"), task(8, "victim")],
                 ..RunqueueState::default()
             }],
-            sched_ext: None,
+            cgroups: vec![CgroupState {
+                path: "/ktstr/cg_0".into(),
+                frozen: true,
+                cpus: Some("0-1".into()),
+                tasks: vec![(8, "victim".into())],
+                more: 3,
+            }],
+            sched_ext: Some(SchedExtState { state: "enabled".into(), ..SchedExtState::default() }),
+            console: vec!["the last word".into()],
             problems: vec!["the cgroup tree: torn".into()],
+            ..KernelState::default()
         };
         let text = render_state(&state);
         let at = |needle: &str| text.find(needle).unwrap_or_else(|| panic!("no {needle:?} in:\n{text}"));
         assert!(at("vcpu0: schedule+0x10") < at("cpu0: 2 runnable"));
         assert!(at("running hog (pid 7") < at("waits   victim (pid 8"));
-        assert!(at("waits") < at("not readable: the cgroup tree"));
+        assert!(at("waits") < at("cgroup /ktstr/cg_0, CPUs 0-1, FROZEN, 4 tasks: victim (8) …"));
+        assert!(at("sched_ext: enabled") < at("  the last word"));
+        assert!(at("the last word") < at("not readable: the cgroup tree"));
         assert_eq!(text.matches("hog").count(), 1);
         let json = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<KernelState>(&json).unwrap(), state);

@@ -1,5 +1,6 @@
 //! One look at the runqueues, and whether it can be believed.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ pub const MAX_PLAUSIBLE_DSQ_DEPTH: u32 = 10_000;
 const MAX_CLOCK_RATIO: f64 = 1.5;
 
 /// What one CPU's runqueue said (`struct rq`, kernel/sched/sched.h).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuSample {
     /// The CPU.
     pub cpu: u32,
@@ -29,14 +30,84 @@ pub struct CpuSample {
     pub scx_flags: Option<u32>,
     /// `rq.curr->pid`; `None` where it could not be read.
     pub curr_pid: Option<i32>,
+    /// `rq.curr->comm`; empty where it could not be read.
+    #[serde(with = "comm")]
+    pub curr_comm: [u8; 16],
+    /// `rq.curr->prio`: below 100 is real-time or deadline.
+    pub curr_prio: Option<i32>,
     /// `rq.nohz_tick_stopped`: no tick advances the clock. `None` on kernels without it.
     pub tick_stopped: Option<bool>,
     /// CPU time that the host has given to this vCPU so far; `None` where it is unknown.
     pub vcpu_time: Option<Duration>,
+    /// Counters of the scheduler; `None` on kernels without `CONFIG_SCHEDSTATS`.
+    #[serde(default)]
+    pub schedstat: Option<Schedstat>,
+}
+
+/// Counters of one runqueue, or how they grew on all (`struct rq`; Documentation/scheduler/sched-stats.rst).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedstat {
+    /// Time that tasks waited for the CPU, ns (`rq_sched_info.run_delay`).
+    pub run_delay: u64,
+    /// Time slices run (`rq_sched_info.pcount`).
+    pub pcount: u64,
+    /// `sched_yield` calls.
+    pub yld_count: u64,
+    /// `schedule` calls.
+    pub sched_count: u64,
+    /// Of those, into idle.
+    pub sched_goidle: u64,
+    /// Wake-ups.
+    pub ttwu_count: u64,
+    /// Of those, on the local CPU.
+    pub ttwu_local: u64,
+}
+
+impl Schedstat {
+    /// The counters combined one by one.
+    pub(crate) fn zip(self, other: Self, f: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            run_delay: f(self.run_delay, other.run_delay),
+            pcount: f(self.pcount, other.pcount),
+            yld_count: f(self.yld_count, other.yld_count),
+            sched_count: f(self.sched_count, other.sched_count),
+            sched_goidle: f(self.sched_goidle, other.sched_goidle),
+            ttwu_count: f(self.ttwu_count, other.ttwu_count),
+            ttwu_local: f(self.ttwu_local, other.ttwu_local),
+        }
+    }
+}
+
+impl CpuSample {
+    /// The running task's name.
+    pub fn current(&self) -> String {
+        comm::text(&self.curr_comm)
+    }
+}
+
+/// A task's name as the kernel keeps it, in records as text.
+mod comm {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn text(comm: &[u8; 16]) -> String {
+        let end = comm.iter().position(|b| *b == 0).unwrap_or(comm.len());
+        String::from_utf8_lossy(&comm[..end]).into_owned()
+    }
+
+    pub(super) fn serialize<S: Serializer>(comm: &[u8; 16], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&text(comm))
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<[u8; 16], D::Error> {
+        let text = String::deserialize(from)?;
+        let mut comm = [0; 16];
+        comm.iter_mut().zip(text.bytes()).for_each(|(to, byte)| *to = byte);
+        Ok(comm)
+    }
 }
 
 /// One look at all online CPUs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
     /// When, host time since the test began.
     pub at: Duration,

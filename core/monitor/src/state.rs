@@ -57,6 +57,9 @@ pub struct RunqueueState {
     pub scx_nr_running: Option<u64>,
     /// As above.
     pub local_dsq_nr: Option<u64>,
+    /// sched_ext: `SCX_RQ_*` flags.
+    #[serde(default)]
+    pub scx_flags: Option<u64>,
     /// The running task.
     pub current: Option<TaskState>,
     /// The tasks queued, by class as the kernel picks them; the running one may be among
@@ -64,17 +67,80 @@ pub struct RunqueueState {
     pub runnable: Vec<TaskState>,
     /// How many more there were.
     pub more: usize,
+    /// Its scheduling domains, the lowest first.
+    #[serde(default)]
+    pub domains: Vec<DomainState>,
+}
+
+/// A scheduling domain of a CPU (`struct sched_domain`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainState {
+    /// Its name, such as `MC`; its level where the kernel keeps no names.
+    pub name: String,
+    /// Its level, from 0.
+    pub level: i64,
+    /// The CPUs it spans, as a list.
+    pub span: String,
+    /// `SD_*` flags.
+    pub flags: u64,
+    /// Current balancing interval, ms.
+    pub balance_interval: u64,
+    /// Failed attempts to balance, in a row.
+    pub nr_balance_failed: u64,
+    /// Dearest newly-idle balancing, ns.
+    pub max_newidle_lb_cost: u64,
+}
+
+/// A cgroup of the v2 hierarchy with its own members.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupState {
+    /// Its path from the root, which is `/`.
+    pub path: String,
+    /// The CPUs it may use, as a list; `None` without the cpuset controller.
+    pub cpus: Option<String>,
+    /// Whether it was told to freeze, itself or by one above it.
+    pub frozen: bool,
+    /// Its tasks: pid and name.
+    pub tasks: Vec<(i64, String)>,
+    /// How many more there were.
+    pub more: usize,
+}
+
+/// sched_ext as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchedExtState {
+    /// Its state, such as `enabled`.
+    pub state: String,
+    /// Depth of bypass mode; 0 when the loaded scheduler schedules.
+    pub bypass_depth: Option<u64>,
+    /// Schedulers loaded so far.
+    pub enable_seq: Option<u64>,
+    /// Watchdog timeout, jiffies.
+    pub watchdog_timeout: Option<u64>,
+    /// Tasks refused by the scheduler.
+    pub nr_rejected: Option<u64>,
+    /// Dispatch queues beyond the local ones: id and length.
+    pub queues: Vec<(u64, u64)>,
 }
 
 /// What a kernel looked like.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelState {
+    /// Which moment it is.
+    #[serde(default)]
+    pub moment: String,
     /// The vCPUs.
     pub vcpus: Vec<VcpuState>,
     /// The runqueues of possible CPUs.
     pub runqueues: Vec<RunqueueState>,
-    /// sched_ext's state, such as `enabled`, where the kernel has it.
-    pub sched_ext: Option<String>,
+    /// sched_ext, where the kernel has it.
+    pub sched_ext: Option<SchedExtState>,
+    /// The cgroups, parents before children.
+    #[serde(default)]
+    pub cgroups: Vec<CgroupState>,
+    /// The last lines of the console.
+    #[serde(default)]
+    pub console: Vec<String>,
     /// What could not be read, and why.
     pub problems: Vec<String>,
 }

@@ -1,8 +1,9 @@
 //! The samples of a run in a few numbers.
 
-use crate::checks::{event_rate, stalled_intervals};
-use crate::phases::phases;
-use crate::{MonitorLog, Sample, Violation};
+use crate::checks::{FALLBACK, KEEP_LAST, event_rate, stalled_intervals};
+use crate::phases::{Part, phases};
+use crate::{MonitorLog, Sample, Schedstat, Violation};
+use ktstr_assert::Phase;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,6 +38,18 @@ pub struct PhaseSummary {
     pub avg_nr_running: f64,
     /// How often a busy CPU's clock stood still between two samples.
     pub stalled_intervals: usize,
+    /// The step it belongs to; 0 is before the first.
+    #[serde(default)]
+    pub step: u16,
+    /// `select_cpu` fallbacks a second; `None` where the kernel does not count them.
+    #[serde(default)]
+    pub fallback_rate: Option<f64>,
+    /// Keep-last dispatches a second, likewise.
+    #[serde(default)]
+    pub keep_last_rate: Option<f64>,
+    /// Iterations of all workers a second of guest time, where the phase is a whole step.
+    #[serde(default)]
+    pub iteration_rate: Option<f64>,
 }
 
 /// The monitor's part of a run's record.
@@ -54,6 +67,9 @@ pub struct MonitorSummary {
     pub last_error: Option<String>,
     /// sched_ext's event counters, by name.
     pub events: BTreeMap<String, EventRate>,
+    /// How the scheduler's counters grew on all CPUs; `None` on kernels without them.
+    #[serde(default)]
+    pub schedstat: Option<Schedstat>,
     /// What lasted beyond a limit, the test's own or a default.
     pub violations: Vec<Violation>,
     /// The same numbers by phase of the test.
@@ -64,10 +80,21 @@ pub struct MonitorSummary {
     pub max_cost_us: f64,
 }
 
+impl MonitorSummary {
+    /// The numbers of a part of the run, where it was sampled.
+    pub fn phase(&self, phase: Phase) -> Option<&PhaseSummary> {
+        self.phases.iter().find(|p| p.step == phase.index())
+    }
+}
+
+/// The numbers of each phase of a log.
+pub fn phase_summaries(log: &MonitorLog) -> Vec<PhaseSummary> {
+    phases(log).iter().map(of_part).collect()
+}
+
 /// The numbers of a log; violations and a lack of data are the caller's to add.
 pub(crate) fn summarize(log: &MonitorLog) -> MonitorSummary {
     let samples = &log.samples;
-    let phases = phases(log);
     let mut costs: Vec<f64> = log.costs.iter().map(|d| d.as_nanos() as f64 / 1000.0).collect();
     costs.sort_by(f64::total_cmp);
     MonitorSummary {
@@ -76,11 +103,24 @@ pub(crate) fn summarize(log: &MonitorLog) -> MonitorSummary {
         failed: log.failed,
         last_error: log.last_error.clone(),
         events: events(samples),
-        phases: phases.iter().map(|p| of_phase(p.label, p.from.as_millis() as u64, p.samples)).collect(),
+        schedstat: schedstat(samples),
+        phases: phase_summaries(log),
         cost_us: costs.get(costs.len() / 2).copied().unwrap_or_default(),
         max_cost_us: costs.last().copied().unwrap_or_default(),
         ..MonitorSummary::default()
     }
+}
+
+fn of_part(part: &Part<'_>) -> PhaseSummary {
+    let summary = of_phase(part.label, part.from.as_millis() as u64, part.samples);
+    PhaseSummary { step: part.step, iteration_rate: part.iteration_rate, ..summary }
+}
+
+/// An event's rate over all of some samples.
+fn rate_over(samples: &[Sample], name: &str) -> Option<f64> {
+    let mut counted = samples.iter().filter(|s| s.events.as_ref().is_some_and(|e| e.contains_key(name)));
+    let first = counted.next()?;
+    event_rate(first, counted.next_back()?, name)
 }
 
 fn of_phase(label: &str, from_ms: u64, samples: &[Sample]) -> PhaseSummary {
@@ -98,12 +138,25 @@ fn of_phase(label: &str, from_ms: u64, samples: &[Sample]) -> PhaseSummary {
         avg_local_dsq_depth: average(depths.into_iter().map(f64::from)),
         avg_nr_running: average(cpus().map(|c| f64::from(c.nr_running))).unwrap_or_default(),
         stalled_intervals: stalled_intervals(samples),
+        fallback_rate: rate_over(samples, FALLBACK),
+        keep_last_rate: rate_over(samples, KEEP_LAST),
+        ..PhaseSummary::default()
     }
 }
 
 fn average(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0u64), |(sum, count), v| (sum + v, count + 1));
     (count > 0).then(|| sum / count as f64)
+}
+
+/// From the first to the last sample, over the CPUs that are in both.
+fn schedstat(samples: &[Sample]) -> Option<Schedstat> {
+    let (first, last) = (samples.first()?, samples.last()?);
+    let grown = last.cpus.iter().filter_map(|now| {
+        let then = first.cpu(now.cpu)?.schedstat?;
+        Some(now.schedstat?.zip(then, u64::saturating_sub))
+    });
+    grown.reduce(|sum, cpu| sum.zip(cpu, u64::saturating_add))
 }
 
 fn events(samples: &[Sample]) -> BTreeMap<String, EventRate> {
@@ -141,6 +194,16 @@ mod tests {
         assert_eq!(summary.events["e"].delta, 3);
         assert!((summary.events["e"].max_per_s - 30.0).abs() < 1e-9);
         assert!((summary.cost_us - 30.0).abs() < 1e-9 && (summary.max_cost_us - 500.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn counters_are_told_by_their_growth_over_all_cpus() {
+        let mut samples = vec![sample(0, &[1, 1]), sample(100, &[1, 1])];
+        assert_eq!(schedstat(&samples), None);
+        for (n, cpu) in (1..).zip(samples.iter_mut().flat_map(|s| &mut s.cpus)) {
+            cpu.schedstat = Some(Schedstat { pcount: n * n, run_delay: 7, ..Schedstat::default() });
+        }
+        assert_eq!(schedstat(&samples), Some(Schedstat { pcount: 8 + 12, ..Schedstat::default() }));
     }
 
     #[test]

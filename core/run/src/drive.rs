@@ -5,13 +5,15 @@ use crate::limits::Limits;
 use crate::ports::HostClock;
 use crate::watch::Watch;
 use ktstr_machine::{ConsoleTail, MachineError, Vm, VmEvent, VmExit};
-use ktstr_monitor::{KernelState, MonitorLog};
+use ktstr_monitor::{KernelState, MonitorLog, Snapshots};
 use ktstr_scheduler::{BoundedLog, SchedulerReport};
 use ktstr_wire::{Decoder, Message, Stage, Stimulus};
 use std::time::Duration;
 
 /// Lines of console and of test output that are kept.
 const KEEP_LINES: usize = 400;
+/// Lines of console that go with the kernel's state.
+const CONSOLE_LINES: usize = 20;
 const MAX_KERNEL_LOG: usize = 4 << 20;
 /// Bytes of a scheduler's log that are kept: of its beginning, and of its end.
 const SCHEDULER_LOG: (usize, usize) = (128 << 10, 256 << 10);
@@ -106,8 +108,13 @@ pub struct Observation {
     pub times: Times,
     /// What the monitor saw of the kernel's state.
     pub monitor: MonitorLog,
-    /// What the kernel looked like when a deadline passed.
+    /// What the kernel looked like at the moment that tells most of a failure: when a deadline
+    /// passed, when it died, when a check was first violated, or when the workload ended.
     pub kernel_state: Option<KernelState>,
+    /// What was captured at the test's request.
+    pub snapshots: Snapshots,
+    /// What was wrong with serving the guest's requests.
+    pub complaints: Vec<String>,
 }
 
 impl Observation {
@@ -132,6 +139,8 @@ impl Observation {
             times: Times::default(),
             monitor: MonitorLog::default(),
             kernel_state: None,
+            snapshots: Snapshots::default(),
+            complaints: Vec::new(),
         }
     }
 }
@@ -166,20 +175,29 @@ pub fn drive(
         driver.seen.deadline = driver.overdue(now);
         if driver.seen.deadline.is_some() || driver.seen.wire_error.is_some() {
             if driver.seen.deadline.is_some() {
-                driver.seen.kernel_state = driver.watch.state(vm);
+                driver.watch.hangs(vm);
             }
             vm.kill()?;
             break;
         }
-        driver.watch.poll(vm, clock);
+        driver.watch.poll(vm, clock)?;
         match vm.next_event(driver.watch.wait(clock.now(), TICK))? {
             None => {}
             // Nobody asked a running test's machine to stop; the deadline decides.
             Some(VmEvent::Paused) => {}
+            Some(VmEvent::Written { address }) => {
+                let since = driver.test_start.map_or(Duration::ZERO, |t| clock.now().saturating_sub(t));
+                let step = driver.seen.timeline.last().map_or(0, |s| s.step);
+                driver.watch.written(vm, address, since, step)?;
+            }
             Some(VmEvent::Console(bytes)) => driver.seen.console.push(&bytes),
             Some(VmEvent::Output(bytes)) => driver.seen.output.push(&bytes),
             Some(VmEvent::Data(bytes)) => driver.data(&bytes, clock.now(), vm)?,
             Some(VmEvent::Exited(exit)) => {
+                // Its memory outlives it: what a kernel that died looked like can still be read.
+                if driver.seen.stage.is_some() && !matches!(exit, VmExit::PowerOff | VmExit::Stopped) {
+                    driver.watch.died(vm);
+                }
                 driver.seen.exit = Some(exit);
                 break;
             }
@@ -273,12 +291,15 @@ impl Driver<'_, '_> {
             },
             Message::Panic { message, location, backtrace } => {
                 seen.panic = Some(Panic { message, location, backtrace });
+                self.watch.crashed(vm, "when the test panicked")?;
             }
             Message::FatalSignal { signo, address, ip, thread } => {
                 seen.signal = Some(Signal { signo, address, ip, thread });
+                self.watch.crashed(vm, "when the test process was hit by a deadly signal")?;
             }
             Message::TimedOut { after_ms, detail } => {
                 seen.timed_out = Some((Duration::from_millis(after_ms), detail));
+                self.watch.crashed(vm, "when the test's time was up")?;
             }
             Message::Kmsg(bytes) => {
                 let room = MAX_KERNEL_LOG.saturating_sub(seen.kernel_log.len());
@@ -295,6 +316,7 @@ impl Driver<'_, '_> {
                 Err(e) => seen.wire_error = Some(e.to_string()),
             },
             Message::Stdout(bytes) | Message::Stderr(bytes) => seen.output.push(&bytes),
+            Message::Request(request) => self.watch.serve(vm, &request)?,
             Message::ExitCode(_) => {}
             Message::Goodbye => {
                 seen.goodbye = true;
@@ -311,7 +333,13 @@ impl Driver<'_, '_> {
         {
             self.seen.wire_error = Some(e.to_string());
         }
-        self.seen.monitor = self.watch.into_log();
+        let console = self.seen.console.last(CONSOLE_LINES);
+        let failed = !matches!(&self.seen.returned, Some(TestReturn::Judged(result)) if result.is_pass());
+        let told = self.watch.into_told(failed);
+        self.seen.monitor = told.log;
+        self.seen.snapshots = told.snapshots;
+        self.seen.complaints = told.complaints;
+        self.seen.kernel_state = told.state.map(|state| KernelState { console, ..state });
         self.seen
     }
 }

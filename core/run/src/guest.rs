@@ -36,6 +36,8 @@ pub struct GuestPlan {
     pub work_type: Option<String>,
     /// Environment of the test.
     pub env: Vec<(String, String)>,
+    /// True if the host waits for the bell after each request.
+    pub bell: bool,
     /// True if a failure should carry the kernel log.
     pub want_kernel_log: bool,
     /// The test's scheduler, attached before the test, then those that lie ready. Empty under

@@ -4,9 +4,10 @@ use crate::drive::{Deadline, Observation};
 use crate::guest::TestReturn;
 use crate::scheduler::{judge_schedulers, unexpected_failure};
 use crate::spec::TestSpec;
+use crate::vm_result::VmResult;
 use ktstr_assert::{AssertResult, Detail, DetailKind, Outcome};
 use ktstr_machine::VmExit;
-use ktstr_monitor::{Assessment, MonitorLog, assess};
+use ktstr_monitor::{Assessment, MAX_SNAPSHOTS, MonitorLog, SnapshotCause, assess};
 use std::time::Duration;
 
 /// What the guest's init prints when it can't go on.
@@ -32,6 +33,7 @@ pub fn judge(spec: &TestSpec, seen: &Observation) -> CaseResult {
     }
     judge_schedulers(spec, seen, &mut case);
     judge_kernel_state(spec, &seen.monitor, &mut case);
+    judge_snapshots(spec, seen, &mut case);
     if spec.performance_mode {
         case.result.note("performance mode is not part of this version: the machine ran as any other");
     }
@@ -56,6 +58,29 @@ pub fn judge_kernel_state(spec: &TestSpec, log: &MonitorLog, case: &mut CaseResu
         }
     }
     case.monitor = Some(assessment);
+}
+
+/// Has the test's own checks on the host look at what was seen. They add to a verdict and never
+/// mend one.
+fn judge_snapshots(spec: &TestSpec, seen: &Observation, case: &mut CaseResult) {
+    for complaint in &seen.complaints {
+        case.result.note(complaint.clone());
+    }
+    if seen.snapshots.evicted() > 0 {
+        case.result.note(format!(
+            "{} snapshots were pushed out by later ones: {MAX_SNAPSHOTS} are kept",
+            seen.snapshots.evicted()
+        ));
+    }
+    let periodic = seen.snapshots.all().iter().filter(|s| s.cause == SnapshotCause::Periodic).count();
+    if periodic < spec.num_snapshots as usize && !case.result.is_skip() {
+        case.result.note(format!("{periodic} of {} periodic snapshots were taken", spec.num_snapshots));
+    }
+    let conditional = spec.post_vm.filter(|_| !case.result.is_fail() && !case.result.is_skip());
+    for check in [conditional, spec.post_vm_unconditional].into_iter().flatten() {
+        let found = check(&VmResult::new(seen, &case.result));
+        case.result.merge(found);
+    }
 }
 
 /// Checks of the test that nothing here could make.

@@ -13,8 +13,10 @@ mod names;
 pub mod ports;
 mod render;
 mod scheduler;
+mod serve;
 mod sidecar;
 mod spec;
+mod vm_result;
 mod watch;
 
 pub use drive::{Deadline, Observation, Panic, Signal, Times, drive};
@@ -25,4 +27,5 @@ pub use names::{CASE_PREFIX, case_name, file_stem, test_of_case};
 pub use render::{RunFacts, render, render_timeline};
 pub use sidecar::{SIDECAR_SCHEMA, Sidecar, SidecarTimes};
 pub use spec::TestSpec;
+pub use vm_result::{PostVm, VmResult};
 pub use watch::Watch;

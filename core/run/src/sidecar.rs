@@ -1,7 +1,7 @@
 //! What a run leaves for programs: one JSON file a variant.
 
 use ktstr_assert::AssertResult;
-use ktstr_monitor::MonitorSummary;
+use ktstr_monitor::{MonitorSummary, Snapshot};
 use serde::{Deserialize, Serialize};
 
 /// Version of the file's layout; raised when a field changes its meaning.
@@ -70,6 +70,9 @@ pub struct Sidecar {
     /// in deterministic mode.
     #[serde(default)]
     pub monitor: Option<MonitorSummary>,
+    /// What was captured at the test's request.
+    #[serde(default)]
+    pub snapshots: Vec<Snapshot>,
     /// What differs from run to run by nature.
     pub host: SidecarTimes,
 }

@@ -1,5 +1,6 @@
 //! What `#[ktstr_test]` declares.
 
+use crate::vm_result::PostVm;
 use ktstr_assert::Assert;
 use ktstr_scheduler::Scheduler;
 use ktstr_topology::{ShapeBounds, Topology};
@@ -48,6 +49,14 @@ pub struct TestSpec {
     pub gauntlet: ShapeBounds,
     /// Further kernel arguments.
     pub kargs: &'static [&'static str],
+    /// Snapshots that the clock causes, evenly spread over the workload.
+    pub num_snapshots: u32,
+    /// Kernel values that every snapshot holds, such as `runqueues[*].nr_running`.
+    pub snapshot_paths: &'static [&'static str],
+    /// A check on the host once the machine has ended, unless the test failed before.
+    pub post_vm: Option<PostVm>,
+    /// The same in any case.
+    pub post_vm_unconditional: Option<PostVm>,
 }
 
 impl TestSpec {
@@ -78,6 +87,10 @@ impl TestSpec {
             ignored: false,
             gauntlet: ShapeBounds::DEFAULT,
             kargs: &[],
+            num_snapshots: 0,
+            snapshot_paths: &[],
+            post_vm: None,
+            post_vm_unconditional: None,
         }
     }
 

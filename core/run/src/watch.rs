@@ -2,32 +2,92 @@
 
 use crate::ports::HostClock;
 use ktstr_machine::{MachineError, Vm};
-use ktstr_monitor::{Inspector, KernelState, Monitor, MonitorLog};
-use ktstr_wire::Stimulus;
+use ktstr_monitor::{Inspector, KernelState, Mark, Monitor, MonitorLog, Snapshots};
+use ktstr_wire::{Answer, Stimulus};
 use std::time::Duration;
 
 /// Who looks into the kernel, and when.
 pub struct Watch<'a> {
     inspector: Option<&'a mut dyn Inspector>,
-    monitor: Monitor,
+    pub(crate) monitor: Monitor,
     attached: bool,
     booted: bool,
     needed: bool,
+    /// Stopping the machine at an instant of the host's would change what the guest does.
+    own_instants: bool,
+    /// Values that every snapshot holds.
+    pub(crate) paths: &'a [&'a str],
+    pub(crate) snapshots: Snapshots,
+    /// The kernel when the workload ended.
+    pub(crate) ending: Option<KernelState>,
+    /// The kernel when something was wrong; the first such moment.
+    wrong: Option<KernelState>,
+    complaints: Vec<String>,
+    /// Variables whose writes stop the machine.
+    pub(crate) watched: Vec<Watched>,
+    /// The last request's id, and its answer.
+    pub(crate) answered: Option<(u64, Answer)>,
+}
+
+/// A variable whose writes stop the machine.
+pub(crate) struct Watched {
+    pub(crate) symbol: String,
+    pub(crate) address: u64,
+    pub(crate) hits: usize,
+}
+
+/// All that a watch has to tell.
+pub(crate) struct Told {
+    pub(crate) log: MonitorLog,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) complaints: Vec<String>,
+    pub(crate) state: Option<KernelState>,
 }
 
 /// How long a machine is held for the reader of its kernel.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+const MAX_COMPLAINTS: usize = 32;
 
 impl<'a> Watch<'a> {
-    /// Looks into the kernel through `inspector` when `monitor` says so, and when the machine
-    /// hangs.
+    /// Looks into the kernel through `inspector` when `monitor` says so, when the guest asks
+    /// for it, and when the machine hangs.
     pub fn new(inspector: &'a mut dyn Inspector, monitor: Monitor) -> Self {
-        Self { inspector: Some(inspector), monitor, attached: false, booted: false, needed: false }
+        Self { inspector: Some(inspector), ..Self::watching(monitor) }
     }
 
     /// Nobody looks, for that reason.
     pub fn blind(reason: &str) -> Self {
-        Self { inspector: None, monitor: Monitor::off(reason), attached: false, booted: false, needed: false }
+        Self::watching(Monitor::off(reason))
+    }
+
+    fn watching(monitor: Monitor) -> Self {
+        Self {
+            inspector: None,
+            monitor,
+            attached: false,
+            booted: false,
+            needed: false,
+            own_instants: false,
+            paths: &[],
+            snapshots: Snapshots::default(),
+            ending: None,
+            wrong: None,
+            complaints: Vec::new(),
+            watched: Vec::new(),
+            answered: None,
+        }
+    }
+
+    /// The guest must only be stopped at instants that it reaches itself.
+    #[must_use]
+    pub fn at_the_guests_instants(self) -> Self {
+        Self { own_instants: true, ..self }
+    }
+
+    /// Every snapshot holds the values at these paths.
+    #[must_use]
+    pub fn with_paths(self, paths: &'a [&'a str]) -> Self {
+        Self { paths, ..self }
     }
 
     /// The machine resumes with its kernel already up, which can be looked for at once
@@ -65,12 +125,14 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Has the kernel looked for meanwhile, so that no guest has to wait for that later.
     fn look(&mut self, vm: &mut dyn Vm) {
-        // Only a machine that is sampled needs it now; a dump finds the kernel by itself.
-        if self.monitor.is_on() && !self.attached {
+        if !self.attached {
             self.attach(vm);
-            // The first question may take the hypervisor a while; no sample shall wait for it.
-            let _ = vm.vcpu_times();
+            if self.monitor.is_on() {
+                // The first question may take the hypervisor a while; no sample shall wait for it.
+                let _ = vm.vcpu_times();
+            }
         }
     }
 
@@ -86,7 +148,9 @@ impl<'a> Watch<'a> {
     pub(crate) fn stimulus(&mut self, now: Duration, stimulus: &Stimulus) {
         if stimulus.kind.is_empty() {
             let ends = if stimulus.is_step_end { " ends" } else { "" };
-            self.monitor.mark(now, &format!("{}{ends}", stimulus.label));
+            let label = format!("{}{ends}", stimulus.label);
+            let (step, guest_ms, iterations) = (stimulus.step, stimulus.elapsed_ms, stimulus.iterations);
+            self.monitor.mark(now, Mark { label, step, guest_ms, iterations, ..Mark::default() });
         }
     }
 
@@ -95,26 +159,74 @@ impl<'a> Watch<'a> {
         self.monitor.due_in(now).map_or(longest, |due| due.min(longest))
     }
 
-    /// Takes a sample if one is due.
-    pub(crate) fn poll(&mut self, vm: &mut dyn Vm, clock: &dyn HostClock) {
-        if let Some(inspector) = self.inspector.as_deref_mut() {
-            self.monitor.poll(inspector, &|| clock.now(), &mut || vm.vcpu_times());
+    /// Takes a sample if one is due. Where a check that the test set is violated for the first
+    /// time, the machine is stopped for a look at who does it.
+    pub(crate) fn poll(&mut self, vm: &mut dyn Vm, clock: &dyn HostClock) -> Result<(), MachineError> {
+        let Some(inspector) = self.inspector.as_deref_mut() else { return Ok(()) };
+        self.monitor.poll(inspector, &|| clock.now(), &mut || vm.vcpu_times());
+        match self.monitor.alarm() {
+            Some(what) => self.crashed(vm, &format!("when this had lasted long enough: {what}")),
+            None => Ok(()),
         }
     }
 
-    /// What the kernel of a machine that hangs looks like; the machine is paused for good.
-    /// `None` when nobody looks. What goes wrong is part of the answer.
-    pub(crate) fn state(&mut self, vm: &mut dyn Vm) -> Option<KernelState> {
+    /// Something is wrong in a guest that runs: what its kernel looks like now, the first time.
+    pub(crate) fn crashed(&mut self, vm: &mut dyn Vm, when: &str) -> Result<(), MachineError> {
+        if self.own_instants || self.wrong.is_some() || self.inspector.is_none() {
+            return Ok(());
+        }
+        match vm.pause() {
+            Err(MachineError::Gone { .. }) => return Ok(()),
+            other => other?,
+        }
+        self.wrong = self.state(vm, true);
+        let resumed = vm.resume();
+        // Source lines take a while and are the same later.
+        self.date(when);
+        match resumed {
+            Err(MachineError::Gone { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// The machine hangs: what its kernel looks like; it is paused for good.
+    pub(crate) fn hangs(&mut self, vm: &mut dyn Vm) {
+        let paused = vm.pause();
+        let mut state = self.state(vm, paused.is_ok());
+        if let (Some(state), Err(e)) = (&mut state, paused) {
+            state.problems.push(format!("pausing the machine: {e}"));
+        }
+        self.wrong = state;
+        self.date("when the host's patience was over");
+    }
+
+    /// The machine died: what of its kernel is left in memory.
+    pub(crate) fn died(&mut self, vm: &mut dyn Vm) {
+        if self.wrong.is_none() {
+            self.wrong = self.state(vm, false);
+            self.date("after the machine's end; its vCPUs are gone");
+        }
+    }
+
+    /// Says which moment the state is of, and what its addresses mean.
+    fn date(&mut self, when: &str) {
+        if let (Some(inspector), Some(state)) = (self.inspector.as_deref_mut(), &mut self.wrong) {
+            state.moment = format!("{when}:");
+            inspector.explain(state);
+        }
+    }
+
+    /// What the kernel looks like. `None` when nobody looks. What goes wrong is part of the
+    /// answer.
+    fn state(&mut self, vm: &mut dyn Vm, with_registers: bool) -> Option<KernelState> {
         if !self.attached {
             self.attach(vm);
         }
         let inspector = self.inspector.as_deref_mut()?;
         let mut problems = Vec::new();
-        let mut note = |what: &str, error: MachineError| problems.push(format!("{what}: {error}"));
-        let paused = vm.pause();
-        let registers = paused.and_then(|()| vm.registers());
+        let registers = if with_registers { vm.registers() } else { Ok(Vec::new()) };
         let registers = registers.unwrap_or_else(|e| {
-            note("registers", e);
+            problems.push(format!("registers: {e}"));
             Vec::new()
         });
         let mut state = inspector.state(&registers).unwrap_or_else(|e| {
@@ -125,8 +237,34 @@ impl<'a> Watch<'a> {
         Some(state)
     }
 
-    pub(crate) fn into_log(self) -> MonitorLog {
-        self.monitor.into_log()
+    /// The reader, looking at this machine.
+    pub(crate) fn inspector_of(&mut self, vm: &dyn Vm) -> Result<&mut (dyn Inspector + 'a), String> {
+        if !self.attached {
+            self.attach(vm);
+        }
+        self.inspector.as_deref_mut().ok_or_else(|| "nobody looks into this machine's kernel".to_string())
+    }
+
+    pub(crate) fn complain(&mut self, what: String) {
+        if self.complaints.len() < MAX_COMPLAINTS {
+            self.complaints.push(what);
+        }
+    }
+
+    /// All there is to tell; `failed` when the test has.
+    pub(crate) fn into_told(mut self, failed: bool) -> Told {
+        let mut ending = self.ending.take();
+        if let (true, None, Some(state), Some(inspector)) =
+            (failed, &self.wrong, &mut ending, self.inspector.as_deref_mut())
+        {
+            inspector.explain(state);
+        }
+        Told {
+            log: self.monitor.into_log(),
+            snapshots: self.snapshots,
+            complaints: self.complaints,
+            state: self.wrong.or(ending),
+        }
     }
 
     fn attach(&mut self, vm: &dyn Vm) {

@@ -1,7 +1,7 @@
 //! What a test function is given.
 
 use crate::CgroupDef;
-use crate::ports::{CgroupOps, Clock, EventSink, SchedulerOps, WorkerOps};
+use crate::ports::{CgroupOps, Clock, EventSink, HostLink, SchedulerOps, WorkerOps};
 use crate::step::fraction_of;
 use ktstr_assert::Assert;
 use ktstr_topology::{CpusetError, CpusetSpec, TestTopology};
@@ -20,6 +20,8 @@ pub struct Ports<'a> {
     pub events: &'a dyn EventSink,
     /// The scheduler under test.
     pub scheduler: &'a dyn SchedulerOps,
+    /// The host that watches.
+    pub host: &'a dyn HostLink,
 }
 
 /// A test's view of its machine: topology, cgroups, time and checks.

@@ -11,6 +11,7 @@ mod def;
 mod engine;
 mod event;
 mod group;
+mod host;
 mod op;
 pub mod ports;
 pub mod scenarios;

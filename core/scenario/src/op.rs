@@ -1,6 +1,7 @@
 //! Things a step can do besides starting cgroups.
 
 use crate::CgroupDef;
+use crate::host::HostRequest;
 use ktstr_topology::{CpuSet, CpusetSpec};
 use ktstr_workload::{AffinityIntent, WorkSpec};
 
@@ -79,6 +80,52 @@ pub enum Op {
     UnfreezeCgroup {
         /// Its name.
         name: String,
+    },
+    /// Has the host capture the kernel's state, all vCPUs standing still.
+    CaptureSnapshot {
+        /// What it is kept under.
+        name: String,
+    },
+    /// Has the host capture the kernel's state whenever a variable is written; the last such
+    /// snapshot is kept under its name. At most three variables a scenario.
+    WatchSnapshot {
+        /// A variable of the kernel's, aligned to four bytes.
+        symbol: String,
+    },
+    /// Keeps the process ids of a cgroup's members, as a snapshot with the value `pids`.
+    CaptureCgroupProcs {
+        /// What it is kept under.
+        tag: String,
+        /// The cgroup.
+        cgroup: String,
+    },
+    /// Reads kernel memory while the guest runs, as a snapshot with that path's value.
+    ReadKernelHot {
+        /// What it is kept under.
+        tag: String,
+        /// Such as `runqueues[0].nr_running`.
+        path: String,
+    },
+    /// As [`ReadKernelHot`](Self::ReadKernelHot), all vCPUs standing still.
+    ReadKernelCold {
+        /// What it is kept under.
+        tag: String,
+        /// Such as `runqueues[0].nr_running`.
+        path: String,
+    },
+    /// Writes a number of kernel memory while the guest runs.
+    WriteKernelHot {
+        /// Such as `sysctl_sched_base_slice`.
+        path: String,
+        /// The number.
+        value: u64,
+    },
+    /// As [`WriteKernelHot`](Self::WriteKernelHot), all vCPUs standing still.
+    WriteKernelCold {
+        /// Such as `sysctl_sched_base_slice`.
+        path: String,
+        /// The number.
+        value: u64,
     },
     /// Attaches one of the test's schedulers while none is attached.
     AttachScheduler {
@@ -192,6 +239,61 @@ impl Op {
         Self::ReplaceScheduler { name: name.into() }
     }
 
+    /// [`Op::CaptureSnapshot`].
+    pub fn capture_snapshot(name: impl Into<String>) -> Self {
+        Self::CaptureSnapshot { name: name.into() }
+    }
+
+    /// [`Op::WatchSnapshot`].
+    pub fn watch_snapshot(symbol: impl Into<String>) -> Self {
+        Self::WatchSnapshot { symbol: symbol.into() }
+    }
+
+    /// [`Op::CaptureCgroupProcs`].
+    pub fn capture_cgroup_procs(tag: impl Into<String>, cgroup: impl Into<String>) -> Self {
+        Self::CaptureCgroupProcs { tag: tag.into(), cgroup: cgroup.into() }
+    }
+
+    /// [`Op::ReadKernelHot`].
+    pub fn read_kernel_hot(tag: impl Into<String>, path: impl Into<String>) -> Self {
+        Self::ReadKernelHot { tag: tag.into(), path: path.into() }
+    }
+
+    /// [`Op::ReadKernelCold`].
+    pub fn read_kernel_cold(tag: impl Into<String>, path: impl Into<String>) -> Self {
+        Self::ReadKernelCold { tag: tag.into(), path: path.into() }
+    }
+
+    /// [`Op::WriteKernelHot`].
+    pub fn write_kernel_hot(path: impl Into<String>, value: u64) -> Self {
+        Self::WriteKernelHot { path: path.into(), value }
+    }
+
+    /// [`Op::WriteKernelCold`].
+    pub fn write_kernel_cold(path: impl Into<String>, value: u64) -> Self {
+        Self::WriteKernelCold { path: path.into(), value }
+    }
+
+    /// What it asks of the host, with the name, variable or path that must not be empty;
+    /// `None` for an op that the guest carries out.
+    pub(crate) fn request(&self) -> Option<HostRequest> {
+        let read = |tag: &String, path: &String, frozen| {
+            Some(HostRequest::ReadKernel { tag: tag.clone(), path: path.clone(), frozen })
+        };
+        let write = |path: &String, value: u64, frozen| {
+            Some(HostRequest::WriteKernel { path: path.clone(), value, frozen })
+        };
+        match self {
+            Self::CaptureSnapshot { name } => Some(HostRequest::Capture { name: name.clone() }),
+            Self::WatchSnapshot { symbol } => Some(HostRequest::Watch { symbol: symbol.clone() }),
+            Self::ReadKernelHot { tag, path } => read(tag, path, false),
+            Self::ReadKernelCold { tag, path } => read(tag, path, true),
+            Self::WriteKernelHot { path, value } => write(path, *value, false),
+            Self::WriteKernelCold { path, value } => write(path, *value, true),
+            _ => None,
+        }
+    }
+
     /// The op's kind, as the timeline names it.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -208,6 +310,13 @@ impl Op {
             Self::MoveAllTasks { .. } => "MoveAllTasks",
             Self::FreezeCgroup { .. } => "FreezeCgroup",
             Self::UnfreezeCgroup { .. } => "UnfreezeCgroup",
+            Self::CaptureSnapshot { .. } => "CaptureSnapshot",
+            Self::WatchSnapshot { .. } => "WatchSnapshot",
+            Self::CaptureCgroupProcs { .. } => "CaptureCgroupProcs",
+            Self::ReadKernelHot { .. } => "ReadKernelHot",
+            Self::ReadKernelCold { .. } => "ReadKernelCold",
+            Self::WriteKernelHot { .. } => "WriteKernelHot",
+            Self::WriteKernelCold { .. } => "WriteKernelCold",
             Self::AttachScheduler { .. } => "AttachScheduler",
             Self::DetachScheduler => "DetachScheduler",
             Self::RestartScheduler => "RestartScheduler",

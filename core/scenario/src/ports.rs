@@ -5,6 +5,9 @@
 //! the engine's unit tests use mocks.
 
 use crate::StimulusEvent;
+#[cfg(test)]
+pub(crate) use crate::host::MockHostLink;
+pub use crate::host::{HostError, HostLink, HostRequest, NoHost};
 use ktstr_topology::CpuSet;
 use ktstr_workload::{Pid, WorkerReport, WorkloadConfig};
 use std::collections::BTreeMap;

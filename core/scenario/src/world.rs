@@ -5,8 +5,8 @@
 //! slept on), write a log of the calls, and can be told to fail at any one of them.
 
 use crate::ports::{
-    CgroupError, CgroupLimit, MockCgroupOps, MockClock, MockEventSink, MockSchedulerOps, MockWorkerGroup,
-    MockWorkerOps, SchedulerError, WorkerError, WorkerGroup,
+    CgroupError, CgroupLimit, HostError, HostRequest, MockCgroupOps, MockClock, MockEventSink, MockHostLink,
+    MockSchedulerOps, MockWorkerGroup, MockWorkerOps, SchedulerError, WorkerError, WorkerGroup,
 };
 use crate::{Ctx, Ports, StimulusEvent};
 use ktstr_topology::{CpuSet, TestTopology, Topology};
@@ -154,6 +154,7 @@ pub(crate) struct World {
     clock: MockClock,
     events: MockEventSink,
     scheduler: MockSchedulerOps,
+    host: MockHostLink,
 }
 
 impl World {
@@ -171,6 +172,7 @@ impl World {
             clock: clock(&state),
             events: events(&state),
             scheduler: scheduler(&state),
+            host: host(&state),
             state,
             topo,
         }
@@ -183,6 +185,7 @@ impl World {
             clock: &self.clock,
             events: &self.events,
             scheduler: &self.scheduler,
+            host: &self.host,
         };
         Ctx::new(&self.topo, &self.cgroups, ports)
     }
@@ -400,6 +403,19 @@ fn scheduler(state: &Shared) -> MockSchedulerOps {
             true => Err(unscheduled("detaching", &name)),
             false => Ok(()),
         }
+    });
+    mock
+}
+
+fn host(state: &Shared) -> MockHostLink {
+    let mut mock = MockHostLink::new();
+    let s = state.clone();
+    mock.expect_ask().returning(move |step, request| {
+        if *request == HostRequest::WorkloadEnds {
+            return Ok(0);
+        }
+        let fails = s.get().call(format!("ask in step {step}: {request:?}"));
+        if fails { Err(HostError::Refused("no such variable".to_owned())) } else { Ok(0) }
     });
     mock
 }

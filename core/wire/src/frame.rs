@@ -17,7 +17,7 @@ use std::ops::Range;
 use crate::WireError;
 
 /// Version of the layout and of the messages. Any change to either makes it one more.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// The first four bytes of a frame: a byte that no text has, then `KTS`.
 pub const MAGIC: u32 = u32::from_le_bytes([0xb5, b'K', b'T', b'S']);
@@ -101,6 +101,8 @@ kinds! {
     SchedulerLog = 14,
     /// [`Message::SchedulerReports`](crate::Message::SchedulerReports).
     SchedulerReports = 15,
+    /// [`Message::Request`](crate::Message::Request).
+    Request = 16,
 }
 
 impl Kind {

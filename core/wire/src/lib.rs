@@ -11,9 +11,11 @@ mod error;
 mod frame;
 mod message;
 mod payload;
+mod request;
 
 pub use decoder::Decoder;
 pub use encoder::{Encoder, chunks};
 pub use error::WireError;
 pub use frame::{CHUNK_LEN, HEADER_LEN, Kind, MAGIC, MAX_BUFFERED, MAX_FRAME, MAX_PAYLOAD, PROTOCOL_VERSION};
 pub use message::{LogLevel, Message, Stage, Stimulus};
+pub use request::{ANSWER_BODY_AT, ANSWER_LEN, Answer, Call, MAX_ANSWER_TEXT, Request};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Kind, PROTOCOL_VERSION};
+use crate::{Kind, PROTOCOL_VERSION, Request};
 
 /// One message. The variants' numbers on the wire are in [`Kind`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub enum Message {
         /// Where the test function's thread was, as far as the kernel says.
         detail: String,
     },
+    /// The guest asks for something and waits for the answer.
+    Request(Request),
     /// What a scheduler under test wrote, as it wrote it.
     SchedulerLog(Vec<u8>),
     /// What became of the schedulers under test, opaque here.
@@ -95,6 +97,7 @@ impl Message {
             Self::Stderr(_) => Kind::Stderr,
             Self::Log { .. } => Kind::Log,
             Self::TimedOut { .. } => Kind::TimedOut,
+            Self::Request(_) => Kind::Request,
             Self::SchedulerLog(_) => Kind::SchedulerLog,
             Self::SchedulerReports(_) => Kind::SchedulerReports,
             Self::Goodbye => Kind::Goodbye,

@@ -30,6 +30,7 @@ pub(crate) fn encode(message: &Message) -> Result<Cow<'_, [u8]>, postcard::Error
         Message::Hello { version, build_id } => fields(&(version, build_id)),
         Message::Stage(stage) => fields(stage),
         Message::Stimulus(stimulus) => fields(stimulus),
+        Message::Request(request) => fields(request),
         Message::ExitCode(code) => fields(code),
         Message::Panic { message, location, backtrace } => fields(&(message, location, backtrace)),
         Message::FatalSignal { signo, address, ip, thread } => fields(&(signo, address, ip, thread)),
@@ -45,6 +46,7 @@ pub(crate) fn decode(kind: Kind, payload: &[u8]) -> Result<Message, PayloadError
         Kind::Stage => Ok(Message::Stage(whole(payload)?)),
         Kind::Stimulus => Ok(Message::Stimulus(whole(payload)?)),
         Kind::Result => Ok(Message::Result(payload.to_vec())),
+        Kind::Request => Ok(Message::Request(whole(payload)?)),
         Kind::ExitCode => Ok(Message::ExitCode(whole(payload)?)),
         Kind::Panic => {
             let (message, location, backtrace) = whole(payload)?;

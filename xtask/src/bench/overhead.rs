@@ -61,7 +61,7 @@ pub(super) fn run(project: &Project, rounds: usize) -> Result<()> {
     Ok(())
 }
 
-fn kernel_image(project: &Project) -> Result<PathBuf> {
+pub(super) fn kernel_image(project: &Project) -> Result<PathBuf> {
     if let Some(image) = std::env::var_os("KTSTR_TEST_KERNEL") {
         return Ok(PathBuf::from(image));
     }
@@ -70,7 +70,7 @@ fn kernel_image(project: &Project) -> Result<PathBuf> {
     found.last_line().map(PathBuf::from).context("asking for the kernel's path: no answer")
 }
 
-fn test_binary(project: &Project) -> Result<PathBuf> {
+pub(super) fn test_binary(project: &Project) -> Result<PathBuf> {
     let words = ["test", "-p", "ktstr", "--test", "seeds", "--no-run", "--message-format", "json"];
     let built =
         Child::new(&project.logs, "bench: building the test", project.cargo(words)).keep_stdout().check()?;

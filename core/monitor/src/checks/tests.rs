@@ -152,3 +152,43 @@ proptest! {
         prop_assert!(unbalanced.iter().all(|v| v.check != Check::MaxImbalanceRatio));
     }
 }
+
+/// A FIFO task on CPU 0 that never lets go, with one that waits.
+fn hogged_series(count: u64) -> Vec<Sample> {
+    let mut samples = series(count, &[2, 1]);
+    for (sample, i) in samples.iter_mut().zip(0..) {
+        sample.cpus[0].curr_pid = Some(77);
+        sample.cpus[0].curr_prio = Some(49);
+        sample.cpus[0].curr_comm[..3].copy_from_slice(b"hog");
+        sample.cpus[1].nr_switches = i;
+    }
+    samples
+}
+
+#[test]
+fn a_hog_is_named_with_its_task() {
+    let found = violations(&hogged_series(6), &limits());
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].check, found[0].cpu), (Check::FailOnStall, Some(0)));
+    assert!(
+        found[0].text.starts_with(
+            "cpu0 stalled: hog (pid 77) of a real-time class runs without a break while another task waits"
+        ),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_task_that_lets_others_run_is_no_hog() {
+    for spare in [
+        (|s: &mut Sample, i: u64| s.cpus[0].nr_switches = i) as fn(&mut Sample, u64),
+        |s, _| s.cpus[0].nr_running = 1,
+        |s, _| s.cpus[0].curr_pid = Some(0),
+        |s, i| s.cpus[0].curr_pid = Some(i as i32 + 1),
+        |s, i| s.cpus[0].vcpu_time = Some(Duration::from_millis(i)),
+    ] {
+        let mut samples = hogged_series(9);
+        samples.iter_mut().zip(0..).for_each(|(s, i)| spare(s, i));
+        assert_eq!(violations(&samples, &limits()), []);
+    }
+}

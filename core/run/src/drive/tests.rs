@@ -4,12 +4,12 @@ use super::*;
 use crate::ports::MockHostClock;
 use ktstr_assert::AssertResult;
 use ktstr_machine::{PhysicalMemory, VcpuRegisters};
-use ktstr_monitor::{Inspector, Monitor, Sample, SampleError, Sampler};
-use ktstr_wire::Encoder;
+use ktstr_monitor::{CgroupState, Inspector, Monitor, Place, Readings, Sample, SampleError, Sampler, Value};
+use ktstr_wire::{ANSWER_BODY_AT, ANSWER_LEN, Answer, Call, Encoder, Request};
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// A machine that says what it was given to say; with nothing left it is silent.
 struct Scripted {
@@ -17,7 +17,12 @@ struct Scripted {
     now: Arc<AtomicU64>,
     killed: bool,
     paused: Vec<bool>,
+    bell: bool,
+    written: Written,
 }
+
+/// What was written, where, and whether the machine stood still.
+type Written = Arc<Mutex<Vec<(u64, Vec<u8>, bool)>>>;
 
 impl Vm for Scripted {
     fn next_event(&mut self, timeout: Duration) -> Result<Option<VmEvent>, MachineError> {
@@ -45,6 +50,18 @@ impl Vm for Scripted {
     fn memory(&self) -> Arc<dyn PhysicalMemory> {
         Arc::new(NoMemory)
     }
+    fn await_bell(&mut self, _: Duration) -> Result<bool, MachineError> {
+        self.paused.extend(self.bell.then_some(true));
+        Ok(self.bell)
+    }
+    fn let_go(&mut self) -> Result<(), MachineError> {
+        self.paused.extend(self.bell.then_some(false));
+        Ok(())
+    }
+    fn write_memory(&mut self, address: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        self.written.lock().unwrap().push((address, bytes.to_vec(), self.paused.last() == Some(&true)));
+        Ok(())
+    }
     fn setup_time(&self) -> Option<Duration> {
         None
     }
@@ -67,6 +84,8 @@ struct Eye {
     attached: usize,
     waited: usize,
     sampled: Vec<Duration>,
+    explained: usize,
+    frozen: bool,
 }
 
 impl Sampler for Eye {
@@ -85,7 +104,32 @@ impl Inspector for Eye {
         Ok(())
     }
     fn state(&mut self, _: &[VcpuRegisters]) -> Result<KernelState, SampleError> {
-        Err(SampleError::Broken("no kernel".into()))
+        if !self.frozen {
+            return Err(SampleError::Broken("no kernel".into()));
+        }
+        let cgroup = CgroupState {
+            path: "/a".into(),
+            frozen: true,
+            tasks: vec![(7, "t".into())],
+            ..Default::default()
+        };
+        Ok(KernelState { cgroups: vec![cgroup], ..KernelState::default() })
+    }
+    fn explain(&mut self, _: &mut KernelState) {
+        self.explained += 1;
+    }
+    fn values(&mut self, paths: &[&str]) -> Result<Readings, SampleError> {
+        let value = |path: &str| match path {
+            "jiffies" => Ok(Value::Unsigned(42)),
+            _ => Err(format!("no {path} here")),
+        };
+        Ok(paths.iter().map(|path| ((*path).to_string(), value(path))).collect())
+    }
+    fn locate(&mut self, path: &str) -> Result<Place, SampleError> {
+        match path {
+            "knob" => Ok(Place { physical: 0x5000, address: 0xffff_0000, bytes: 4 }),
+            _ => Err(SampleError::Absent(format!("no {path} here"))),
+        }
     }
 }
 
@@ -97,14 +141,27 @@ fn follow(events: Vec<VmEvent>) -> (Observation, bool) {
 }
 
 fn follow_with(events: Vec<VmEvent>, watch: Watch<'_>) -> (Observation, bool) {
+    let (seen, killed, _) = follow_all(events, watch, false);
+    (seen, killed)
+}
+
+fn follow_all(events: Vec<VmEvent>, watch: Watch<'_>, bell: bool) -> (Observation, bool, Written) {
+    let written = Written::default();
     let now = Arc::new(AtomicU64::new(0));
-    let mut vm = Scripted { events: events.into(), now: Arc::clone(&now), killed: false, paused: Vec::new() };
+    let mut vm = Scripted {
+        events: events.into(),
+        now: Arc::clone(&now),
+        killed: false,
+        paused: Vec::new(),
+        bell,
+        written: written.clone(),
+    };
     let mut clock = MockHostClock::new();
     clock.expect_now().returning(move || Duration::from_millis(now.load(Ordering::SeqCst)));
     let seen = drive(&mut vm, "build", &LIMITS, &clock, watch).unwrap();
     assert_eq!(vm.paused.first(), vm.paused.first().map(|_| &true));
     assert!(vm.killed || vm.paused.last() != Some(&true), "a machine was left paused");
-    (seen, vm.killed)
+    (seen, vm.killed, written)
 }
 
 fn data(messages: &[Message]) -> VmEvent {
@@ -204,12 +261,12 @@ fn the_kernel_is_sampled_while_the_test_runs_and_dumped_when_it_hangs() {
 }
 
 #[test]
-fn a_monitor_that_is_off_leaves_a_healthy_machine_alone() {
+fn a_monitor_that_is_off_takes_no_sample() {
     let mut eye = Eye::default();
     let mut events = vec![data(&whole_run())];
     events.push(VmEvent::Exited(VmExit::PowerOff));
     let (seen, _) = follow_with(events, Watch::new(&mut eye, Monitor::off("deterministic")));
-    assert_eq!((eye.attached, eye.sampled.len()), (0, 0));
+    assert_eq!((eye.attached, eye.sampled.len()), (1, 0));
     assert_eq!(seen.monitor.unsampled.as_deref(), Some("deterministic"));
     assert!(seen.kernel_state.is_none());
 }
@@ -247,4 +304,89 @@ fn sampling_ends_with_the_test() {
     events.push(VmEvent::Exited(VmExit::PowerOff));
     follow_with(events, watch);
     assert_eq!(eye.sampled.len(), 3, "{:?}", eye.sampled);
+}
+
+fn asks(call: Call) -> VmEvent {
+    let request = Request { id: 3, answer_at: 0x1000, elapsed_ms: 250, step: 2, call };
+    data(&[Message::hello("build"), Message::Request(request)])
+}
+
+/// The answer that the guest would find in its page.
+fn answer(written: &Written) -> Answer {
+    let mut page = [0; ANSWER_LEN];
+    let written = written.lock().unwrap();
+    for (at, bytes, _) in written.iter().filter(|(at, ..)| (0x1000..0x2000).contains(at)) {
+        let at = (at - 0x1000) as usize;
+        page[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    let last = written.last().expect("an answer");
+    assert_eq!(last.0, 0x1000, "the id comes last, after {ANSWER_BODY_AT} bytes and on");
+    Answer::find(&page, 3).expect("an answer to this request")
+}
+
+fn asked(call: Call, bell: bool) -> (Observation, Answer, bool) {
+    let mut eye = Eye { frozen: true, ..Eye::default() };
+    let watch = Watch::new(&mut eye, Monitor::off("a test")).with_paths(&["jiffies", "gone"]);
+    let events = vec![asks(call), VmEvent::Exited(VmExit::PowerOff)];
+    let (seen, _, written) = follow_all(events, watch, bell);
+    let still = written.lock().unwrap().iter().all(|(_, _, still)| *still);
+    (seen, answer(&written), still)
+}
+
+#[test]
+fn a_capture_holds_the_paths_and_the_guests_time() {
+    for bell in [false, true] {
+        let (seen, answer, still) = asked(Call::Capture { name: "mid".into(), periodic: false }, bell);
+        assert_eq!(answer, Answer(Ok(0)));
+        assert!(still, "the guest is answered while it stands still");
+        let snapshot = seen.snapshots.get("mid").expect("it was kept");
+        assert_eq!((snapshot.at_ms, snapshot.step), (250, 2));
+        assert_eq!(snapshot.get("jiffies"), Ok(&Value::Unsigned(42)));
+        assert!(snapshot.get("gone").unwrap_err().to_string().contains("no gone here"));
+        assert_eq!(snapshot.sample.as_ref().map(|s| s.at), Some(Duration::from_millis(250)));
+    }
+}
+
+#[test]
+fn memory_is_read_and_written_hot_and_cold() {
+    let read = |path: &str, frozen| Call::ReadKernel { tag: "t".into(), path: path.into(), frozen };
+    let (seen, answer, still) = asked(read("jiffies", false), false);
+    assert_eq!((answer, still), (Answer(Ok(42)), false));
+    assert_eq!(seen.snapshots.get("t").unwrap().get("jiffies"), Ok(&Value::Unsigned(42)));
+    let (_, answer, still) = asked(read("gone", true), false);
+    assert_eq!((answer, still), (Answer(Err("no gone here".into())), true));
+    let write = |path: &str, value| Call::WriteKernel { path: path.into(), value, frozen: true };
+    assert_eq!(asked(write("knob", 7), false).1, Answer(Ok(0)));
+    assert_eq!(asked(write("knob", -1i64 as u64), false).1, Answer(Ok(0)));
+    let Answer(refused) = asked(write("knob", 1 << 40), false).1;
+    assert!(refused.unwrap_err().contains("does not fit knob, which has 4 bytes"));
+    assert!(asked(write("gone", 1), false).1.0.is_err());
+}
+
+#[test]
+fn what_is_frozen_when_the_workload_ends_is_told() {
+    let (seen, answer, _) = asked(Call::WorkloadEnds, true);
+    assert_eq!(answer, Answer(Ok(0)));
+    assert_eq!(seen.monitor.left_frozen[0].path, "/a");
+    assert!(seen.kernel_state.is_some_and(|s| s.moment.starts_with("+250 ms, at the end of the workload")));
+}
+
+#[test]
+fn a_panic_is_looked_at_while_the_machine_stands_still_but_not_at_the_hosts_instant() {
+    let panic = Message::Panic { message: "no".into(), location: None, backtrace: String::new() };
+    let events = || vec![data(&[Message::hello("build"), panic.clone()]), VmEvent::Exited(VmExit::PowerOff)];
+    let mut eye = Eye { frozen: true, ..Eye::default() };
+    let (seen, _) = follow_with(events(), Watch::new(&mut eye, Monitor::off("a test")));
+    assert!(seen.kernel_state.is_some_and(|s| s.moment.contains("when the test panicked")));
+    assert_eq!(eye.explained, 1);
+    let watch = Watch::new(&mut eye, Monitor::off("a test")).at_the_guests_instants();
+    assert_eq!(follow_with(events(), watch).0.kernel_state, None);
+}
+
+#[test]
+fn a_kernel_that_died_is_looked_at_afterwards() {
+    let mut eye = Eye { frozen: true, ..Eye::default() };
+    let events = vec![data(&[Message::hello("build")]), VmEvent::Exited(VmExit::Reset)];
+    let (seen, _) = follow_with(events, Watch::new(&mut eye, Monitor::off("a test")));
+    assert!(seen.kernel_state.is_some_and(|s| s.moment.contains("after the machine's end")));
 }

@@ -1,7 +1,7 @@
 //! What can go wrong with a scenario.
 
 use crate::HoldError;
-use crate::ports::{CgroupError, SchedulerError, WorkerError};
+use crate::ports::{CgroupError, HostError, SchedulerError, WorkerError};
 use ktstr_topology::CpusetError;
 use ktstr_workload::{AffinityError, PolicyError, WorkTypeError};
 use std::fmt;
@@ -32,8 +32,8 @@ impl fmt::Display for Place {
 /// A scenario that makes no sense, or that the machine refused.
 ///
 /// Everything that can be known beforehand is checked before the first cgroup is made;
-/// after that only [`Cgroup`](Self::Cgroup), [`Spawn`](Self::Spawn) and
-/// [`Affinity`](Self::Affinity) can come, and all that was made is taken down first.
+/// after that only [`Cgroup`](Self::Cgroup), [`Spawn`](Self::Spawn),
+/// [`Affinity`](Self::Affinity) and [`Host`](Self::Host) can come, and all that was made is taken down first.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScenarioError {
@@ -212,6 +212,16 @@ pub enum ScenarioError {
         cgroup: String,
         /// The operation and the kernel's answer.
         source: WorkerError,
+    },
+    /// The host did not do what it was asked for.
+    #[error("{place}: {op}: {source}")]
+    Host {
+        /// The step.
+        place: Place,
+        /// The op's kind.
+        op: &'static str,
+        /// Why not.
+        source: HostError,
     },
     /// An error after which not everything could be taken down.
     #[error("{source}; after that, taking down failed too: {}", failures.join("; "))]

@@ -5,10 +5,11 @@
 
 use crate::engine::error::{Place, ScenarioError};
 use crate::engine::model::Model;
-use crate::ports::CgroupLimit;
+use crate::ports::{CgroupLimit, HostRequest};
 use crate::{CgroupDef, Ctx, Op};
 use ktstr_topology::{CpuSet, CpusetSpec};
 use ktstr_workload::{AffinityIntent, MemPolicy, WorkSpec, WorkloadConfig};
+use std::collections::BTreeSet;
 
 /// One thing to do to the machine.
 #[derive(Debug, Clone)]
@@ -20,10 +21,20 @@ pub(crate) enum Action {
     SetLimit(String, CgroupLimit),
     Spawn(Box<SpawnPlan>),
     SetAffinity(String, AffinityIntent),
-    MoveAll { from: String, to: String },
+    MoveAll {
+        from: String,
+        to: String,
+    },
     Freeze(String, bool),
     Stop(String),
     Remove(String),
+    /// Has the host do something.
+    Ask(&'static str, HostRequest),
+    /// Has the host keep the members of a cgroup.
+    KeepProcs {
+        tag: String,
+        cgroup: String,
+    },
     Attach(String),
     Detach,
 }
@@ -40,6 +51,9 @@ pub(crate) struct SpawnPlan {
     pub(crate) nodes: Option<CpuSet>,
 }
 
+/// Variables that can be watched at once.
+const MAX_WATCHED: usize = 3;
+
 /// How reports name workers in the runner's own cgroup.
 pub(crate) const HOST: &str = "host";
 
@@ -48,11 +62,14 @@ pub(crate) const HOST: &str = "host";
 pub(crate) struct Planner<'c> {
     ctx: &'c Ctx<'c>,
     pub(crate) model: Model<'c>,
+    /// Variables of the kernel's that are watched.
+    watched: BTreeSet<String>,
 }
 
 impl<'c> Planner<'c> {
     pub(crate) fn new(ctx: &'c Ctx<'c>) -> Self {
-        Self { ctx, model: Model::new(ctx.topo, ctx.ports.scheduler.attached()) }
+        let model = Model::new(ctx.topo, ctx.ports.scheduler.attached());
+        Self { ctx, model, watched: BTreeSet::new() }
     }
 
     /// A cgroup with all that its definition says. Its workers are spawned, not started.
@@ -108,6 +125,19 @@ impl<'c> Planner<'c> {
                 self.model.get_mut(place, kind, name)?;
                 Ok(vec![Action::Freeze(name.clone(), matches!(op, Op::FreezeCgroup { .. }))])
             }
+            Op::CaptureCgroupProcs { tag, cgroup } => {
+                self.model.get_mut(place, kind, cgroup)?;
+                if tag.is_empty() {
+                    return Err(nameless(place, kind));
+                }
+                Ok(vec![Action::KeepProcs { tag: tag.clone(), cgroup: cgroup.clone() }])
+            }
+            Op::CaptureSnapshot { .. }
+            | Op::WatchSnapshot { .. }
+            | Op::ReadKernelHot { .. }
+            | Op::ReadKernelCold { .. }
+            | Op::WriteKernelHot { .. }
+            | Op::WriteKernelCold { .. } => self.ask(place, kind, op),
             Op::AttachScheduler { name } => self.attach(place, kind, name.as_deref()),
             Op::DetachScheduler => self.detach(place, kind).map(|_| vec![Action::Detach]),
             Op::RestartScheduler => {
@@ -122,6 +152,32 @@ impl<'c> Planner<'c> {
                 Ok(actions)
             }
         }
+    }
+
+    /// What the host is to do.
+    fn ask(&mut self, place: Place, kind: &'static str, op: &Op) -> Result<Vec<Action>, ScenarioError> {
+        let Some(request) = op.request() else { return Ok(Vec::new()) };
+        let needed: &[&String] = match &request {
+            HostRequest::Capture { name } => &[name],
+            HostRequest::Watch { symbol } => &[symbol],
+            HostRequest::ReadKernel { tag, path, .. } => &[tag, path],
+            HostRequest::WriteKernel { path, .. } => &[path],
+            HostRequest::KeepPids { .. } | HostRequest::WorkloadEnds => &[],
+        };
+        if needed.iter().any(|text| text.is_empty()) {
+            return Err(nameless(place, kind));
+        }
+        if let HostRequest::Watch { symbol } = &request {
+            self.watched.insert(symbol.clone());
+            if self.watched.len() > MAX_WATCHED {
+                let why = format!(
+                    "{} variables are watched: expected at most {MAX_WATCHED}, as many as a CPU can",
+                    self.watched.len()
+                );
+                return Err(ScenarioError::Pointless { place, op: kind, why });
+            }
+        }
+        Ok(vec![Action::Ask(kind, request)])
     }
 
     /// The end of a step whose doings don't outlast it.
@@ -322,6 +378,11 @@ impl<'c> Planner<'c> {
         }
         Ok(())
     }
+}
+
+fn nameless(place: Place, op: &'static str) -> ScenarioError {
+    let why = "a name or path is empty: what it is kept under, or what is to be read".to_string();
+    ScenarioError::Pointless { place, op, why }
 }
 
 /// The nodes that a memory policy names; `None` when it names none.

@@ -9,7 +9,7 @@ use crate::engine::judge::Judge;
 use crate::engine::model::{deepest_first, path_to};
 use crate::engine::plan::{Action, HOST, Planner, SpawnPlan};
 use crate::engine::timeline::Timeline;
-use crate::ports::{CgroupError, SchedulerError, WorkerError, WorkerGroup};
+use crate::ports::{CgroupError, HostRequest, SchedulerError, WorkerError, WorkerGroup};
 use crate::seed::mix;
 use crate::{CgroupDef, Op};
 use ktstr_assert::{Assert, AssertResult, Detail, DetailKind};
@@ -105,6 +105,9 @@ impl<'c> Stage<'c> {
 
     /// Stops and judges all workers, takes everything down and gives the verdict.
     pub(crate) fn finish(mut self) -> AssertResult {
+        // What the kernel looks like now may explain what is found; without it the verdict is
+        // the same.
+        let _ = self.ctx.ports.host.ask(self.ctx.current_step(), &HostRequest::WorkloadEnds);
         let mut failures = self.thaw_all();
         self.collect_thawed(|_| true);
         self.timeline.terminal(self.judge.iterations());
@@ -151,9 +154,19 @@ impl<'c> Stage<'c> {
             Action::Freeze(name, frozen) => self.freeze(place, name, *frozen),
             Action::Stop(name) => self.stop(place, name),
             Action::Remove(name) => self.remove(place, name),
+            Action::Ask(op, request) => self.ask(place, op, request),
+            Action::KeepProcs { tag, cgroup } => {
+                let pids = self.ctx.cgroups.procs(cgroup).map_err(failed(place, cgroup))?;
+                self.ask(place, "CaptureCgroupProcs", &HostRequest::KeepPids { tag: tag.clone(), pids })
+            }
             Action::Attach(name) => self.ctx.ports.scheduler.attach(name).map_err(unscheduled(place)),
             Action::Detach => self.ctx.ports.scheduler.detach().map_err(unscheduled(place)),
         }
+    }
+
+    fn ask(&self, place: Place, op: &'static str, request: &HostRequest) -> Result<(), ScenarioError> {
+        let asked = self.ctx.ports.host.ask(place.index(), request);
+        asked.map(drop).map_err(|source| ScenarioError::Host { place, op, source })
     }
 
     fn spawn(&mut self, place: Place, plan: &SpawnPlan) -> Result<(), ScenarioError> {

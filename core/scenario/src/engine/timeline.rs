@@ -107,6 +107,13 @@ fn detail(op: &Op, actions: &[Action]) -> String {
         Op::SpawnHost { work } => work.work_type.name().to_owned(),
         Op::SetAffinity { name, affinity } => format!("{name} {affinity:?}"),
         Op::MoveAllTasks { from, to } => format!("{from} {to}"),
+        Op::CaptureSnapshot { name } => name.clone(),
+        Op::WatchSnapshot { symbol } => symbol.clone(),
+        Op::CaptureCgroupProcs { tag, cgroup } => format!("{tag} {cgroup}"),
+        Op::ReadKernelHot { tag, path } | Op::ReadKernelCold { tag, path } => format!("{tag} {path}"),
+        Op::WriteKernelHot { path, value } | Op::WriteKernelCold { path, value } => {
+            format!("{path} {value}")
+        }
         Op::AttachScheduler { .. } | Op::RestartScheduler | Op::ReplaceScheduler { .. } => attached(actions),
         Op::DetachScheduler => String::new(),
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::*;
-use crate::{Encoder, HEADER_LEN, LogLevel, Stage, Stimulus};
+use crate::{Call, Encoder, HEADER_LEN, LogLevel, Request, Stage, Stimulus};
 
 fn stage() -> impl Strategy<Value = Stage> {
     use Stage::{Init, Mounts, PowerOff, Scheduler, TestEnd, TestStart, Topology, Transport};
@@ -30,6 +30,33 @@ fn stimulus() -> impl Strategy<Value = Stimulus> {
     )
 }
 
+fn request() -> impl Strategy<Value = Request> {
+    let text = || "\\PC{0,8}";
+    let call = prop_oneof![
+        (text(), any::<bool>()).prop_map(|(name, periodic)| Call::Capture { name, periodic }),
+        Just(Call::WorkloadEnds),
+        (text(), text(), any::<bool>()).prop_map(|(tag, path, frozen)| Call::ReadKernel {
+            tag,
+            path,
+            frozen
+        }),
+        (text(), any::<u64>(), any::<bool>()).prop_map(|(path, value, frozen)| Call::WriteKernel {
+            path,
+            value,
+            frozen
+        }),
+        text().prop_map(|symbol| Call::Watch { symbol }),
+        (text(), vec(any::<i32>(), 0..4)).prop_map(|(tag, pids)| Call::KeepPids { tag, pids }),
+    ];
+    (any::<[u64; 3]>(), any::<u16>(), call).prop_map(|([id, answer_at, elapsed_ms], step, call)| Request {
+        id,
+        answer_at,
+        elapsed_ms,
+        step,
+        call,
+    })
+}
+
 fn message() -> impl Strategy<Value = Message> {
     use LogLevel::{Debug, Error, Info, Warn};
     let bytes = || vec(any::<u8>(), 0..60);
@@ -51,6 +78,7 @@ fn message() -> impl Strategy<Value = Message> {
         (select(vec![Error, Warn, Info, Debug]), text())
             .prop_map(|(level, text)| Message::Log { level, text }),
         (any::<u64>(), text()).prop_map(|(after_ms, detail)| Message::TimedOut { after_ms, detail }),
+        request().prop_map(Message::Request),
         Just(Message::Goodbye),
     ]
 }

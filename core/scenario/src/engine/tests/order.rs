@@ -300,3 +300,46 @@ fn a_factory_is_asked_once_with_its_step() {
     assert_eq!(*asked.lock().unwrap(), [2]);
     assert!(w.log().contains(&"create made".to_owned()));
 }
+
+#[test]
+fn the_host_is_asked_where_the_op_stands_and_its_refusal_ends_the_scenario() {
+    let w = World::new(1, 2);
+    let ops = vec![
+        Op::capture_snapshot("before"),
+        Op::set_cpuset("cg_0", CpusetSpec::exact([1])),
+        Op::write_kernel_cold("x", 3),
+        Op::capture_cgroup_procs("members", "cg_0"),
+    ];
+    let steps = vec![
+        Step::with_defs(vec![CgroupDef::named("cg_0").workers(1)], HoldSpec::frac(0.5)),
+        Step::new(ops, HoldSpec::frac(0.5)),
+    ];
+    assert!(execute_steps(&w.ctx(), steps.clone()).unwrap().is_pass());
+    let log = w.log();
+    let of_step: Vec<&String> =
+        log.iter().filter(|l| l.starts_with("ask") || l.starts_with("cpuset")).collect();
+    assert_eq!(
+        of_step,
+        [
+            "ask in step 2: Capture { name: \"before\" }",
+            "cpuset cg_0 1",
+            "ask in step 2: WriteKernel { path: \"x\", value: 3, frozen: true }",
+            "ask in step 2: KeepPids { tag: \"members\", pids: [100] }",
+        ]
+    );
+    let asked_first = w.state.get().log.iter().position(|l| l.starts_with("ask")).unwrap();
+    let w = World::new(1, 2);
+    // Calls that can't fail are in the log too; the first ask is the only fallible one after spawning.
+    let fallible = |log: &[String]| log.iter().filter(|l| !l.starts_with("start")).count();
+    let before = fallible(&log_until(&w, steps.clone(), asked_first));
+    let w = World::new(1, 2);
+    w.state.get().fail_at = Some(before);
+    let error = execute_steps(&w.ctx(), steps).unwrap_err();
+    assert!(error.to_string().contains("CaptureSnapshot: the host answered: no such variable"), "{error}");
+    assert!(w.state.get().is_clean());
+}
+
+fn log_until(w: &World, steps: Vec<Step>, end: usize) -> Vec<String> {
+    assert!(execute_steps(&w.ctx(), steps).is_ok());
+    w.state.get().log[..end].to_vec()
+}

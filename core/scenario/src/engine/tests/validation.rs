@@ -201,3 +201,21 @@ fn a_sound_scenario_is_not_refused() {
         .nice(-20);
     assert!(execute_defs(&w.ctx(), vec![def]).unwrap().is_pass());
 }
+
+#[test]
+fn what_is_asked_of_the_host_is_checked_before_anything_is_made() {
+    for op in [
+        Op::capture_snapshot(""),
+        Op::read_kernel_cold("tag", ""),
+        Op::read_kernel_hot("", "jiffies"),
+        Op::write_kernel_hot("", 1),
+        Op::watch_snapshot(""),
+        Op::capture_cgroup_procs("", "cg_0"),
+    ] {
+        assert!(refused_op(op).contains("a name or path is empty"));
+    }
+    assert!(refused_op(Op::capture_cgroup_procs("tag", "cg_9")).contains("(cg_0)"));
+    let four = ["a", "b", "c", "d"].map(Op::watch_snapshot).to_vec();
+    let error = refused(vec![Step::new(four, HoldSpec::FULL)]);
+    assert!(error.to_string().contains("4 variables are watched: expected at most 3"), "{error}");
+}

@@ -1,11 +1,13 @@
 //! The guest's composition root: the test binary as PID 1.
 
+mod link;
+
 use crate::registry::{KTSTR_TESTS, KernelsOwn, KtstrTestEntry};
 use crate::verifier;
 use anyhow::{Context, Result, anyhow};
 use ktstr_assert::{Assert, AssertResult, Detail, DetailKind};
 use ktstr_cgroupfs::CgroupManager;
-use ktstr_guest_init::{Channel, Guest, give_up};
+use ktstr_guest_init::{Channel, Guest, HostCalls, give_up};
 use ktstr_guest_scheduler::{GuestSchedulers, LogSink, SchedulerReport};
 use ktstr_run::{GuestPlan, TestReturn, encode_reports};
 use ktstr_scenario::ports::{CgroupOps, EventSink, SchedulerOps};
@@ -14,6 +16,7 @@ use ktstr_topology::{TestTopology, Topology};
 use ktstr_wire::{LogLevel, Message, Stage, Stimulus};
 use ktstr_workers::{ForkedWorkers, MonotonicClock};
 use ktstr_workload::WorkType;
+use link::{GuestLink, with_periodic};
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -125,7 +128,15 @@ impl Test<'_> {
     /// Calls the test function under that scheduler and cleans up.
     fn play(&self, scheduler: &dyn SchedulerOps, sched_pid: Option<u32>) -> TestReturn {
         let events = WireEvents(Arc::clone(self.guest.channel()));
-        let ports = Ports { workers: &ForkedWorkers, clock: &MonotonicClock, events: &events, scheduler };
+        let calls = HostCalls::open(Arc::clone(self.guest.channel()), self.plan.bell);
+        let link = GuestLink::new(calls.map_err(|e| e.to_string()));
+        let ports = Ports {
+            workers: &ForkedWorkers,
+            clock: &MonotonicClock,
+            events: &events,
+            scheduler,
+            host: &link,
+        };
         let mut ctx = Ctx::new(self.topo, self.cgroups, ports);
         ctx.sched_pid = sched_pid.and_then(|pid| pid.try_into().ok());
         if let Err(e) = configure(&mut ctx, self.entry, self.plan) {
@@ -133,7 +144,10 @@ impl Test<'_> {
         }
         stage(self.guest, Stage::TestStart);
         self.guest.arm_watchdog(ctx.duration + self.entry.spec.timeout);
-        let returned = self.entry.call(&ctx);
+        let (count, duration) = (self.entry.spec.num_snapshots, ctx.duration);
+        let step = || ctx.current_step();
+        let returned = with_periodic(&link, count, duration, step, || self.entry.call(&ctx));
+        link.workload_ends(ctx.current_step());
         self.guest.disarm_watchdog();
         stage(self.guest, Stage::TestEnd);
         match (self.cgroups.cleanup_all(), returned) {

@@ -1,0 +1,274 @@
+//! Snapshots of a guest's kernel at instants of its own, memory that a scenario reads and
+//! writes, and what a check on the host makes of it.
+
+mod common;
+
+use common::{assert_says, case, sidecars};
+use ktstr::prelude::*;
+use ktstr::snapshot::Value;
+use serde_json::Value as Json;
+
+// The README's.
+
+#[ktstr_test(num_snapshots = 5, snapshot_paths = ["runqueues[*].nr_switches"], post_vm = keeps_switching)]
+fn my_watched_test(ctx: &Ctx) -> Result<AssertResult> {
+    execute_steps(
+        ctx,
+        vec![
+            Step::with_defs(vec![ctx.cgroup_def("cg_0")], HoldSpec::frac(0.5)),
+            Step::new(vec![Op::capture_snapshot("halfway")], HoldSpec::frac(0.5)),
+        ],
+    )
+}
+
+fn keeps_switching(vm: &VmResult<'_>) -> Result<AssertResult> {
+    let mut v = Verdict::new();
+    vm.series().value::<u64>("runqueues[0].nr_switches").nondecreasing(&mut v);
+    let halfway = vm.snapshot("halfway").context("the snapshot")?;
+    claim!(v, halfway.cpu(1)?.nr_running).at_most(3);
+    Ok(v.into_result())
+}
+
+// The tests that are looked at; they wait to be asked.
+
+/// Four spinners on one CPU, then on both; a snapshot of each.
+#[ktstr_test(
+    ignore,
+    duration_s = 2,
+    num_snapshots = 4,
+    snapshot_paths = ["jiffies", "runqueues[*].nr_running", "runqueues[0].curr->comm", "init_task.comm", "no_such_thing"],
+    post_vm = sees_both_phases,
+    not_starved = false,
+    max_gap_ms = 60000,
+    max_spread_pct = 100.0
+)]
+fn is_captured(ctx: &Ctx) -> Result<AssertResult> {
+    let spinners = CgroupDef::named("spin").workers(4).cpuset(CpusetSpec::exact([1]));
+    let steps = vec![
+        Step::with_defs(vec![spinners], HoldSpec::frac(0.4)),
+        Step::new(
+            vec![
+                Op::capture_snapshot("piled"),
+                Op::capture_cgroup_procs("members", "spin"),
+                Op::clear_cpuset("spin"),
+            ],
+            HoldSpec::frac(0.4),
+        ),
+        Step::new(
+            vec![Op::capture_snapshot("spread"), Op::read_kernel_hot("pid", "init_task.pid")],
+            HoldSpec::frac(0.2),
+        ),
+    ];
+    execute_steps(ctx, steps)
+}
+
+fn sees_both_phases(vm: &VmResult<'_>) -> Result<AssertResult> {
+    let mut v = Verdict::new();
+    let piled = vm.snapshot("piled").context("the snapshot of the pile")?;
+    let spread = vm.snapshot("spread").context("the snapshot of the spread")?;
+    let running = |s: &Snapshot, cpu| s.get(&format!("runqueues[{cpu}].nr_running"))?.as_u64();
+    let (on_cpu0, on_cpu1) = (running(piled, 0)?, running(piled, 1)?);
+    claim!(v, on_cpu1).at_least(4);
+    claim!(v, on_cpu0).at_most(2);
+    let after = running(spread, 0)?;
+    claim!(v, after).at_least(1);
+    claim!(v, piled.get("init_task.comm")?.as_str()?).eq("swapper/0");
+    claim!(v, piled.get("no_such_thing").is_err()).eq(true);
+    let members = vm.snapshot("members").context("the members")?;
+    claim!(v, matches!(members.get("pids")?, Value::List(pids) if pids.len() == 4)).eq(true);
+    claim!(v, vm.snapshot("pid").context("the pid")?.get("init_task.pid")?.as_i64()?).eq(0);
+    // The tasks by name, out of the guest's own lists.
+    let state = piled.state.as_ref().context("the state")?;
+    let names: Vec<&str> = state.runqueues[1].runnable.iter().map(|t| t.comm.as_str()).collect();
+    claim!(v, names.len()).at_least(3);
+    let cgroup = state.cgroups.iter().find(|c| c.path == "/ktstr/spin").context("the cgroup")?;
+    claim!(v, cgroup.tasks.len()).eq(4);
+    // The four that the clock caused, over time.
+    let series = vm.series().periodic_only();
+    claim!(v, series.len()).eq(4);
+    series.value::<u64>("jiffies").strictly_increasing(&mut v);
+    series.value::<u64>("jiffies").rate_within(&mut v, 0.05, 2.0);
+    let switches = series.host("nr_switches of CPU 1", |s| Ok(s.cpu(1)?.nr_switches));
+    switches.nondecreasing(&mut v);
+    let on_cpu1 = series.value::<u64>("runqueues[1].nr_running");
+    claim!(v, on_cpu1.value_at_phase(Phase::step(1))).ne(None);
+    on_cpu1.ratio_across_phases(&mut v, Phase::step(1), Phase::step(2)).at_least(1.0);
+    Ok(v.into_result())
+}
+
+/// Writes a knob of the scheduler behind the kernel's back.
+#[ktstr_test(ignore, duration_s = 1, post_vm = sees_the_knob_turned)]
+fn turns_a_knob(ctx: &Ctx) -> Result<AssertResult> {
+    let knob = "sysctl_sched_base_slice";
+    let ops = vec![
+        Op::read_kernel_cold("before", knob),
+        Op::write_kernel_cold(knob, 7_000_000),
+        Op::read_kernel_hot("after", knob),
+    ];
+    let result = execute_steps(
+        ctx,
+        vec![
+            Step::with_defs(vec![CgroupDef::named("cg").workers(2)], HoldSpec::frac(0.5)),
+            Step::new(ops, HoldSpec::frac(0.5)),
+        ],
+    )?;
+    let seen =
+        std::fs::read_to_string("/sys/kernel/debug/sched/base_slice_ns").context("reading the knob")?;
+    ensure!(seen.trim() == "7000000", "the guest sees {seen:?}");
+    Ok(result)
+}
+
+fn sees_the_knob_turned(vm: &VmResult<'_>) -> Result<()> {
+    let value = |name: &str| -> Result<u64> {
+        Ok(vm.snapshot(name).context("a reading")?.get("sysctl_sched_base_slice")?.as_u64()?)
+    };
+    ensure!(value("before")? != 7_000_000 && value("after")? == 7_000_000);
+    Ok(())
+}
+
+#[ktstr_test(ignore, duration_s = 1)]
+fn asks_for_what_is_not_there(ctx: &Ctx) -> Result<AssertResult> {
+    let ops = vec![Op::read_kernel_cold("x", "runqueues[0].no_such_member")];
+    execute_steps(
+        ctx,
+        vec![
+            Step::with_defs(vec![CgroupDef::named("cg").workers(2)], HoldSpec::frac(0.5)),
+            Step::new(ops, HoldSpec::frac(0.5)),
+        ],
+    )
+}
+
+/// Passes in the guest; the host knows better.
+#[ktstr_test(ignore, duration_s = 1, post_vm = finds_fault)]
+fn is_found_at_fault(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+fn finds_fault(vm: &VmResult<'_>) -> Result<AssertResult> {
+    let mut v = Verdict::new();
+    vm.series().value::<u64>("jiffies").nondecreasing(&mut v);
+    bail!("no snapshot was asked for: {:?}", v.into_result().outcome);
+}
+
+/// Watches a variable, and has the kernel write it twice.
+#[ktstr_test(ignore, duration_s = 1, snapshot_paths = ["panic_timeout"], post_vm = sees_the_write)]
+fn is_written_to(ctx: &Ctx) -> Result<AssertResult> {
+    let steps = vec![
+        Step::with_defs(vec![CgroupDef::named("cg").workers(2)], HoldSpec::frac(0.3)),
+        Step::new(vec![Op::watch_snapshot("panic_timeout")], HoldSpec::frac(0.3)),
+    ];
+    let write = |value: &str| std::fs::write("/proc/sys/kernel/panic", value).context("writing a sysctl");
+    let result = execute_steps(ctx, steps)?;
+    write("77")?;
+    write("78")?;
+    Ok(result)
+}
+
+fn sees_the_write(vm: &VmResult<'_>) -> Result<AssertResult> {
+    let mut v = Verdict::new();
+    let hit = vm.snapshot("panic_timeout").context("a snapshot of the write")?;
+    claim!(v, hit.get("panic_timeout")?.as_u64()?).eq(78);
+    let count = vm.snapshots().len();
+    claim!(v, count).eq(1);
+    let state = hit.state.as_ref().context("the state")?;
+    let writer = state.runqueues.iter().filter_map(|rq| rq.current.as_ref()).any(|task| task.pid == 1);
+    claim!(v, writer).eq(true);
+    Ok(v.into_result())
+}
+
+/// Asks to watch what can't be.
+#[ktstr_test(ignore, duration_s = 1)]
+fn watches_nothing(ctx: &Ctx) -> Result<AssertResult> {
+    let step = Step::new(vec![Op::watch_snapshot("no_such_variable")], HoldSpec::frac(0.5));
+    execute_steps(
+        ctx,
+        vec![Step::with_defs(vec![CgroupDef::named("cg").workers(2)], HoldSpec::frac(0.5)), step],
+    )
+}
+
+/// A run of a case, and what it left.
+fn captured(test: &str, env: &[(&str, &str)], code: i32) -> (Json, String) {
+    let (mut command, results) = case(test);
+    command.env("KTSTR_LOG_PASSES", "1").envs(env.iter().copied());
+    let output: common::CaseOutput = command.output().expect("running the case").into();
+    assert_eq!(output.code, Some(code), "{}", output.text);
+    let bytes = std::fs::read(&sidecars(&results)[0]).expect("the sidecar");
+    (serde_json::from_slice(&bytes).expect("JSON"), output.text)
+}
+
+#[test]
+fn snapshots_are_checked_on_the_host_and_recorded() {
+    let (sidecar, text) = captured("is_captured", &[], 0);
+    let snapshots = sidecar["snapshots"].as_array().expect("snapshots");
+    assert_eq!(snapshots.len(), 8, "{text}");
+    let piled = snapshots.iter().find(|s| s["name"] == "piled").expect("the pile");
+    assert_eq!((&piled["cause"], &piled["step"]), (&"op".into(), &2.into()), "{piled:#}");
+    assert_eq!(piled["sample"]["cpus"].as_array().map(Vec::len), Some(2), "{piled:#}");
+    assert!(
+        piled["unavailable"]["no_such_thing"].as_str().is_some_and(|s| s.contains("no symbol")),
+        "{piled:#}"
+    );
+    assert_eq!(piled["state"]["vcpus"].as_array().map(Vec::len), Some(2), "vCPUs stood still: {piled:#}");
+    assert_says(
+        &text,
+        &["CaptureSnapshot piled", "jiffies: expected values that rise every time, held over 4"],
+    );
+}
+
+/// All that the record says but the host's times.
+fn guests_part(mut sidecar: Json) -> Json {
+    sidecar["host"].take();
+    sidecar
+}
+
+#[test]
+fn in_deterministic_mode_snapshots_are_the_same_to_the_byte() {
+    let one = || guests_part(captured("is_captured", &[("KTSTR_ACCEL", "deterministic")], 0).0);
+    let (first, second) = (one(), one());
+    let names = |sidecar: &Json| -> Vec<String> {
+        let all = sidecar["snapshots"].as_array().expect("snapshots");
+        all.iter().map(|s| format!("{} {}", s["name"], s["at_ms"])).collect()
+    };
+    assert_eq!(names(&first), names(&second));
+    assert_eq!(first["snapshots"], second["snapshots"]);
+    assert_eq!(first, second);
+}
+
+#[test]
+fn kernel_memory_is_read_and_written_by_name() {
+    captured("turns_a_knob", &[], 0);
+}
+
+#[test]
+fn a_path_that_is_not_there_fails_its_step_and_says_why() {
+    let (_, text) = captured("asks_for_what_is_not_there", &[], 1);
+    assert_says(&text, &["step 2: ReadKernelCold: the host answered:", "has no member no_such_member"]);
+}
+
+#[test]
+fn the_hosts_check_fails_a_test_that_passed() {
+    let (_, text) = captured("is_found_at_fault", &[], 1);
+    assert_says(&text, &["the check on the host (post_vm) failed: no snapshot was asked for: Inconclusive"]);
+}
+
+#[test]
+fn a_write_to_a_watched_variable_is_captured_as_it_happens() {
+    let (sidecar, text) = captured("is_written_to", &[("KTSTR_ACCEL", "tcg")], 0);
+    let hit = &sidecar["snapshots"][0];
+    assert_eq!(hit["cause"], "watch", "{text}");
+    let places: Vec<&str> = hit["state"]["vcpus"]
+        .as_array()
+        .expect("vCPUs")
+        .iter()
+        .filter_map(|v| v["symbol"].as_str())
+        .collect();
+    assert!(places.iter().any(|p| p.contains("proc") || p.contains("sysctl")), "who wrote it: {places:?}");
+}
+
+#[test]
+fn what_can_not_be_watched_fails_its_step() {
+    let (_, text) = captured("watches_nothing", &[("KTSTR_ACCEL", "tcg")], 1);
+    assert_says(&text, &["step 2: WatchSnapshot: the host answered:", "no symbol no_such_variable"]);
+    let (_, text) = captured("is_written_to", &[("KTSTR_ACCEL", "deterministic")], 1);
+    assert_says(&text, &["in deterministic mode the stops would change what the guest does; use tcg"]);
+}

@@ -1,0 +1,200 @@
+//! Doing what a guest asks for while it waits.
+
+use crate::watch::{PATIENCE, Watch, Watched};
+use ktstr_machine::{MachineError, Vm};
+use ktstr_monitor::{KernelState, SampleError, Snapshot, SnapshotCause, Value};
+use ktstr_wire::{ANSWER_BODY_AT, Answer, Call, Request};
+use std::time::Duration;
+
+/// What a debug register watches at least, of a word that is aligned.
+const WATCHED_BYTES: usize = 4;
+/// Writes to a variable after which it is left alone: each costs the guest a stop.
+const MAX_HITS: usize = 100;
+
+/// How long a guest that has asked may take until it stands still at its bell: it does so at
+/// once, but its host may be swamped.
+const BELL: Duration = Duration::from_secs(60);
+
+impl Watch<'_> {
+    /// Does what the guest asks for and answers. The guest stands still meanwhile where that
+    /// is part of it, or where it chose to (its bell); otherwise it may go on.
+    ///
+    /// # Errors
+    /// When the machine can't be stopped or written to. One that is gone needs no answer.
+    pub(crate) fn serve(&mut self, vm: &mut dyn Vm, request: &Request) -> Result<(), MachineError> {
+        match self.try_serve(vm, request) {
+            Err(MachineError::Gone { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn try_serve(&mut self, vm: &mut dyn Vm, request: &Request) -> Result<(), MachineError> {
+        let held = vm.await_bell(BELL)?;
+        let paused = !held && stands_still(&request.call);
+        if paused {
+            vm.pause()?;
+        }
+        // One that was asked before has only moved the page for its answer.
+        let known = self.answered.take().filter(|(id, _)| *id == request.id);
+        let answer = match known {
+            Some((_, answer)) => answer,
+            None => Answer(self.call(vm, request, paused)),
+        };
+        let written = vm
+            .write_memory(request.answer_at.wrapping_add(ANSWER_BODY_AT as u64), &answer.body())
+            .and_then(|()| vm.write_memory(request.answer_at, &request.id.to_le_bytes()));
+        self.answered = Some((request.id, answer));
+        if let Err(e) = written {
+            self.complain(format!("answering the guest: {e}"));
+        }
+        if paused {
+            vm.resume()?;
+        }
+        vm.let_go()
+    }
+
+    fn call(&mut self, vm: &mut dyn Vm, request: &Request, paused: bool) -> Result<u64, String> {
+        let (at, step) = (request.elapsed_ms, request.step);
+        match &request.call {
+            Call::Capture { name, periodic } => {
+                let cause = if *periodic { SnapshotCause::Periodic } else { SnapshotCause::Op };
+                let snapshot = self.capture(vm, Snapshot::new(name, at, step, cause), paused)?;
+                self.snapshots.push(snapshot);
+                Ok(0)
+            }
+            Call::WorkloadEnds => {
+                let mut state = self.look_at(vm, paused)?;
+                state.moment = format!("+{at} ms, at the end of the workload:");
+                self.monitor.left_frozen(&state.cgroups);
+                // The first end is the workload's; by the next, all of it may be gone.
+                self.ending.get_or_insert(state);
+                Ok(0)
+            }
+            Call::ReadKernel { tag, path, .. } => {
+                let value = self.read(vm, path)?;
+                // What is no number goes to the record only.
+                let number = value.as_u64().or_else(|_| value.as_i64().map(|n| n as u64)).unwrap_or(0);
+                let mut snapshot = Snapshot::new(tag, at, step, SnapshotCause::Op);
+                snapshot.values.insert(path.clone(), value);
+                self.snapshots.push(snapshot);
+                Ok(number)
+            }
+            Call::WriteKernel { path, value, .. } => self.write(vm, path, *value).map(|()| 0),
+            Call::KeepPids { tag, pids } => {
+                let mut snapshot = Snapshot::new(tag, at, step, SnapshotCause::Op);
+                let pids = pids.iter().map(|pid| Value::Signed(i64::from(*pid))).collect();
+                snapshot.values.insert("pids".to_string(), Value::List(pids));
+                self.snapshots.push(snapshot);
+                Ok(0)
+            }
+            Call::Watch { symbol } => self.watch(vm, symbol).map(|()| 0),
+            other => Err(format!("{other:?} is unknown to this host")),
+        }
+    }
+
+    /// Has the machine stop at writes to a variable.
+    fn watch(&mut self, vm: &mut dyn Vm, symbol: &str) -> Result<(), String> {
+        if self.watched.iter().any(|w| w.symbol == symbol) {
+            return Ok(());
+        }
+        let place = self.inspector_of(vm)?.locate(symbol).map_err(text)?;
+        if place.bytes < WATCHED_BYTES || !place.address.is_multiple_of(WATCHED_BYTES as u64) {
+            return Err(format!(
+                "{symbol} has {} bytes at {:#x}: expected {WATCHED_BYTES} bytes or more, aligned to as many",
+                place.bytes, place.address
+            ));
+        }
+        vm.watch(place.address, WATCHED_BYTES).map_err(|e| e.to_string())?;
+        self.watched.push(Watched { symbol: symbol.to_string(), address: place.address, hits: 0 });
+        Ok(())
+    }
+
+    /// A watched variable was written, upon which the machine stands still.
+    ///
+    /// # Errors
+    /// When the machine can't be let go on.
+    pub(crate) fn written(
+        &mut self,
+        vm: &mut dyn Vm,
+        address: u64,
+        at: Duration,
+        step: u16,
+    ) -> Result<(), MachineError> {
+        let found = self.watched.iter_mut().find(|w| w.address == address);
+        if let Some((symbol, hits)) = found.map(|w| {
+            w.hits += 1;
+            (w.symbol.clone(), w.hits)
+        }) {
+            let snapshot = Snapshot::new(&symbol, at.as_millis() as u64, step, SnapshotCause::Watch);
+            match self.capture(vm, snapshot, true) {
+                Ok(snapshot) => self.snapshots.push(snapshot),
+                Err(why) => self.complain(format!("a snapshot as {symbol} was written: {why}")),
+            }
+            if hits >= MAX_HITS {
+                self.complain(format!("{symbol} was written {hits} times; it is not watched any more"));
+                match vm.unwatch(address, WATCHED_BYTES) {
+                    Ok(()) | Err(MachineError::Gone { .. }) => {}
+                    Err(e) => self.complain(e.to_string()),
+                }
+            }
+        }
+        match vm.resume() {
+            Err(MachineError::Gone { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Everything that a snapshot holds.
+    fn capture(&mut self, vm: &mut dyn Vm, mut snapshot: Snapshot, paused: bool) -> Result<Snapshot, String> {
+        snapshot.state = Some(self.look_at(vm, paused)?);
+        let paths = self.paths;
+        let inspector = self.inspector_of(vm)?;
+        // Its time is the guest's, so that the host's does not get into the record.
+        snapshot.sample = inspector.sample(Duration::from_millis(snapshot.at_ms)).ok();
+        for (path, value) in inspector.values(paths).map_err(text)? {
+            match value {
+                Ok(value) => drop(snapshot.values.insert(path, value)),
+                Err(why) => drop(snapshot.unavailable.insert(path, why)),
+            }
+        }
+        Ok(snapshot)
+    }
+
+    /// The kernel's state, with registers where the machine is paused.
+    fn look_at(&mut self, vm: &mut dyn Vm, paused: bool) -> Result<KernelState, String> {
+        self.inspector_of(vm)?.wait_ready(PATIENCE).map_err(text)?;
+        let registers = if paused { vm.registers().map_err(|e| e.to_string())? } else { Vec::new() };
+        self.inspector_of(vm)?.state(&registers).map_err(text)
+    }
+
+    fn read(&mut self, vm: &mut dyn Vm, path: &str) -> Result<Value, String> {
+        let readings = self.inspector_of(vm)?.values(&[path]).map_err(text)?;
+        match readings.into_iter().next() {
+            Some((_, value)) => value,
+            None => Err(format!("{path} stands for no value")),
+        }
+    }
+
+    fn write(&mut self, vm: &mut dyn Vm, path: &str, value: u64) -> Result<(), String> {
+        let place = self.inspector_of(vm)?.locate(path).map_err(text)?;
+        let bytes = value.to_le_bytes();
+        let (kept, lost) = bytes.split_at(place.bytes.min(8));
+        // The sign of a negative number may go.
+        if lost.iter().any(|b| *b != 0) && lost.iter().any(|b| *b != 0xff) {
+            return Err(format!("{value} does not fit {path}, which has {} bytes", place.bytes));
+        }
+        vm.write_memory(place.physical, kept).map_err(|e| e.to_string())
+    }
+}
+
+fn stands_still(call: &Call) -> bool {
+    match call {
+        Call::Capture { .. } | Call::WorkloadEnds | Call::Watch { .. } => true,
+        Call::ReadKernel { frozen, .. } | Call::WriteKernel { frozen, .. } => *frozen,
+        _ => false,
+    }
+}
+
+fn text(error: SampleError) -> String {
+    error.to_string()
+}
