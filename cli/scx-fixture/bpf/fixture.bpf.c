@@ -83,16 +83,19 @@ struct {
 enum {
 	/* All tasks, by weighted run time. */
 	DSQ_SHARED = 1,
+	/* Those of the starved cgroup. */
+	DSQ_STARVED = 2,
 	/* Nothing is ever taken out of these. */
 	DSQ_STALLED = 0x57a11,
 	DSQ_LEAKED = 0x1eac,
 	DSQ_OFFLINE = 0x0ff,
 };
 
-/* So that a starved task's wait, about starve_factor of these, is below a watchdog's. */
+/* Others gone without, starved tasks get one of these in starve_factor of them. */
 #define STARVED_SLICE_NS 1000000
 
 static u64 vtime_now;
+static u64 last_starved;
 static u64 last_leak;
 static s32 dropped_pid;
 static s32 offline_cpu = -1;
@@ -258,9 +261,12 @@ int fixture_enqueue(u64 *ctx)
 	/* Sleeping earns at most one slice. */
 	if ((s64)(vtime - (vtime_now - slice)) < 0)
 		vtime = vtime_now - slice;
-	if (is_starved(p))
-		slice = STARVED_SLICE_NS;
-	insert_vtime(p, DSQ_SHARED, slice, vtime, enq_flags);
+	if (is_starved(p)) {
+		suffers(p);
+		insert_vtime(p, DSQ_STARVED, STARVED_SLICE_NS, vtime, enq_flags);
+	} else {
+		insert_vtime(p, DSQ_SHARED, slice, vtime, enq_flags);
+	}
 	/* select_cpu has woken a CPU where it was asked; else an idle one may sleep on. */
 	if (!(enq_flags & SCX_ENQ_CPU_SELECTED)) {
 		cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
@@ -289,7 +295,16 @@ int fixture_dispatch(u64 *ctx)
 		u64 data[2] = { (u64)config.message, cpu };
 		scx_bpf_error_bstr(format, data, sizeof(data));
 	}
-	move_to_local(DSQ_SHARED);
+	if (move_to_local(DSQ_SHARED) || !faulty(FAULT_STARVE_CGROUP))
+		return 0;
+	/* A task whose slice is over is in no queue yet, and goes on if nothing else is found. */
+	struct task_struct *prev = (void *)ctx[1];
+	u64 now = bpf_ktime_get_ns();
+	if (prev && (prev->scx.flags & SCX_TASK_QUEUED) && !is_starved(prev) &&
+	    now - last_starved < (u64)config.starve_factor * STARVED_SLICE_NS)
+		return 0;
+	if (move_to_local(DSQ_STARVED))
+		last_starved = now;
 	return 0;
 }
 
@@ -301,8 +316,7 @@ int fixture_running(u64 *ctx)
 
 	if (data)
 		data->picked_at = p->se.sum_exec_runtime;
-	/* A starved task's time is far ahead; it must not pull the others along. */
-	if ((s64)(p->scx.dsq_vtime - vtime_now) > 0 && !is_starved(p))
+	if ((s64)(p->scx.dsq_vtime - vtime_now) > 0)
 		vtime_now = p->scx.dsq_vtime;
 	return 0;
 }
@@ -317,10 +331,6 @@ int fixture_stopping(u64 *ctx)
 	if (!data || !weight)
 		return 0;
 	u64 ran = p->se.sum_exec_runtime - data->picked_at;
-	if (is_starved(p)) {
-		ran *= config.starve_factor;
-		suffers(p);
-	}
 	p->scx.dsq_vtime += ran * 100 / weight;
 	return 0;
 }
@@ -380,6 +390,8 @@ s32 fixture_init(u64 *ctx)
 
 	if (!error && config.fault == FAULT_STALL_CPU)
 		error = scx_bpf_create_dsq(DSQ_STALLED, -1);
+	if (!error && config.fault == FAULT_STARVE_CGROUP)
+		error = scx_bpf_create_dsq(DSQ_STARVED, -1);
 	if (!error && config.fault == FAULT_LEAK_DSQ)
 		error = scx_bpf_create_dsq(DSQ_LEAKED, -1);
 	if (!error && config.fault == FAULT_IGNORE_HOTPLUG)

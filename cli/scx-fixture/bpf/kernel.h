@@ -46,6 +46,7 @@ static long (*const bpf_strncmp)(const char *text, u32 size, const char *constan
 #define SCX_ENQ_CPU_SELECTED (1ULL << 10)
 #define SCX_ENQ_LAST (1ULL << 41)
 #define SCX_KICK_IDLE 1
+#define SCX_TASK_QUEUED 1
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -72,6 +73,7 @@ struct sched_entity {
 };
 
 struct sched_ext_entity {
+	u32 flags;
 	u32 weight;
 	u64 slice;
 	u64 dsq_vtime;

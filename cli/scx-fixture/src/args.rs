@@ -36,10 +36,11 @@ pub(crate) struct Args {
     /// One task is put in no queue
     #[arg(long, group = "fault")]
     drop_task: bool,
-    /// Tasks directly in the cgroup of this name (last part of its path) or id get a thousandth of their share
+    /// While others want to run, tasks directly in the cgroup of this name (last part of its path) or id
+    /// get a millisecond in a thousand
     #[arg(long, value_name = "NAME|ID", group = "fault", value_parser = cgroup)]
     starve_cgroup: Option<String>,
-    /// By how much --starve-cgroup shrinks the share
+    /// How many milliseconds there are to each of --starve-cgroup
     #[arg(long, value_name = "N", default_value_t = 1000, requires = "starve_cgroup")]
     starve_factor: u32,
     /// Tasks with an affinity are sent to a CPU outside it
