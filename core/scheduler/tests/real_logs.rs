@@ -17,7 +17,10 @@ fn every_end_is_understood() {
     ] {
         let exit = of(log);
         let stuck = exit.stuck.expect("a task");
-        assert_eq!((exit.kind, stuck.comm.as_str(), stuck.pid, stuck.waited_ms), (ExitKind::Stall, comm, pid, ms));
+        assert_eq!(
+            (exit.kind, stuck.comm.as_str(), stuck.pid, stuck.waited_ms),
+            (ExitKind::Stall, comm, pid, ms)
+        );
     }
 }
 
