@@ -38,10 +38,12 @@ macro_rules! played {
     };
 }
 
-/// The scenarios: one for each kind of change that a scheduler has to follow.
+/// All scenarios that ktstr brings.
 macro_rules! canned {
     ($scheduler:expr, $name:literal) => {
-        played!($scheduler, $name: steady oversubscribed cpuset_resize affinity_change mixed_workloads nested_task_move);
+        played!($scheduler, $name:
+            steady steady_llc oversubscribed cpuset_apply cpuset_clear cpuset_resize cgroup_add cgroup_remove
+            affinity_change affinity_pinned host_contention mixed_workloads nested_steady nested_task_move);
     };
 }
 

@@ -12,10 +12,10 @@ use crate::child::Child;
 use crate::project::Project;
 use crate::say;
 use crate::setup::{self, Part};
-use crate::suite::{Tally, is_cargo_progress};
+use crate::suite::Tally;
 use anyhow::{Context, Result};
 use build::Build;
-use report::{Report, Results};
+use report::{Entry, Report};
 use std::path::{Path, PathBuf};
 
 pub(crate) const HELP: &str = "\
@@ -23,10 +23,11 @@ cargo xtask peers [--only NAME]... [--accel MODE]
 
 Builds schedulers of the scx project from crates.io (pinned; a few minutes each, once),
 plays the canned scenarios under each on four machines, and under the kernel's own for
-comparison, sweeps them through the verifier, and prints what came of it. A run of all
-of them also writes docs/peers.md.
+comparison, sweeps them through the verifier, and writes what came of it to docs/peers.md.
+Five minutes for each scheduler where code is emulated.
 
-  --only NAME   only this scheduler (scx_bpfland, …); may be given several times
+  --only NAME   only this scheduler (scx_bpfland, …), may be given several times; the
+                document keeps what is known of the others
   --accel MODE  auto, kvm, tcg or deterministic
 
 Exit code 1 if something has no result; a scheduler that fails is a result.";
@@ -49,6 +50,9 @@ const PEERS: [Peer; 7] = [
     Peer { name: "scx_rustland", version: "1.1.4" },
 ];
 
+/// What they are compared with.
+const BASELINE: Peer = Peer { name: "eevdf", version: "the kernel's" };
+
 /// The kernel with sched_ext.
 const KERNEL: &str = "apt:6.12";
 /// Larger machines take minutes each where code is emulated.
@@ -67,27 +71,32 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
     let builds = peers.iter().map(|peer| build::build(project, peer)).collect::<Result<Vec<_>>>()?;
     say::heading("The kernel and the tests");
     let kernel = prepare(project)?;
-    say::heading("The scenarios");
-    let play = Play { project, kernel: &kernel, accel: accel.as_deref() };
-    let results = play.scenarios(&builds)?;
-    let mut sweeps = Vec::new();
-    for build in builds.iter().filter(|build| build.program.is_ok()) {
-        say::heading(&format!("The verifier on {}", build.peer.name));
-        sweeps.push((build.peer.name, play.sweep(build)?));
+    let play = Play { project, kernel: &kernel, accel: accel.as_deref(), programs: programs(&builds) };
+    if only.is_empty() {
+        say::heading("The scenarios under the kernel's own scheduler");
+        play.scenarios(&BASELINE)?;
+    }
+    for Build { peer, .. } in builds.iter().filter(|build| build.program.is_ok()) {
+        say::heading(&format!("The scenarios and the verifier sweep under {}", peer.name));
+        play.scenarios(peer)?;
+        play.sweep(peer)?;
     }
 
-    let report = Report { kernel: &kernel, builds: &builds, results: &results, sweeps: &sweeps };
-    let text = report.markdown();
+    let entries = std::iter::once(&BASELINE).chain(&PEERS).map(|peer| {
+        let build = builds.iter().find(|build| build.peer.name == peer.name);
+        Entry::read(peer, build.and_then(|build| build.program.as_ref().err().cloned()), &kept(project, peer))
+    });
+    let report = Report { entries: entries.collect::<Result<_>>()? };
     say::heading("Results");
-    println!("{text}");
-    if only.is_empty() {
-        let document = project.root.join(DOCUMENT);
-        report::write(&document, &text)?;
-        println!("written to {DOCUMENT}");
-    } else {
-        println!("not written to {DOCUMENT}: that takes a run of all of them");
-    }
-    Ok(report.is_complete())
+    println!("{}", report.overview());
+    report::write(&project.root.join(DOCUMENT), &report.markdown())?;
+    println!("All of it is in {DOCUMENT} now.");
+    Ok(builds.iter().all(|build| report.is_complete(build.peer.name)))
+}
+
+/// Where the results of one are kept, so that a run of another finds them.
+fn kept(project: &Project, peer: &Peer) -> PathBuf {
+    project.target().join("peers/results").join(format!("{}-{}", peer.name, peer.version))
 }
 
 fn chosen(only: &[String]) -> Result<Vec<&'static Peer>> {
@@ -120,48 +129,45 @@ struct Play<'a> {
     project: &'a Project,
     kernel: &'a str,
     accel: Option<&'a str>,
+    programs: Vec<(String, PathBuf)>,
 }
 
 impl Play<'_> {
-    fn scenarios(&self, builds: &[Build]) -> Result<Results> {
-        let names: Vec<_> =
-            builds.iter().filter(|build| build.program.is_ok()).map(|build| build.peer.name).collect();
-        let filter = format!("test(/^ktstr\\/({}|{})\\//)", report::BASELINE, names.join("|"));
-        let dir = self.fresh("peers-results")?;
+    fn scenarios(&self, peer: &Peer) -> Result<()> {
+        let filter = format!("test(/^ktstr\\/{}\\//)", peer.name);
+        let dir = kept(self.project, peer);
+        empty(&dir)?;
         let mut words = self.words("test");
         words.extend(["--", "-p", "ktstr", "--test", "peers", "--run-ignored", "all", "--no-fail-fast"]);
         words.extend(["-E", &filter]);
         let mut command = self.project.ktstr(&words);
-        command.env("KTSTR_SIDECAR_DIR", &dir).env_remove("KTSTR_DURATION_S").envs(programs(builds));
+        command.env("KTSTR_SIDECAR_DIR", &dir).env_remove("KTSTR_DURATION_S").envs(self.programs.clone());
         // A failing test's words are in the log; what it comes to is in the table.
         let verdict = |line: &str| {
             let word = line.split_whitespace().next().unwrap_or_default();
-            matches!(word, "PASS" | "FAIL" | "TIMEOUT" | "error:") && !is_cargo_progress(line)
+            matches!(word, "PASS" | "FAIL" | "TIMEOUT" | "error:")
         };
-        let ran = Child::new(&self.project.logs, "peers: scenarios", command).show(verdict).run()?;
+        let label = format!("peers: scenarios {}", peer.name);
+        let ran = Child::new(&self.project.logs, &label, command).show(verdict).run()?;
         println!("  {}, took {}", Tally::of_nextest(&ran.output), say::duration(ran.elapsed));
-        Results::read(&dir)
+        Ok(())
     }
 
-    /// The sweep's own result file; `None` if it left none.
-    fn sweep(&self, build: &Build) -> Result<Option<serde_json::Value>> {
-        let name = build.peer.name;
-        let file = self.fresh("peers-verifier")?.join(format!("{name}.json"));
+    fn sweep(&self, peer: &Peer) -> Result<()> {
+        let file = kept(self.project, peer).join(report::SWEEP);
         let place = file.display().to_string();
         let mut words = self.words("verifier");
-        words.extend(["--scheduler", name, "--max-cpus", SWEPT_CPUS, "--output", &place]);
+        words.extend(["--scheduler", peer.name, "--max-cpus", SWEPT_CPUS, "--output", &place]);
         words.extend(["--", "-p", "ktstr", "--test", "peers"]);
         let mut command = self.project.ktstr(&words);
-        command.envs(programs(std::slice::from_ref(build)));
-        let label = format!("peers: verifier {name}");
+        command.envs(self.programs.clone());
+        let label = format!("peers: verifier {}", peer.name);
         let ran = Child::new(&self.project.logs, &label, command).run()?;
-        println!("  took {}", say::duration(ran.elapsed));
-        let Ok(bytes) = std::fs::read(&file) else {
+        println!("  verifier sweep: took {}", say::duration(ran.elapsed));
+        if !file.is_file() {
             println!("  {}", ran.failure());
-            return Ok(None);
-        };
-        let grid = serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))?;
-        Ok(Some(grid))
+        }
+        Ok(())
     }
 
     fn words<'s>(&'s self, command: &'s str) -> Vec<&'s str> {
@@ -169,24 +175,23 @@ impl Play<'_> {
         words.extend(self.accel.iter().flat_map(|accel| ["--accel", *accel]));
         words
     }
+}
 
-    /// An empty folder: what an earlier run left must not pass for a result.
-    fn fresh(&self, name: &str) -> Result<PathBuf> {
-        let dir = self.project.logs.join(name);
-        if dir.exists() {
-            std::fs::remove_dir_all(&dir).with_context(|| format!("emptying {}", dir.display()))?;
-        }
-        std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-        Ok(dir)
+/// Makes an empty folder: what an earlier run left must not pass for a result.
+fn empty(dir: &Path) -> Result<()> {
+    if dir.exists() {
+        std::fs::remove_dir_all(dir).with_context(|| format!("emptying {}", dir.display()))?;
     }
+    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))
 }
 
 /// The variables that tell ktstr where the programs are.
-fn programs(builds: &[Build]) -> impl Iterator<Item = (String, &Path)> {
-    builds.iter().filter_map(|build| {
-        let program = build.program.as_deref().ok()?;
-        Some((format!("KTSTR_SCHEDULER_BIN_{}", build.peer.name.to_uppercase()), program))
-    })
+fn programs(builds: &[Build]) -> Vec<(String, PathBuf)> {
+    let variable = |build: &Build| {
+        let program = build.program.as_ref().ok()?;
+        Some((format!("KTSTR_SCHEDULER_BIN_{}", build.peer.name.to_uppercase()), program.clone()))
+    };
+    builds.iter().filter_map(variable).collect()
 }
 
 #[cfg(test)]

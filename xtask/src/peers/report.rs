@@ -1,22 +1,36 @@
 //! What came of the runs, as a table for people.
 
-use super::build::Build;
+use super::Peer;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
-/// The kernel's own scheduler, in the names of tests.
-pub(super) const BASELINE: &str = "eevdf";
+/// The file of the verifier sweep, beside the sidecars.
+pub(super) const SWEEP: &str = "verifier.json";
 
 /// What is between these marks in the document is written here.
 const BEGIN: &str = "<!-- results: written by `cargo xtask peers` -->";
 const END: &str = "<!-- end of results -->";
 
 /// The scenarios and machines of cli/tests/peers.rs, in its order.
-const SCENARIOS: [&str; 6] =
-    ["steady", "oversubscribed", "cpuset_resize", "affinity_change", "mixed_workloads", "nested_task_move"];
+const SCENARIOS: [&str; 14] = [
+    "steady",
+    "steady_llc",
+    "oversubscribed",
+    "cpuset_apply",
+    "cpuset_clear",
+    "cpuset_resize",
+    "cgroup_add",
+    "cgroup_remove",
+    "affinity_change",
+    "affinity_pinned",
+    "host_contention",
+    "mixed_workloads",
+    "nested_steady",
+    "nested_task_move",
+];
 const MACHINES: [&str; 4] = ["1n1l2c1t", "1n2l2c1t", "1n2l2c2t", "2n4l2c1t"];
 
 /// One test's end.
@@ -28,29 +42,42 @@ struct Ending {
     reasons: Vec<String>,
 }
 
-/// The ends of all tests, by name, and what they ran on.
+/// What is known of one scheduler.
 #[derive(Debug, Default)]
-pub(super) struct Results {
+pub(super) struct Entry {
+    name: &'static str,
+    version: &'static str,
+    not_built: Option<String>,
+    /// By the name of the test.
     endings: BTreeMap<String, Ending>,
     /// Kernel, mode and hypervisor; one, unless something is odd.
     platforms: BTreeSet<String>,
+    /// What `cargo ktstr verifier` wrote.
+    sweep: Option<Value>,
 }
 
-impl Results {
-    /// From the sidecars of a run.
-    pub(super) fn read(dir: &Path) -> Result<Self> {
-        let mut results = Self::default();
-        let entries = std::fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))?;
-        for entry in entries {
-            let path = entry?.path();
-            if path.to_string_lossy().ends_with(".ktstr.json") {
+impl Entry {
+    /// From the sidecars and the sweep that were left in a folder, if it is there.
+    pub(super) fn read(peer: &Peer, not_built: Option<String>, dir: &Path) -> Result<Self> {
+        let mut entry = Self { name: peer.name, version: peer.version, not_built, ..Self::default() };
+        if entry.not_built.is_some() || !dir.exists() {
+            return Ok(entry);
+        }
+        let files = std::fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))?;
+        for file in files {
+            let path = file?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let json = || -> Result<Value> {
                 let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-                let sidecar =
-                    serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?;
-                results.add(&sidecar);
+                serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))
+            };
+            if name == SWEEP {
+                entry.sweep = Some(json()?);
+            } else if name.ends_with(".ktstr.json") {
+                entry.add(&json()?);
             }
         }
-        Ok(results)
+        Ok(entry)
     }
 
     fn add(&mut self, sidecar: &Value) {
@@ -59,135 +86,116 @@ impl Results {
         let reasons = details.into_iter().flatten().filter_map(|detail| detail["message"].as_str());
         let reasons = reasons.map(one_line).collect();
         self.endings.insert(text("test_name"), Ending { outcome: text("outcome"), reasons });
-        self.platforms.insert(format!(
-            "kernel {}, mode {}, {}",
-            text("kernel_version"),
-            text("accel"),
-            text("hypervisor")
-        ));
+        let (version, kernel) = (text("kernel_version"), text("kernel"));
+        let (accel, hypervisor) = (text("accel"), text("hypervisor"));
+        self.platforms.insert(format!("kernel {version} (`{kernel}`), mode {accel}, {hypervisor}"));
     }
 
-    fn of(&self, scheduler: &str, scenario: &str, machine: &str) -> Option<&Ending> {
-        self.endings.get(&format!("{scheduler}/{scenario}/{machine}"))
-    }
-}
-
-/// All there is to tell.
-pub(super) struct Report<'a> {
-    /// Its cache key.
-    pub(super) kernel: &'a str,
-    pub(super) builds: &'a [Build],
-    pub(super) results: &'a Results,
-    /// Scheduler, and the grid that `cargo ktstr verifier` wrote.
-    pub(super) sweeps: &'a [(&'static str, Option<Value>)],
-}
-
-impl Report<'_> {
-    /// Every test and every sweep that could run has a result.
-    pub(super) fn is_complete(&self) -> bool {
-        let all = self.schedulers().all(|scheduler| {
-            places().all(|(scenario, machine)| self.results.of(scheduler, scenario, machine).is_some())
-        });
-        all && self.sweeps.iter().all(|(_, grid)| grid.is_some())
-    }
-
-    pub(super) fn markdown(&self) -> String {
-        let mut text = String::new();
-        let platforms: Vec<_> = self.results.platforms.iter().map(String::as_str).collect();
-        let _ = writeln!(text, "Ran on: {} (`{}`).\n", platforms.join("; "), self.kernel);
-        text += "## Overview\n\n";
-        text += &self.overview();
-        for scheduler in self.schedulers() {
-            let _ = write!(text, "\n## {scheduler}\n\n{}", self.scenarios(scheduler));
-        }
-        text += "\n## Verifier sweep\n\n";
-        text += &self.verifier();
-        text
-    }
-
-    /// Those that ran.
-    fn schedulers(&self) -> impl Iterator<Item = &'static str> {
-        let built = self.builds.iter().filter(|build| build.program.is_ok()).map(|build| build.peer.name);
-        std::iter::once(BASELINE).chain(built)
+    fn of(&self, scenario: &str, machine: &str) -> Option<&Ending> {
+        self.endings.get(&format!("{}/{scenario}/{machine}", self.name))
     }
 
     fn overview(&self) -> String {
-        let mut text =
-            "| scheduler | version | passed | failed | inconclusive | skipped | no result |\n|---|---|---|---|---|---|---|\n"
-                .to_owned();
-        let _ = writeln!(text, "| {BASELINE} | the kernel's | {} |", self.counts(BASELINE));
-        for build in self.builds {
-            let (name, version) = (build.peer.name, build.peer.version);
-            let _ = match &build.program {
-                Ok(_) => writeln!(text, "| {name} | {version} | {} |", self.counts(name)),
-                Err(why) => writeln!(text, "| {name} | {version} | not built: {} | | | | |", cell(why)),
-            };
+        let (name, version) = (self.name, self.version);
+        let counts = match &self.not_built {
+            Some(why) => format!("not built: {} | | | | |", cell(why)),
+            None if self.endings.is_empty() => "not run | | | | |".to_owned(),
+            None => {
+                let endings: Vec<_> =
+                    places().map(|(scenario, machine)| self.of(scenario, machine)).collect();
+                let count = |outcome: &str| {
+                    endings.iter().flatten().filter(|ending| ending.outcome == outcome).count()
+                };
+                let known = ["passed", "failed", "inconclusive", "skipped"].map(count);
+                let missing = endings.iter().filter(|ending| ending.is_none()).count();
+                known
+                    .into_iter()
+                    .chain([missing])
+                    .map(|count| format!("{count} |"))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            }
+        };
+        format!("| {name} | {version} | {counts}\n")
+    }
+
+    fn section(&self) -> String {
+        let platforms: Vec<_> = self.platforms.iter().map(String::as_str).collect();
+        let mut text = format!("\n### {}\n\nRan on {}.\n\n", self.name, platforms.join("; "));
+        text += &self.scenarios();
+        text += &self.reasons();
+        if let Some(sweep) = &self.sweep {
+            text += &verifier(sweep);
         }
         text
     }
 
-    fn counts(&self, scheduler: &str) -> String {
-        let endings: Vec<_> = places().map(|(s, m)| self.results.of(scheduler, s, m)).collect();
-        let count = |outcome: &str| {
-            endings.iter().flatten().filter(|ending| ending.outcome == outcome).count().to_string()
-        };
-        let mut counts: Vec<_> = ["passed", "failed", "inconclusive", "skipped"].map(count).into();
-        counts.push(endings.iter().filter(|ending| ending.is_none()).count().to_string());
-        counts.join(" | ")
-    }
-
-    fn scenarios(&self, scheduler: &str) -> String {
+    fn scenarios(&self) -> String {
         let mut text = format!("| scenario | {} |\n|---|---|---|---|---|\n", MACHINES.join(" | "));
         for scenario in SCENARIOS {
-            let outcomes = MACHINES.map(|machine| {
-                self.results.of(scheduler, scenario, machine).map_or("no result", |end| word(&end.outcome))
-            });
+            let outcomes = MACHINES
+                .map(|machine| self.of(scenario, machine).map_or("no result", |end| word(&end.outcome)));
             let _ = writeln!(text, "| {scenario} | {} |", outcomes.join(" | "));
         }
+        text
+    }
+
+    fn reasons(&self) -> String {
         let bad = places().filter_map(|(scenario, machine)| {
-            let ending = self.results.of(scheduler, scenario, machine)?;
+            let ending = self.of(scenario, machine)?;
             (ending.outcome != "passed").then_some((scenario, machine, ending))
         });
-        let mut lines = String::new();
+        let mut text = String::new();
         for (scenario, machine, ending) in bad {
             let first = ending.reasons.first().map_or("without a reason", String::as_str);
             let more = match ending.reasons.len() {
                 0 | 1 => String::new(),
                 n => format!(" (and {} more)", n - 1),
             };
-            let _ = writeln!(lines, "- {scenario} on {machine}: `{}`{more}", first.replace('`', "'"));
+            let _ = writeln!(text, "- {scenario} on {machine}: `{}`{more}", first.replace('`', "'"));
         }
-        if !lines.is_empty() {
-            let _ = write!(text, "\n{lines}");
-        }
-        text
+        if text.is_empty() { text } else { format!("\n{text}") }
+    }
+}
+
+fn verifier(sweep: &Value) -> String {
+    let mut text =
+        "\n| verifier sweep | outcome | programs | instructions verified |\n|---|---|---|---|\n".to_owned();
+    for swept in sweep["cells"].as_array().into_iter().flatten() {
+        let insns = swept["verified_insns"].as_object();
+        let total: u64 = insns.iter().flat_map(|all| all.values()).filter_map(Value::as_u64).sum();
+        let programs = insns.map_or(0, serde_json::Map::len);
+        let (machine, outcome) = (swept["topology"].as_str(), swept["outcome"].as_str());
+        let detail = swept["detail"].as_str().map(cell).filter(|detail| !detail.is_empty());
+        let detail = detail.map(|detail| format!(": `{}`", detail.replace('`', "'"))).unwrap_or_default();
+        let (machine, outcome) = (machine.unwrap_or("?"), outcome.unwrap_or("?"));
+        let _ = writeln!(text, "| {machine} | {outcome}{detail} | {programs} | {total} |");
+    }
+    text
+}
+
+/// All there is to tell.
+pub(super) struct Report {
+    pub(super) entries: Vec<Entry>,
+}
+
+impl Report {
+    /// All that could run of a scheduler has a result; a failed build is one.
+    pub(super) fn is_complete(&self, name: &str) -> bool {
+        self.entries.iter().filter(|entry| entry.name == name).all(|entry| {
+            let all = places().all(|(scenario, machine)| entry.of(scenario, machine).is_some());
+            entry.not_built.is_some() || (all && entry.sweep.is_some())
+        })
     }
 
-    fn verifier(&self) -> String {
-        let mut text =
-            "| scheduler | machine | outcome | programs | instructions verified |\n|---|---|---|---|---|\n"
-                .to_owned();
-        for (scheduler, grid) in self.sweeps {
-            let cells = grid.as_ref().and_then(|grid| grid["cells"].as_array());
-            let Some(cells) = cells else {
-                let _ = writeln!(text, "| {scheduler} | | no result | | |");
-                continue;
-            };
-            for cell in cells {
-                let insns = cell["verified_insns"].as_object();
-                let total: u64 = insns.iter().flat_map(|all| all.values()).filter_map(Value::as_u64).sum();
-                let programs = insns.map_or(0, serde_json::Map::len);
-                let outcome = cell["outcome"].as_str().unwrap_or("?");
-                let detail = cell["detail"].as_str().map(one_line).filter(|detail| !detail.is_empty());
-                let _ = writeln!(
-                    text,
-                    "| {scheduler} | {} | {outcome}{} | {programs} | {total} |",
-                    cell["topology"].as_str().unwrap_or("?"),
-                    detail.map(|detail| format!(": {}", self::cell(&detail))).unwrap_or_default()
-                );
-            }
-        }
-        text
+    pub(super) fn overview(&self) -> String {
+        let head = "| scheduler | version | passed | failed | inconclusive | skipped | no result |\n|---|---|---|---|---|---|---|\n";
+        std::iter::once(head.to_owned()).chain(self.entries.iter().map(Entry::overview)).collect()
+    }
+
+    pub(super) fn markdown(&self) -> String {
+        let ran = self.entries.iter().filter(|entry| !entry.endings.is_empty());
+        std::iter::once(self.overview()).chain(ran.map(Entry::section)).collect()
     }
 }
 
@@ -236,42 +244,41 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peers::PEERS;
     use serde_json::json;
-    use std::path::PathBuf;
 
     fn sidecar(name: &str, outcome: &str, messages: &[&str]) -> Value {
         let details: Vec<_> = messages.iter().map(|message| json!({ "message": message })).collect();
         json!({
             "test_name": name, "outcome": outcome, "result": { "details": details },
-            "kernel_version": "6.12.1", "accel": "tcg", "hypervisor": "QEMU 7.2",
+            "kernel_version": "6.12.1", "kernel": "key", "accel": "tcg", "hypervisor": "QEMU 7.2",
         })
     }
 
     #[test]
     fn failures_and_gaps_are_told() {
-        let mut results = Results::default();
-        results.add(&sidecar("scx_bpfland/steady/1n1l2c1t", "passed", &[]));
-        results.add(&sidecar("scx_bpfland/steady/2n4l2c1t", "failed", &["unfair: 40%\nmore", "stuck"]));
-        let builds = [
-            Build { peer: &PEERS[0], program: Ok(PathBuf::from("/p")) },
-            Build { peer: &PEERS[1], program: Err("a | b".to_owned()) },
-        ];
-        let grid = json!({ "cells": [
+        let mut ran = Entry { name: "scx_bpfland", version: "1.1.4", ..Entry::default() };
+        ran.add(&sidecar("scx_bpfland/steady/1n1l2c1t", "passed", &[]));
+        ran.add(&sidecar("scx_bpfland/steady/2n4l2c1t", "failed", &["unfair: 40%\nmore", "stuck"]));
+        ran.sweep = Some(json!({ "cells": [
             { "topology": "4cpu-1llc-nosmt", "outcome": "pass", "detail": "", "verified_insns": { "a": 3, "b": 4 } },
-        ] });
-        let sweeps = [("scx_bpfland", Some(grid)), ("scx_rusty", None)];
-        let report = Report { kernel: "key", builds: &builds, results: &results, sweeps: &sweeps };
-        assert!(!report.is_complete());
+            { "topology": "8cpu-2llc-smt", "outcome": "fail", "detail": "a | b\nc" },
+        ] }));
+        let not_built =
+            Entry { name: "scx_x", version: "2", not_built: Some("a | b".to_owned()), ..Entry::default() };
+        let not_run = Entry { name: "scx_y", version: "3", ..Entry::default() };
+        let report = Report { entries: vec![ran, not_built, not_run] };
+        let complete = ["scx_bpfland", "scx_x", "scx_y"].map(|name| report.is_complete(name));
+        assert_eq!(complete, [false, true, false]);
         let text = report.markdown();
         for part in [
-            "Ran on: kernel 6.12.1, mode tcg, QEMU 7.2 (`key`).",
-            "| scx_bpfland | 1.1.4 | 1 | 1 | 0 | 0 | 22 |",
-            "| scx_rusty | 1.1.4 | not built: a \\| b | | | | |",
+            "Ran on kernel 6.12.1 (`key`), mode tcg, QEMU 7.2.",
+            "| scx_bpfland | 1.1.4 | 1 | 1 | 0 | 0 | 54 |",
+            "| scx_x | 2 | not built: a \\| b | | | | |",
+            "| scx_y | 3 | not run | | | | |",
             "| steady | pass | no result | no result | **fail** |",
             "- steady on 2n4l2c1t: `unfair: 40%` (and 1 more)",
-            "| scx_bpfland | 4cpu-1llc-nosmt | pass | 2 | 7 |",
-            "| scx_rusty | | no result | | |",
+            "| 4cpu-1llc-nosmt | pass | 2 | 7 |",
+            "| 8cpu-2llc-smt | fail: `a \\| b` | 0 | 0 |",
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
@@ -289,7 +296,8 @@ mod tests {
     #[test]
     fn lists_are_those_of_the_tests() {
         let tests = include_str!("../../../cli/tests/peers.rs");
-        assert!(tests.contains(&format!("$name: {});", SCENARIOS.join(" "))));
+        let listed = tests.split_once("$name:\n").and_then(|(_, rest)| rest.split_once(");")).unwrap().0;
+        assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), SCENARIOS);
         for machine in MACHINES {
             assert_eq!(tests.matches(&format!("\"{machine}\"")).count(), 1, "{machine}");
         }
