@@ -7,6 +7,7 @@ use ktstr_machine::{Accel, Digest, Hypervisor, MachineSpec};
 use ktstr_results::{ResultsDir, project_commit};
 use ktstr_run::ports::SidecarStore;
 use ktstr_run::{CaseResult, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes};
+use ktstr_scheduler::SchedulerReport;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -89,6 +90,7 @@ impl Run<'_> {
             kernel: kernel.origin.clone(),
             kernel_crc: provenance.kernel_crc.clone(),
             scheduler: entry.spec.scheduler.name.to_string(),
+            schedulers: seen.schedulers.iter().map(SchedulerReport::without_texts).collect(),
             project_commit: provenance.project_commit.clone(),
             outcome: result.outcome.word().to_string(),
             passed: result.is_pass(),
