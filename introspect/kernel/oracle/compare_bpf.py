@@ -181,7 +181,7 @@ def against_guest(core, dump, check):
         if not ours:
             continue  # bpftool's own, gone with it.
         of = ours["fields"]
-        check("guest:prog name", of["bpf_prog.aux->name"], theirs["name"])
+        check("guest:prog name", ours["name"], theirs["name"])
         check("guest:prog type", ours["kind_name"], theirs["type"])
         check("guest:prog tag", ours["tag"], theirs["tag"])
         check("guest:prog bytes_jited", of["bpf_prog.jited_len"], theirs["bytes_jited"])

@@ -188,6 +188,23 @@ static pid_t task(const char *name, const char *cgroup, int cpu, int policy, int
 	}
 }
 
+/* Starts /scheduler with the arguments in /scheduler.args, one a line, and waits until the kernel says that it runs. */
+static void scheduler(void)
+{
+	static char text[4096]; char *argv[32] = { "/scheduler" }; int n = 1, f = open("/scheduler.args", O_RDONLY);
+	if (access("/scheduler", X_OK)) return;
+	if (f >= 0 && read(f, text, sizeof text - 1) > 0)
+		for (char *a = strtok(text, "\n"); a && n < 31; a = strtok(0, "\n")) argv[n++] = a;
+	if (!fork()) { execv(argv[0], argv); _exit(127); }
+	for (int i = 0; i < 600; i++) {
+		char state[32] = ""; f = open("/sys/kernel/sched_ext/state", O_RDONLY);
+		if (f >= 0) { if (read(f, state, 31) < 0) state[0] = 0; close(f); }
+		if (!strncmp(state, "enabled", 7)) { printf("scx: enabled after %d00 ms\n", i); return; }
+		usleep(100000);
+	}
+	printf("scx: /scheduler never ran\n");
+}
+
 int main(void)
 {
 	mkdir("/proc", 0755); mkdir("/sys", 0755);
@@ -207,6 +224,7 @@ int main(void)
 	int ko = open("/module.ko", O_RDONLY);
 	if (ko >= 0) printf("module %ld\n", syscall(SYS_finit_module, ko, "", 0));
 	if (strstr(line, " maps")) { if (!ntypes) btf_load(); maps(); }
+	scheduler();
 	if (strstr(line, " scx")) attach();
 	for (int i = 0; i < 5; i++) { char n[16]; snprintf(n, 16, "spin-l%d", i);
 		task(n, "/sys/fs/cgroup/left/inner/cgroup.procs", -1, SCHED_OTHER, i, 50000, 0); }

@@ -5,7 +5,10 @@
 
 Words in the extra arguments: `scx` attaches the sched_ext scheduler, `maps` makes BPF maps and has the host's bpftool
 list them in the guest, `symbols` prints /proc/kallsyms, `nokaslr` as ever. With MODULE in the environment, that kernel
-module (.ko or .ko.xz) is loaded. The console goes to OUT.core.console.
+module (.ko or .ko.xz) is loaded; with SCHEDULER, that program of the host is started with those arguments before the
+load, and the core is taken when its scheduler runs. With STOP_AT (and VMLINUX, `nokaslr` among the arguments), gdb lets
+the guest run until that place, such as `*0xffffffff81234567 if $rdi == 7`, and the core is taken there: a scheduler's end
+is in memory for a moment only. The console goes to OUT.core.console.
 """
 import json, lzma, os, shutil, socket, subprocess, sys, tempfile, time
 
@@ -19,11 +22,12 @@ def cpio(files):
         out += b"\0" * (-len(out) % 4)
     return bytes(out)
 
-def with_libraries(name):
+def with_libraries(program, name=None):
     """A program of the host and the libraries that it is linked to, for the guest."""
-    path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin")
+    name = name or program
+    path = shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin")
     if not path:
-        print(f"no {name} on this host: its listing is left out")
+        print(f"no {program} on this host: it is left out")
         return []
     files, folders = [(name, 0o100755, open(path, "rb").read())], set()
     for line in subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout.splitlines():
@@ -42,6 +46,29 @@ def qmp(sock, command, **arguments):
         if "return" in reply or "error" in reply:
             return reply
 
+def connect(sock):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(sock)
+    s.makefile("r").readline()
+    qmp(s, "qmp_capabilities")
+    return s
+
+def stopped(vm, sock, place, vmlinux):
+    """Waits until gdb has the guest where it was told to stop it; gdb then holds it until the guest is killed."""
+    while not os.path.exists(sock + ".gdb") and vm.poll() is None:
+        time.sleep(0.1)
+    here = sock + ".there"
+    gdb = ["gdb", "-batch", "-nx", "-ex", f"target remote {sock}.gdb", "-ex", f"hbreak {place}", "-ex", "continue",
+           "-ex", f"shell touch {here}; while test -e {here}; do sleep 0.2; done", vmlinux]
+    process = subprocess.Popen(gdb, stdin=subprocess.DEVNULL)
+    limit = time.time() + 300
+    while not os.path.exists(here) and time.time() < limit and process.poll() is None:
+        time.sleep(0.2)
+    if not os.path.exists(here):
+        vm.kill()
+        sys.exit(f"the guest never came to {place}")
+    return vm, connect(sock)
+
 def boot(kernel, extra, console, tmp, memory):
     """Starts the guest and waits for it to say READY; returns it with its QMP socket."""
     if os.path.exists(console):
@@ -54,23 +81,27 @@ def boot(kernel, extra, console, tmp, memory):
     if module:
         data = open(module, "rb").read()
         files.append(("module.ko", 0o100644, lzma.decompress(data) if module.endswith(".xz") else data))
+    scheduler = os.environ.get("SCHEDULER", "").split()
+    if scheduler:
+        files += with_libraries(scheduler[0], "scheduler")
+        files.append(("scheduler.args", 0o100644, "\n".join(scheduler[1:]).encode()))
     if "maps" in extra.split():
         files += with_libraries("bpftool")
     with open(initrd, "wb") as f:
-        f.write(cpio(files))
+        # Libraries of two programs may be the same.
+        f.write(cpio(list({file[0]: file for file in files}.values())))
     vm = subprocess.Popen([
         "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512M",
         "-smp", "4,sockets=2,cores=2", "-display", "none", "-no-reboot", "-nodefaults", *memory,
         "-serial", f"file:{console}", "-qmp", f"unix:{sock},server=on,wait=off", "-kernel", kernel,
-        "-initrd", initrd, "-append", f"console=ttyS0 quiet panic=-1 {extra}"])
+        "-initrd", initrd, "-append", f"console=ttyS0 quiet panic=-1 {extra}",
+        *(["-gdb", f"unix:{sock}.gdb,server=on,wait=off", "-S"] if "STOP_AT" in os.environ else [])])
     limit = time.time() + 300
+    if "STOP_AT" in os.environ:
+        return stopped(vm, sock, os.environ["STOP_AT"], os.environ["VMLINUX"])
     while time.time() < limit and vm.poll() is None:
         if os.path.exists(console) and b"READY" in open(console, "rb").read():
-            s = socket.socket(socket.AF_UNIX)
-            s.connect(sock)
-            s.makefile("r").readline()
-            qmp(s, "qmp_capabilities")
-            return vm, s
+            return vm, connect(sock)
         time.sleep(0.2)
     vm.kill()
     vm.wait()

@@ -88,6 +88,7 @@ fn variables_are_named_placed_and_decoded() {
         (".data", "nr", ErrorKind::Absent),
         (".bss", "stats.absent", ErrorKind::Absent),
         (".bss", "stats.by_kind[3]", ErrorKind::Broken),
+        (".bss", "statsx", ErrorKind::Absent),
     ] {
         assert_eq!(kernel.bpf_variable(suffix, path).unwrap_err().kind(), kind, "{path}");
     }

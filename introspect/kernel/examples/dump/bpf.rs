@@ -31,6 +31,7 @@ pub(crate) fn all(kernel: &Kernel) -> Json {
 fn program(kernel: &Kernel, at: VirtAddr) -> Json {
     let mut json = object!(kernel, BpfProgram, at);
     json["kind_name"] = outcome(kernel.bpf_program_kind(at), Json::from);
+    json["name"] = outcome(kernel.bpf_program_name(at), Json::from);
     json["tag"] = outcome(kernel.bpf_program_tag(at), Json::from);
     json["maps"] = addresses(kernel.bpf_program_maps(at));
     json["implements"] = outcome(kernel.bpf_program_implements(at), Json::from);

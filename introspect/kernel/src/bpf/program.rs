@@ -1,9 +1,10 @@
 //! Programs: `struct bpf_prog` and `bpf_prog_aux` (include/linux/bpf.h, include/linux/filter.h).
 
 use ktstr_introspect_memory::VirtAddr;
+use ktstr_introspect_types::{Leaf, Plan, PlanFault, Type, TypeId};
 
 use crate::record::record;
-use crate::{Kernel, KernelError};
+use crate::{ErrorKind, Kernel, KernelError};
 
 /// `MAX_USED_MAPS` is 64, and 256 BTF objects; no program has more.
 const MAX_USED: u64 = 1024;
@@ -65,7 +66,7 @@ impl Kernel {
     /// A program's run statistics. While it runs, count and time may be of neighbouring runs.
     ///
     /// # Errors
-    /// [`KernelError`] when they can't be read; a program without any (a subprogram) is [`crate::ErrorKind::Null`].
+    /// [`KernelError`] when they can't be read; a program without any (a subprogram) is [`ErrorKind::Null`].
     pub fn bpf_program_stats(&self, program: VirtAddr) -> Result<BpfProgramStats, KernelError> {
         let (count, time) = (self.counter("bpf_prog_stats.cnt")?, self.counter("bpf_prog_stats.nsecs")?);
         // Since 5.12 ("bpf: Count the number of times recursion was prevented").
@@ -74,7 +75,7 @@ impl Kernel {
         let pointer = VirtAddr(plan.read(self.memory(), program)?);
         if pointer.is_null() {
             let at = plan.address(self.memory(), program)?;
-            return Err(ktstr_introspect_types::PlanFault::Null { path: plan.path().into(), at }.into());
+            return Err(PlanFault::Null { path: plan.path().into(), at }.into());
         }
         let mut stats = BpfProgramStats::default();
         for cpu in self.possible_cpus()?.0 {
@@ -102,6 +103,29 @@ impl Kernel {
             seen,
             expected: "a value of enum bpf_prog_type",
         })
+    }
+
+    /// The whole name of a program's function, which the program's BTF has; without BTF, the 15 bytes that the kernel
+    /// keeps. `bpftool prog` shows the same.
+    ///
+    /// # Errors
+    /// [`KernelError`] when neither can be read.
+    pub fn bpf_program_name(&self, program: VirtAddr) -> Result<String, KernelError> {
+        let kept = self.plan("bpf_prog.aux->name")?.read_text(self.memory(), program)?;
+        let info = match self.read("bpf_prog.aux->func_info->type_id", program) {
+            Ok(id) => id,
+            // No BTF was given at load, or this kernel is older than that (4.20).
+            Err(error) if matches!(error.kind(), ErrorKind::Null | ErrorKind::Absent) => return Ok(kept),
+            Err(other) => return Err(other),
+        };
+        let btf = VirtAddr(self.read("bpf_prog.aux->btf", program)?);
+        if btf.is_null() {
+            return Ok(kept);
+        }
+        match self.bpf_types(btf)?.get(TypeId(info as u32))? {
+            Type::Function { name, .. } if !name.is_empty() => Ok(name.to_owned()),
+            _ => Ok(kept),
+        }
     }
 
     /// A program's tag, the digest of its instructions, in hexadecimal as `bpftool prog` shows it.
@@ -133,7 +157,7 @@ impl Kernel {
     /// The member of a struct_ops that a program implements, such as `enqueue`.
     ///
     /// # Errors
-    /// [`KernelError`], [`crate::ErrorKind::Null`] for a program of another kind.
+    /// [`KernelError`], [`ErrorKind::Null`] for a program of another kind.
     pub fn bpf_program_implements(&self, program: VirtAddr) -> Result<String, KernelError> {
         let at = self.plan("bpf_prog.aux->attach_func_name[0]")?.address(self.memory(), program)?;
         self.memory().read_string(at, NAME_LIMIT).map_err(KernelError::read("a BPF program's attachment"))
@@ -161,8 +185,7 @@ impl Kernel {
     }
 
     /// The plan of a counter that may be wrapped in structs of one member, as `u64_stats_t` and `atomic_t` are.
-    pub(crate) fn counter(&self, path: &str) -> Result<ktstr_introspect_types::Plan, KernelError> {
-        use ktstr_introspect_types::{Leaf, Type};
+    pub(crate) fn counter(&self, path: &str) -> Result<Plan, KernelError> {
         let mut path = path.to_owned();
         loop {
             let plan = self.plan(&path)?;

@@ -11,8 +11,6 @@ use crate::{Kernel, KernelError};
 
 /// Bytes of one variable that are read to be decoded.
 const MAX_BYTES: u64 = 4 << 20;
-/// The struct that schedulers keep their own end in (tools/sched_ext/include/scx/user_exit_info.h).
-const EXIT_RECORD: &str = "user_exit_info";
 
 /// A global variable, or a member of one.
 #[derive(Debug, Clone)]
@@ -23,6 +21,8 @@ pub struct BpfVariable {
     pub section: String,
     /// Its map: `struct bpf_map` address.
     pub map: VirtAddr,
+    /// The program's type information, `struct btf` address: the same for all sections of one program.
+    pub program: VirtAddr,
     /// Where the kernel has it.
     pub at: VirtAddr,
     /// Where that is in guest-physical memory, if all of it lies together: what a host writes to.
@@ -35,8 +35,9 @@ pub struct BpfVariable {
     pub ty: TypeId,
 }
 
-/// What a scheduler wrote down of its own end (`UEI_RECORD` in its `exit` operation), which outlives the kernel's
-/// `scx_exit_info` for as long as its maps do.
+/// What a scheduler wrote down of its own end in its `exit` operation, which outlives the kernel's `scx_exit_info` for as
+/// long as its maps do: by custom a `struct user_exit_info` that `UEI_RECORD` fills
+/// (tools/sched_ext/include/scx/user_exit_info.h).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExitRecord {
     /// The variable's name, by custom `uei`.
@@ -49,7 +50,8 @@ pub struct ExitRecord {
     pub reason: String,
     /// The message.
     pub message: String,
-    /// The kernel's dump, if the scheduler kept it (`UEI_DEFINE`'s variable of the same name with `_dump`).
+    /// The kernel's dump, if the scheduler kept it: a variable called `dump`, or as `UEI_DEFINE` does of the record's name
+    /// with `_dump`.
     pub dump: String,
 }
 
@@ -75,6 +77,7 @@ impl Kernel {
         let Some((btf, id)) = self.bpf_section(map)? else { return Ok(Vec::new()) };
         let (_, Type::Section(section)) = btf.resolve(id)? else { return Ok(Vec::new()) };
         let (start, size) = (self.array_value(map, 0)?, self.bpf_map_shape(map)?.value);
+        let program = VirtAddr(self.read("bpf_map.btf", map)?);
         let mut found = Vec::new();
         for variable in section.variables() {
             let variable = variable?;
@@ -88,6 +91,7 @@ impl Kernel {
                 name: variable.name.to_owned(),
                 section: section.name.to_owned(),
                 map,
+                program,
                 at,
                 physical: self.contiguous(at, variable.size.into()),
                 size: variable.size.into(),
@@ -105,8 +109,6 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::NoSymbol`] when there is none, or its own error when a path can't be taken.
     pub fn bpf_variable(&self, suffix: &str, path: &str) -> Result<BpfVariable, KernelError> {
-        let end = path.find(['.', '[']).unwrap_or(path.len());
-        let (name, rest) = path.split_at(end);
         let names = self.plan("bpf_map.name")?;
         let mut broken = None;
         for map in self.bpf_maps()?.into_iter().rev() {
@@ -118,12 +120,18 @@ impl Kernel {
                 broken = Some(error);
                 Vec::new()
             });
-            if let Some(variable) = variables.into_iter().find(|found| found.name == name) {
-                return if rest.is_empty() { Ok(variable) } else { self.inside(variable, path, rest) };
+            // A static variable of a function is called `function.variable`: the longest name that fits is meant.
+            let fits = |found: &BpfVariable| {
+                path.strip_prefix(found.name.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+            };
+            let longest = variables.into_iter().filter(fits).max_by_key(|found| found.name.len());
+            if let Some(variable) = longest {
+                return self.inside(variable, path);
             }
         }
         let absent =
-            || KernelError::NoSymbol { name: format!("{name} (variable of a BPF map named …{suffix})") };
+            || KernelError::NoSymbol { name: format!("{path} (variable of a BPF map named …{suffix})") };
         Err(broken.unwrap_or_else(absent))
     }
 
@@ -137,7 +145,8 @@ impl Kernel {
         Ok(variable.btf.decode(variable.ty, &bytes, limits)?)
     }
 
-    /// What schedulers whose maps are still there wrote down of their end: every global `struct user_exit_info`.
+    /// What schedulers whose maps are still there wrote down of their end: every global struct with a number `kind`, a text
+    /// `reason` and a text `msg` or `message`, as `struct user_exit_info` has them. A kind of 0 is no end yet.
     ///
     /// # Errors
     /// [`KernelError`] when the maps can't be walked.
@@ -148,34 +157,44 @@ impl Kernel {
         }
         let mut found = Vec::new();
         for variable in &all {
-            let (_, ty) = variable.btf.resolve(variable.ty)?;
-            if !matches!(ty, Type::Struct(whole) if whole.name == EXIT_RECORD) {
+            let (_, Type::Struct(whole)) = variable.btf.resolve(variable.ty)? else { continue };
+            let names: Vec<_> = whole.members().filter_map(Result::ok).map(|member| member.name).collect();
+            let has = |name| names.contains(&name);
+            if !has("kind") || !has("reason") || !(has("msg") || has("message")) {
                 continue;
             }
             let value = self.bpf_value(variable, DecodeLimits::default())?;
             let number = |path| value.get(path).and_then(Decoded::as_u64).unwrap_or(0);
             let text = |path| value.get(path).map(text_of).unwrap_or_default();
-            let dump = format!("{}_dump", variable.name);
-            let dump = match all.iter().find(|other| other.name == dump) {
+            let named = format!("{}_dump", variable.name);
+            let is_dump = |other: &&BpfVariable| {
+                other.program == variable.program && (other.name == named || other.name == "dump")
+            };
+            let dump = match all.iter().find(is_dump) {
                 Some(dump) => text_of(&self.bpf_value(dump, DecodeLimits::default())?),
                 None => String::new(),
             };
             found.push(ExitRecord {
                 variable: variable.name.clone(),
                 kind: number("kind"),
-                exit_code: number("exit_code") as i64,
+                exit_code: (number("exit_code") | number("code")) as i64,
                 reason: text("reason"),
-                message: text("msg"),
+                message: text("msg") + &text("message"),
                 dump,
             });
         }
         Ok(found)
     }
 
-    fn inside(&self, whole: BpfVariable, path: &str, rest: &str) -> Result<BpfVariable, KernelError> {
+    fn inside(&self, whole: BpfVariable, path: &str) -> Result<BpfVariable, KernelError> {
+        let rest = &path[whole.name.len()..];
+        if rest.is_empty() {
+            return Ok(whole);
+        }
         let plan = whole.btf.plan_from(whole.ty, rest)?;
         // A pointer on the way may be a user or arena address: only what lies in the variable has a place.
-        let Some(offset) = plan.offset().filter(|offset| offset + plan.size() <= whole.size) else {
+        let ends = |offset: &u64| offset.checked_add(plan.size()).is_some_and(|end| end <= whole.size);
+        let Some(offset) = plan.offset().filter(ends) else {
             return Err(KernelError::Unsupported {
                 what: format!("{path}, which is behind a pointer or past its variable"),
                 instead: "a member of the variable itself",
