@@ -223,7 +223,7 @@ int main(void)
 	put("/proc/sys/kernel/bpf_stats_enabled", "1");
 	int ko = open("/module.ko", O_RDONLY);
 	if (ko >= 0) printf("module %ld\n", syscall(SYS_finit_module, ko, "", 0));
-	if (strstr(line, " maps")) { if (!ntypes) btf_load(); maps(); }
+	if (strstr(line, " maps")) maps(strstr(line, " churn") != 0);
 	scheduler();
 	if (strstr(line, " scx")) attach();
 	for (int i = 0; i < 5; i++) { char n[16]; snprintf(n, 16, "spin-l%d", i);

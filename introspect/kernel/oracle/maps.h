@@ -91,7 +91,21 @@ static int bss_create(void)
 	return fd;
 }
 
-static void maps(void)
+/* Fills and empties hashes without end, so that elements are freed and taken again while they are read. */
+static void churn(int a, int b)
+{
+	if (fork()) return;
+	for (uint64_t i = 0;; i++) {
+		uint32_t key[3] = { i % 40, i % 40, ~0u }; uint64_t value[3] = { i, i, i };
+		for (int k = 0; k < 2; k++) {
+			union bpf_attr at; memset(&at, 0, sizeof at);
+			at.map_fd = k ? b : a; at.key = (uintptr_t)key; at.value = (uintptr_t)value;
+			bpf(i / 40 % 2 ? BPF_MAP_DELETE_ELEM : BPF_MAP_UPDATE_ELEM, &at);
+		}
+	}
+}
+
+static void maps(int busy)
 {
 	char value[256]; int array = map_create("o_array", BPF_MAP_TYPE_ARRAY, 4, 12, 7, 0, 0);
 	int per_cpu = map_create("o_pcarray", BPF_MAP_TYPE_PERCPU_ARRAY, 4, 12, 3, 0, 0);
@@ -110,6 +124,7 @@ static void maps(void)
 		if (i < 9) { map_put(lru, &i, value); map_put(pc_hash, &i, value); }
 		if (i < 5) map_put(pc_lru, &i, value);
 	}
+	if (busy) churn(hash, sparse);
 	int arena = map_create("o_arena", 33, 0, 0, 700, BPF_F_MMAPABLE, 1ull << 44 | 0x7ffe0000);
 	if (arena < 0) return;
 	char *at = mmap((void *)(1ull << 44 | 0x7ffe0000), 700 << 12, PROT_READ | PROT_WRITE, MAP_SHARED, arena, 0);
