@@ -49,7 +49,8 @@ fn check(btf: Btf) {
     let limits = DecodeLimits { elements: 50, values: 500 };
     for id in (0..btf.len().min(MOST)).map(TypeId) {
         let _ = (btf.resolve(id), btf.size_of(id));
-        let _ = btf.decode(id, &bytes, limits).map(|value| (value.to_string(), value.get("a.b[1]").is_some()));
+        let _ =
+            btf.decode(id, &bytes, limits).map(|value| (value.to_string(), value.get("a.b[1]").is_some()));
         let Ok(ty) = btf.get(id) else { continue };
         if let Type::Struct(whole) | Type::Union(whole) = ty {
             for member in whole.members().flatten().take(50) {
@@ -63,7 +64,8 @@ fn check(btf: Btf) {
         }
         if let Type::Enumeration(enumeration) = ty {
             for (name, value) in enumeration.values().flatten().take(50) {
-                let _ = (btf.enumerator(enumeration.name, value), btf.enumerator_value(enumeration.name, name));
+                let _ =
+                    (btf.enumerator(enumeration.name, value), btf.enumerator_value(enumeration.name, name));
             }
         }
     }

@@ -40,7 +40,8 @@ fn align(out: &mut Vec<u8>) {
 
 /// Tables of at least 257 names as scripts/kallsyms.c writes them: names are 1 to 16 tokens of the input's bytes.
 fn tables(input: &[u8], offsets_first: bool, absolute: bool, sequence: bool) -> Vec<u8> {
-    let mut names: Vec<&[u8]> = input.chunk_by(|before, _| *before & 0xf != 0).map(|name| &name[..name.len().min(300)]).collect();
+    let mut names: Vec<&[u8]> =
+        input.chunk_by(|before, _| *before & 0xf != 0).map(|name| &name[..name.len().min(300)]).collect();
     while names.len() < 300 {
         names.push(b"Tab");
     }

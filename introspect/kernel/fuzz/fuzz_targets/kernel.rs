@@ -52,7 +52,8 @@ fuzz_target!(|input: &[u8]| {
 fn all(kernel: &Kernel) {
     let limits = DecodeLimits { elements: 50, values: 500 };
     for map in kernel.bpf_maps().unwrap_or_default() {
-        let _ = (kernel.bpf_map_contents(map, 50), kernel.bpf_arena_pages(map, 8), kernel.bpf_struct_ops(map));
+        let _ =
+            (kernel.bpf_map_contents(map, 50), kernel.bpf_arena_pages(map, 8), kernel.bpf_struct_ops(map));
         for variable in kernel.bpf_variables(map).unwrap_or_default().iter().take(20) {
             let _ = kernel.bpf_value(variable, limits).map(|value| value.to_string());
         }
@@ -65,6 +66,7 @@ fn all(kernel: &Kernel) {
         let _ = kernel.bpf_types(info);
     }
     let _ = (kernel.bpf_variable(".bss", "stats.by_kind[2]"), kernel.bpf_exit_records());
-    let _ = (kernel.scx_exit_report(), kernel.scx_operations(), kernel.scx_events(), kernel.dispatch_queues());
+    let _ =
+        (kernel.scx_exit_report(), kernel.scx_operations(), kernel.scx_events(), kernel.dispatch_queues());
     let _ = (kernel.sched_ext(), Task::read(kernel, VirtAddr(BASE + 0x400)));
 }

@@ -5,8 +5,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use ktstr_introspect_memory::{
-    Aarch64PageTables, AddressSpace, Granule, MemoryFault, PagingLevels, PhysAddr, PhysRange, PhysicalMemory, SparseMemory,
-    VirtAddr, X86PageTables,
+    Aarch64PageTables, AddressSpace, Granule, MemoryFault, PagingLevels, PhysAddr, PhysRange, PhysicalMemory,
+    SparseMemory, VirtAddr, X86PageTables,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -36,12 +36,13 @@ fuzz_target!(|input: &[u8]| {
     }
     memory.insert(PhysAddr(0), bytes);
     let memory = Counted(memory, AtomicU32::new(0));
-    let space: Box<dyn AddressSpace> = match kind % 5 {
+    let space: Box<dyn AddressSpace> = match kind % 7 {
         0 => Box::new(X86PageTables::new(root, PagingLevels::Four)),
         1 => Box::new(X86PageTables::new(root, PagingLevels::Five)),
         granule => {
-            let granule = [Granule::K4, Granule::K16, Granule::K64][usize::from(granule - 2)];
-            match Aarch64PageTables::new(root, granule, bits) {
+            let granules = [Granule::K4, Granule::K16, Granule::K64, Granule::K4, Granule::K16];
+            let make = if granule < 5 { Aarch64PageTables::new } else { Aarch64PageTables::with_lpa2 };
+            match make(root, granules[usize::from(granule - 2)], bits) {
                 Ok(tables) => Box::new(tables),
                 Err(_) => return,
             }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ktstr_introspect_kernel::{Links, Walker};
-use ktstr_introspect_memory::{LinearRange, MemoryFault, PhysAddr, PhysRange, PhysicalMemory, VirtAddr, VirtualMemory};
+use ktstr_introspect_memory::{
+    LinearRange, MemoryFault, PhysAddr, PhysRange, PhysicalMemory, VirtAddr, VirtualMemory,
+};
 use ktstr_introspect_types::{Btf, BtfBuilder};
 use libfuzzer_sys::fuzz_target;
 
@@ -50,14 +52,23 @@ impl PhysicalMemory for Shifting {
 
 fn links() -> Links {
     let mut b = BtfBuilder::new();
-    let [u8_, u32_, u64_] = [("u8", 1), ("u32", 4), ("u64", 8)].map(|(name, size)| b.integer(name, size, false));
+    let [u8_, u32_, u64_] =
+        [("u8", 1), ("u32", 4), ("u64", 8)].map(|(name, size)| b.integer(name, size, false));
     b.structure("list_head", 16, &[("next", u64_, 0), ("prev", u64_, 8)]);
     b.structure("hlist_head", 8, &[("first", u64_, 0)]);
     b.structure("hlist_node", 16, &[("next", u64_, 0), ("pprev", u64_, 8)]);
-    b.structure("rb_node", 24, &[("__rb_parent_color", u64_, 0), ("rb_right", u64_, 8), ("rb_left", u64_, 16)]);
+    b.structure(
+        "rb_node",
+        24,
+        &[("__rb_parent_color", u64_, 0), ("rb_right", u64_, 8), ("rb_left", u64_, 16)],
+    );
     b.structure("rhashtable", 8, &[("tbl", u64_, 0)]);
     let none = b.array(u64_, 0);
-    b.structure("bucket_table", 24, &[("size", u32_, 0), ("nest", u32_, 4), ("future_tbl", u64_, 8), ("buckets", none, 16)]);
+    b.structure(
+        "bucket_table",
+        24,
+        &[("size", u32_, 0), ("nest", u32_, 4), ("future_tbl", u64_, 8), ("buckets", none, 16)],
+    );
     b.structure("xarray", 8, &[("xa_head", u64_, 0)]);
     let slots = b.array(u64_, 4);
     b.structure("xa_node", 40, &[("shift", u8_, 0), ("slots", slots, 8)]);
