@@ -5,7 +5,7 @@ import json, os, re
 import drgn
 from drgn import Object
 from drgn.helpers.linux.bpf import bpf_btf_for_each, bpf_map_for_each, bpf_prog_for_each
-from drgn.helpers.linux.list import list_for_each_entry
+from drgn.helpers.linux.list import hlist_for_each_entry, list_for_each_entry
 from drgn.helpers.linux.list_nulls import hlist_nulls_for_each_entry
 from drgn.helpers.linux.percpu import per_cpu_ptr
 
@@ -55,6 +55,14 @@ def entries_of(prog, map_, cpus):
                 at += (key_size + 7) // 8 * 8
                 found.append(key | (shared(at) if kind in (1, 9) else each(prog.read_u64(at))))
         return found
+    if kind in (24, 28, 29, 32):
+        table = drgn.container_of(map_, "struct bpf_local_storage_map", "map")
+        found = []
+        for bucket in range(1 << table.bucket_log.value_()):
+            for elem in hlist_for_each_entry("struct bpf_local_storage_elem", table.buckets[bucket].list.address_of_(), "map_node"):
+                owner = elem.local_storage.owner.value_().to_bytes(8, "little").hex()
+                found.append({"key": owner} | shared(elem.sdata.data.address_))
+        return found
     return None
 
 def against_drgn(prog, dump, check, record, cpus):
@@ -82,6 +90,9 @@ def against_drgn(prog, dump, check, record, cpus):
         entries = entries_of(prog, theirs, cpus)
         if entries is not None:
             check(f"BpfMap:entries of {kind}", ours["contents"]["entries"], entries)
+        if "ring" in ours:
+            ring = drgn.container_of(theirs, "struct bpf_ringbuf_map", "map").rb
+            check("BpfMap:ring", ours["ring"], [ring.producer_pos.value_(), ring.consumer_pos.value_(), ring.mask.value_() + 1])
         if kind == "arena":
             arena = drgn.container_of(theirs, "struct bpf_arena", "map")
             check("BpfMap:arena.start", ours["arena"]["start"], arena.user_vm_start.value_())

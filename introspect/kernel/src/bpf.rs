@@ -7,6 +7,7 @@ mod arena;
 mod hash;
 mod map;
 mod program;
+mod storage;
 mod type_info;
 mod variable;
 
@@ -17,6 +18,7 @@ use crate::{Kernel, KernelError};
 pub use arena::{ArenaPage, ArenaPages};
 pub use map::{BpfMap, BpfMapKind, MapContents, MapEntry, MapValue, StructOps};
 pub use program::{BpfProgram, BpfProgramStats};
+pub use storage::RingPositions;
 pub use type_info::BpfTypeInfo;
 pub use variable::{BpfVariable, ExitRecord};
 

@@ -28,7 +28,7 @@ mod tests;
 
 pub use bpf::{
     ArenaPage, ArenaPages, BpfMap, BpfMapKind, BpfProgram, BpfProgramStats, BpfTypeInfo, BpfVariable,
-    ExitRecord, MapContents, MapEntry, MapValue, StructOps,
+    ExitRecord, MapContents, MapEntry, MapValue, RingPositions, StructOps,
 };
 pub use cgroup::{Cgroup, CgroupNode, CpuGroup, Cpuset, Pids};
 pub use error::{ErrorKind, KernelError};

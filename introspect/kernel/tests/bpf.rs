@@ -112,6 +112,20 @@ fn arena_pages_are_found_by_their_user_addresses() {
 }
 
 #[test]
+fn local_storage_comes_by_owner_and_rings_by_position() {
+    let storage = kernel(healthy()).bpf_map_contents(place(at::STORAGE), 10).unwrap();
+    let [entry] = &storage.entries[..] else { panic!("one element") };
+    assert_eq!(entry.key, 0x5555u64.to_le_bytes());
+    assert_eq!(entry.value, MapValue::Shared(333u64.to_le_bytes().to_vec()));
+    let ring = kernel(healthy()).bpf_ring_positions(place(at::RING)).unwrap();
+    assert_eq!((ring.producer, ring.consumer, ring.size, ring.waiting()), (180, 100, 4096, 80));
+    assert!(kernel(healthy()).bpf_ring_positions(place(at::HASH)).is_err());
+    let mut bytes = healthy();
+    put(&mut bytes, &[(at::STORAGE_ELEMENT + 16, 0)]);
+    assert!(kernel(bytes).bpf_map_contents(place(at::STORAGE), 10).unwrap().entries.is_empty());
+}
+
+#[test]
 fn a_struct_ops_map_names_its_programs() {
     let ops = kernel(healthy()).bpf_struct_ops(place(at::STRUCT_OPS)).unwrap();
     assert_eq!((ops.interface.as_str(), ops.state.as_str()), ("sched_ext_ops", "inuse"));

@@ -53,6 +53,11 @@ fn map(kernel: &Kernel, at: VirtAddr) -> Json {
                 json!({ "start": arena.user_start.0, "end": arena.user_end.0, "pages": pages })
             });
         }
+        Ok(BpfMapKind::RingBuffer) => {
+            json["ring"] = outcome(kernel.bpf_ring_positions(at), |ring| {
+                json!([ring.producer, ring.consumer, ring.size])
+            });
+        }
         Ok(BpfMapKind::StructOps) => {
             json["struct_ops"] = outcome(
                 kernel.bpf_struct_ops(at),

@@ -52,6 +52,7 @@ fuzz_target!(|input: &[u8]| {
 fn all(kernel: &Kernel) {
     let limits = DecodeLimits { elements: 50, values: 500 };
     for map in kernel.bpf_maps().unwrap_or_default() {
+        let _ = kernel.bpf_ring_positions(map);
         let _ =
             (kernel.bpf_map_contents(map, 50), kernel.bpf_arena_pages(map, 8), kernel.bpf_struct_ops(map));
         for variable in kernel.bpf_variables(map).unwrap_or_default().iter().take(20) {

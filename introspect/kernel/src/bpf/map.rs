@@ -61,6 +61,10 @@ pub enum BpfMapKind {
     Arena,
     /// `STRUCT_OPS`.
     StructOps,
+    /// `TASK_STORAGE`, `CGRP_STORAGE`, `INODE_STORAGE` and `SK_STORAGE`: a value for each of some kernel objects.
+    Storage,
+    /// `RINGBUF` and `USER_RINGBUF`.
+    RingBuffer,
     /// Any other, with its number.
     Other(u64),
 }
@@ -72,7 +76,9 @@ impl From<u64> for BpfMapKind {
             2 => Self::Array,
             5 | 10 => Self::PerCpuHash,
             6 => Self::PerCpuArray,
+            24 | 28 | 29 | 32 => Self::Storage,
             26 => Self::StructOps,
+            27 | 31 => Self::RingBuffer,
             33 => Self::Arena,
             other => Self::Other(other),
         }
@@ -91,7 +97,8 @@ pub enum MapValue {
 /// An entry of a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MapEntry {
-    /// The key's bytes; of an array the index, 4 bytes.
+    /// The key's bytes; of an array the index, 4 bytes; of local storage the owner's address (`task_struct`, `cgroup`…),
+    /// 8 bytes.
     pub key: Vec<u8>,
     /// Where the value is; of a per-CPU map, what its per-CPU pointer points to on no CPU.
     pub at: VirtAddr,
@@ -150,7 +157,7 @@ impl Kernel {
         })
     }
 
-    /// The entries of an array or hash map, per-CPU or not, at most `limit` of them. The scheduler may be writing
+    /// The entries of an array or hash map, per-CPU or not, or of local storage, at most `limit` of them. The scheduler may be writing
     /// them: a hash chain that changes is walked again, an entry's bytes may be of two writes.
     ///
     /// # Errors
@@ -162,9 +169,14 @@ impl Kernel {
             BpfMapKind::PerCpuArray => self.array_entries(map, shape, limit, true),
             BpfMapKind::Hash => self.hash_entries(map, shape, limit, false),
             BpfMapKind::PerCpuHash => self.hash_entries(map, shape, limit, true),
+            BpfMapKind::Storage => {
+                let mut reader = ValueReader::new(self, shape, false)?;
+                self.storage_elements(map, |key, at| reader.push(key, at, limit))?;
+                Ok(reader.contents)
+            }
             _ => Err(KernelError::Unsupported {
                 what: format!("the contents of a BPF map of type {}", self.bpf_map_kind_name(map)?),
-                instead: "arrays and hashes, per-CPU or not; arenas and struct_ops have readers of their own",
+                instead: "arrays, hashes and local storage; arenas, ring buffers and struct_ops have readers of their own",
             }),
         }
     }

@@ -50,6 +50,12 @@ pub(crate) mod at {
     pub(crate) const TEXTS: usize = 0x1300;
     pub(crate) const EVENTS: usize = 0x1400;
     pub(crate) const QUEUE_TABLE: usize = 0x1600;
+    pub(crate) const STORAGE: usize = 0x1700;
+    pub(crate) const STORAGE_BUCKETS: usize = 0x17c0;
+    pub(crate) const STORAGE_ELEMENT: usize = 0x1800;
+    pub(crate) const STORAGE_OWNER: usize = 0x1840;
+    pub(crate) const RING: usize = 0x1880;
+    pub(crate) const RING_HEAD: usize = 0x1940;
     pub(crate) const BTF_DATA: usize = 0x2000;
     /// The arena's window ends at `SIZE`: three pages of it exist.
     pub(crate) const WINDOW: usize = super::SIZE - 3 * 4096;
@@ -189,6 +195,7 @@ fn bpf_objects(b: &mut BtfBuilder, [u8_, u32_, u64_, int, char_]: [TypeId; 5]) {
         160,
         &[("map", map, 0), ("user_vm_start", u64_, 128), ("user_vm_end", u64_, 136), ("kern_vm", area, 144)],
     );
+    storage_and_rings(b, map, [u32_, u64_, bytes]);
     let common = b.structure("common", 4, &[("state", u32_, 0)]);
     let value = b.structure("bpf_struct_ops_value", 16, &[("common", common, 0)]);
     b.structure("bpf_struct_ops_map", 160, &[("map", map, 0), ("kvalue", value, 128), ("uvalue", u64_, 144)]);
@@ -204,6 +211,30 @@ fn bpf_objects(b: &mut BtfBuilder, [u8_, u32_, u64_, int, char_]: [TypeId; 5]) {
         &[("BPF_STRUCT_OPS_STATE_INIT", 0), ("BPF_STRUCT_OPS_STATE_INUSE", 1)],
     );
     let _ = int;
+}
+
+fn storage_and_rings(b: &mut BtfBuilder, map: TypeId, [u32_, u64_, bytes]: [TypeId; 3]) {
+    b.structure(
+        "bpf_local_storage_map",
+        144,
+        &[("map", map, 0), ("buckets", u64_, 128), ("bucket_log", u32_, 136)],
+    );
+    b.structure("bpf_local_storage_map_bucket", 16, &[("list", u64_, 0)]);
+    let owner = b.structure("bpf_local_storage", 16, &[("owner", u64_, 8)]);
+    let owner = b.pointer(owner);
+    let data = b.structure("bpf_local_storage_data", 8, &[("smap", u64_, 0), ("data", bytes, 8)]);
+    b.structure(
+        "bpf_local_storage_elem",
+        48,
+        &[("map_node", u64_, 0), ("local_storage", owner, 16), ("sdata", data, 24)],
+    );
+    let ring = b.structure(
+        "bpf_ringbuf",
+        24,
+        &[("mask", u64_, 0), ("consumer_pos", u64_, 8), ("producer_pos", u64_, 16)],
+    );
+    let ring = b.pointer(ring);
+    b.structure("bpf_ringbuf_map", 136, &[("map", map, 0), ("rb", ring, 128)]);
 }
 
 /// As from 6.18 on: all in a `struct scx_sched`.
@@ -313,10 +344,26 @@ fn maps(bytes: &mut [u8], types: u64, section: TypeId) {
     map(bytes, at::PERCPU_ARRAY, [6, 4, 8, 2, 5], b"per_cpu");
     map(bytes, at::ARENA, [33, 0, 0, 3, 6], b"an_arena");
     map(bytes, at::STRUCT_OPS, [26, 4, 64, 1, 7], b"world_ops");
+    map(bytes, at::STORAGE, [29, 4, 8, 0, 1], b"of_tasks");
+    map(bytes, at::RING, [27, 0, 0, 4096, 2], b"a_ring");
     put(
         bytes,
         &[
             (at::MAP_IDR, a(at::MAP_NODE) | 2),
+            (at::MAP_NODE + 8 + 8, a(at::STORAGE)),
+            (at::MAP_NODE + 8 + 2 * 8, a(at::RING)),
+            // Two buckets, the second with the one element, of the owner 0x5555.
+            (at::STORAGE + 128, a(at::STORAGE_BUCKETS)),
+            (at::STORAGE + 136, 1),
+            (at::STORAGE_BUCKETS + 16, a(at::STORAGE_ELEMENT)),
+            (at::STORAGE_ELEMENT + 8, a(at::STORAGE_BUCKETS + 16)),
+            (at::STORAGE_ELEMENT + 16, a(at::STORAGE_OWNER)),
+            (at::STORAGE_ELEMENT + 32, 333),
+            (at::STORAGE_OWNER + 8, 0x5555),
+            (at::RING + 128, a(at::RING_HEAD)),
+            (at::RING_HEAD, 4095),
+            (at::RING_HEAD + 8, 100),
+            (at::RING_HEAD + 16, 180),
             (at::MAP_NODE + 8 + 3 * 8, a(at::BSS)),
             (at::MAP_NODE + 8 + 4 * 8, a(at::HASH)),
             (at::MAP_NODE + 8 + 5 * 8, a(at::PERCPU_ARRAY)),
