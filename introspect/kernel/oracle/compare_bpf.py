@@ -27,6 +27,14 @@ def pages_of(prog, arena, ours):
     start = arena.kern_vm.addr.value_() + (1 << 15)
     return [[user, prog.read(start + (user & 0xffffffff), 4096).hex()] for user, _ in ours]
 
+def at_key_end(prog, at, cpus):
+    """Whether a per-CPU hash keeps its pointer unaligned (before 6.15 and some stable kernels); bpftool has the last word."""
+    pointer = int.from_bytes(prog.read(at, 8), "little")
+    try:
+        return pointer % 8 == 0 and all(prog.read(per_cpu_ptr(Object(prog, "void *", pointer), cpu).value_(), 1) for cpu in cpus)
+    except drgn.FaultError:
+        return False
+
 def entries_of(prog, map_, cpus):
     """An array's or hash's entries in the dump's shape, by drgn; None for other kinds."""
     kind = int(map_.map_type)
@@ -52,7 +60,10 @@ def entries_of(prog, map_, cpus):
             for elem in hlist_nulls_for_each_entry("struct htab_elem", table.buckets[bucket].head.address_of_(), "hash_node"):
                 at = elem.key.address_
                 key = {"key": prog.read(at, key_size).hex()}
-                at += (key_size + 7) // 8 * 8
+                if kind in (5, 10) and key_size % 8 and at_key_end(prog, at + key_size, cpus):
+                    at += key_size
+                else:
+                    at += (key_size + 7) // 8 * 8
                 found.append(key | (shared(at) if kind in (1, 9) else each(prog.read_u64(at))))
         return found
     if kind in (24, 28, 29, 32):

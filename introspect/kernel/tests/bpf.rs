@@ -49,6 +49,28 @@ fn arrays_and_hashes_give_keys_and_values_and_say_when_cut() {
     assert_eq!(kernel.bpf_map_kind(place(at::ARENA)).unwrap(), BpfMapKind::Arena);
 }
 
+/// Kernels keep the pointer to an element's per-CPU values behind the key or behind the key rounded up.
+#[test]
+fn a_per_cpu_hash_is_read_in_either_layout() {
+    for distance in [28, 32] {
+        let mut bytes = healthy();
+        bytes[at::HASH] = 5;
+        for (element, values) in
+            [(at::ELEMENTS, at::PERCPU_VALUES), (at::ELEMENTS + 0x40, at::PERCPU_VALUES + 8)]
+        {
+            bytes[element + 32..element + 40].fill(0);
+            put(&mut bytes, &[(element + distance, address(values))]);
+        }
+        let found = kernel(bytes).bpf_map_contents(place(at::HASH), 10).unwrap();
+        let MapValue::PerCpu(by_cpu) = &found.entries[1].value else { panic!("per CPU") };
+        assert_eq!(
+            (found.entries[1].key[0], by_cpu[0].1[0], by_cpu[1].1[0]),
+            (22, 0x20, 0x40),
+            "at {distance}"
+        );
+    }
+}
+
 #[test]
 fn a_hash_chain_that_leads_into_another_bucket_or_back_is_torn() {
     for (what, at, word) in [

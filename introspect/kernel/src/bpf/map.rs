@@ -295,9 +295,34 @@ impl Kernel {
         per_cpu: bool,
     ) -> Result<MapContents, KernelError> {
         let mut reader = ValueReader::new(self, shape, per_cpu)?;
-        let whole = hash::Buckets::of(self, map, shape)?.each(|key, at| reader.push(key, at, limit))?;
+        let buckets = hash::Buckets::of(self, map, shape)?;
+        let cpus = reader.cpus.clone().unwrap_or_default();
+        let whole = buckets.each(|key, rounded| {
+            let at = match per_cpu {
+                true => self.per_cpu_slot(rounded, shape.key, &cpus)?,
+                false => rounded,
+            };
+            reader.push(key, at, limit)
+        })?;
         reader.contents.truncated |= !whole;
         Ok(reader.contents)
+    }
+
+    /// Where a per-CPU hash keeps the pointer to an element's values: behind the key rounded up to 8 bytes, at `rounded`,
+    /// since 11ba7ce076e5 ("bpf: Fix kmemleak warning for percpu hashmap", 6.15 and many stable kernels), and before
+    /// that right behind the key. No type tells the two apart, but the word does: read at the wrong place it has
+    /// halves of two words, which is no pointer that leads to memory on every CPU.
+    fn per_cpu_slot(&self, rounded: VirtAddr, key: u64, cpus: &[u32]) -> Result<VirtAddr, KernelError> {
+        let close = rounded.wrapping_sub(key.next_multiple_of(8) - key);
+        if close == rounded {
+            return Ok(rounded);
+        }
+        let pointer = self.pointer("a per-CPU BPF map's value pointer", close)?;
+        let mut leads = pointer.0 % 8 == 0;
+        for cpu in cpus {
+            leads = leads && self.memory().translate(self.per_cpu_pointer(pointer, *cpu)?).is_ok();
+        }
+        Ok(if leads { close } else { rounded })
     }
 }
 
