@@ -35,6 +35,7 @@ mod run;
 mod settings;
 pub mod test_support;
 pub mod timeline;
+mod verifier;
 
 #[cfg(feature = "cli-bins")]
 pub mod cli;

@@ -1,6 +1,6 @@
 //! What `#[ktstr_test]` expands to, and how a test binary answers its runner.
 
-use crate::{guest, run};
+use crate::{guest, run, verifier};
 use ktstr_run::{case_name, test_of_case};
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
@@ -49,11 +49,17 @@ fn answer(args: &[OsString]) -> Option<i32> {
         return Some(list(has("--ignored")));
     }
     let exact = has("--exact");
-    let case = args.iter().filter_map(|a| a.to_str()).find_map(test_of_case).filter(|_| exact)?;
-    let entry = KTSTR_TESTS.iter().find(|e| e.spec.name == case);
-    let Some(entry) = entry else {
-        eprintln!("ktstr: no test {case:?} in this binary; list them with --list");
-        return Some(1);
+    let mut words = args.iter().filter_map(|a| a.to_str()).filter(|_| exact);
+    let entry = match words.clone().find_map(test_of_case) {
+        Some(case) => {
+            let entry = KTSTR_TESTS.iter().find(|e| e.spec.name == case);
+            let Some(entry) = entry else {
+                eprintln!("ktstr: no test {case:?} in this binary; list them with --list");
+                return Some(1);
+            };
+            entry
+        }
+        None => words.find_map(verifier::entry)?,
     };
     let result = run::run_case(entry);
     if !result.text.is_empty() {
@@ -66,6 +72,9 @@ fn answer(args: &[OsString]) -> Option<i32> {
 fn list(ignored_only: bool) -> i32 {
     let ours = KTSTR_TESTS.iter().filter(|e| !ignored_only || e.spec.is_ignored());
     let mut lines: Vec<String> = ours.map(|e| format!("{}: test", case_name(e.spec.name))).collect();
+    if !ignored_only {
+        lines.extend(verifier::cells().iter().map(|name| format!("{name}: test")));
+    }
     lines.sort();
     match libtest_list(ignored_only) {
         Ok(theirs) => lines.extend(theirs),

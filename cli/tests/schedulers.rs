@@ -15,6 +15,13 @@ declare_scheduler!(OTHER, {
     sched_args = ["--name", "second"],
 });
 
+// Only the sweep of cli/tests/verifier.rs loads this one.
+declare_scheduler!(UNVERIFIABLE, {
+    name = "unverifiable",
+    binary = "scx-fixture",
+    sched_args = ["--verify-loop"],
+});
+
 fn attached() -> Result<String> {
     let state = std::fs::read_to_string("/sys/kernel/sched_ext/state").context("reading the state")?;
     let ops = std::fs::read_to_string("/sys/kernel/sched_ext/root/ops").unwrap_or_default();

@@ -3,6 +3,7 @@
 //! Benchmarks print and never judge: machines are noisy, and what is noise on one
 //! is a regression on another.
 
+mod introspect;
 mod monitor;
 mod overhead;
 
@@ -16,10 +17,15 @@ cargo xtask bench NAME [--rounds N]
 
   overhead   the quick-start test minus its hold, beside what QEMU alone needs to boot
              the same kernel to an init that powers off (tcg, 2 CPUs, interleaved)
+  introspect reading a guest kernel out of a core, beside drgn on the same core: a sample of
+             4 CPUs, opening symbols and types, the same from the index (needs python3, gcc)
   monitor    what a guest gets done while its runqueues are sampled from outside, beside
              the same guest unwatched (tcg, 2 CPUs, interleaved)
 
 Both sides run in turn, N times (5); medians and ratios are printed.";
+
+/// The kernel that benches boot.
+const KERNEL: &str = "apt:6.12";
 
 pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
     let rounds = match args.values("--rounds")?.as_slice() {
@@ -36,15 +42,21 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
             overhead::run(project, rounds)?;
             Ok(true)
         }
+        Some("introspect") => {
+            args.finish()?;
+            introspect::run(project, rounds)?;
+            Ok(true)
+        }
         Some("monitor") => {
             args.finish()?;
             monitor::run(project, rounds)?;
             Ok(true)
         }
         Some(other) => {
-            Err(UsageError(format!("there is no bench {other:?}; there are: overhead, monitor")).into())
+            Err(UsageError(format!("there is no bench {other:?}; there are: overhead, introspect, monitor"))
+                .into())
         }
-        None => Err(UsageError("which bench? there are: overhead, monitor".into()).into()),
+        None => Err(UsageError("which bench? there are: overhead, introspect, monitor".into()).into()),
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) const HELP: &str = "\
 cargo xtask setup [--check]
 
 Installs what is missing on Debian and Ubuntu: QEMU, what a kernel build needs,
-and cargo-nextest. Elsewhere it says what to install. `demo` and `test` do this
+and for the tests cargo-nextest, clang 19 and the headers that libbpf needs. Elsewhere it says what to install. `demo` and `test` do this
 by themselves. As another user than root it uses sudo if that asks no password.
 
   --check   only say what is there; exit code 1 if something is missing";

@@ -97,6 +97,7 @@ enum {
 static u64 vtime_now;
 static u64 last_starved;
 static u64 last_leak;
+static s32 dropped_pid;
 static s32 offline_cpu = -1;
 
 static __always_inline bool faulty(u32 fault)
@@ -122,11 +123,12 @@ static bool may_suffer(struct task_struct *p)
 
 static void suffers(struct task_struct *p)
 {
-	__sync_fetch_and_add(&victim.count, 1);
-	if (__sync_val_compare_and_swap(&victim.pid, 0, p->pid) != 0)
+	if (__sync_fetch_and_add(&victim.count, 1) != 0)
 		return;
 	victim.cpu = scx_bpf_task_cpu(p);
 	bpf_probe_read_kernel_str(victim.comm, sizeof(victim.comm), p->comm);
+	/* Last: the loader waits for it. */
+	__sync_val_compare_and_swap(&victim.pid, 0, p->pid);
 }
 
 static bool is_starved(struct task_struct *p)
@@ -189,7 +191,7 @@ static bool mishandle(struct task_struct *p)
 {
 	if (!config.fault || !control.armed || !may_suffer(p))
 		return false;
-	s32 cpu = -1;
+	s32 cpu, pid;
 	struct task_data *data;
 	u64 now;
 
@@ -201,7 +203,8 @@ static bool mishandle(struct task_struct *p)
 		break;
 	case FAULT_DROP_TASK:
 		/* The first one is the one, for good. */
-		if (victim.pid && victim.pid != p->pid)
+		pid = __sync_val_compare_and_swap(&dropped_pid, 0, p->pid);
+		if (pid && pid != p->pid)
 			return false;
 		break;
 	case FAULT_IGNORE_AFFINITY:

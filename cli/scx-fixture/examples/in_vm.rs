@@ -1,12 +1,12 @@
 //! Boots a kernel with sched_ext and lets scx-fixture schedule it, under software
 //! emulation: how the table in README.md was made.
 //!
-//! usage: in_vm KERNEL_IMAGE nothing|cpuset|affinity|hotplug|second SECONDS [ARGUMENT OF SCX-FIXTURE]…
+//! usage: in_vm KERNEL_IMAGE tcg|deterministic nothing|cpuset|affinity|hotplug|second SECONDS [ARGUMENT OF SCX-FIXTURE]…
 //!
 //! Build first: `cargo build -p scx-fixture --bins --examples`.
 
 use ktstr_initramfs::{Archive, LibrarySearch, closure};
-use ktstr_machine::{Accel, Blob, CommandLine, Hypervisor, MachineSpec, VmEvent, memory_floor_mib};
+use ktstr_machine::{AccelChoice, Blob, CommandLine, Hypervisor, MachineSpec, VmEvent, memory_floor_mib};
 use ktstr_qemu::Qemu;
 use std::error::Error;
 use std::io::Write;
@@ -16,9 +16,10 @@ use std::time::Duration;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().collect();
-    let [_, kernel, plan @ ..] = args.as_slice() else {
-        return Err("usage: in_vm KERNEL_IMAGE DISTURBANCE SECONDS [ARGUMENT]…".into());
+    let [_, kernel, accel, plan @ ..] = args.as_slice() else {
+        return Err("usage: in_vm KERNEL_IMAGE ACCEL DISTURBANCE SECONDS [ARGUMENT]…".into());
     };
+    let AccelChoice::Only(accel) = accel.parse()? else { return Err("tcg or deterministic".into()) };
     let topology: ktstr_topology::Topology = "1n1l4c1t".parse()?;
     let mut cmdline = CommandLine::new();
     cmdline.push("loglevel=7")?;
@@ -28,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         cmdline,
         memory_mib: memory_floor_mib(topology.total_cpus(), 512),
         topology,
-        accel: Accel::Tcg,
+        accel,
         seed: 0,
         verbose: false,
     };

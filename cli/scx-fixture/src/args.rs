@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// The kernel's watchdog ends the scheduler after a task has waited this long (kernel's default: 30000)
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=30_000))]
     pub(crate) timeout_ms: Option<u32>,
-    /// Let the fault rest for so long after the scheduler has attached
+    /// Let the fault rest for so long after the scheduler has attached; with 0 --exit-user and --crash-user don't load it at all
     #[arg(long, value_name = "MS", default_value_t = 500)]
     pub(crate) fault_after_ms: u64,
     /// Only tasks of this name suffer from the fault (never kernel threads, PID 1 or this program)

@@ -44,8 +44,13 @@ fn run(args: &Args) -> Result<u8, FixtureError> {
         signals::daemonize()?;
     }
     let signals = Signals::take(args.ignore_sigterm)?;
-    let mut scheduler = Scheduler::load(args)?;
     let delay = Duration::from_millis(args.fault_after_ms);
+    if delay.is_zero()
+        && let Some(end) = drill(args)
+    {
+        return end;
+    }
+    let mut scheduler = Scheduler::load(args)?;
     if delay.is_zero() {
         scheduler.arm()?;
     }
@@ -74,10 +79,8 @@ fn watch(
             if let Some(fault) = args.fault() {
                 say(&format!("scx-fixture: fault armed: {fault}"));
             }
-            match args.drill() {
-                Some(Drill::Exit(code)) => return Ok(code),
-                Some(Drill::Signal(number)) => return Err(signals::die_of(number)),
-                None => {}
+            if let Some(end) = drill(args) {
+                return end;
             }
         }
         if !told && let Some(victim) = scheduler.victim()? {
@@ -91,6 +94,14 @@ fn watch(
             return end(scheduler);
         }
     }
+}
+
+/// What the user half does to itself, if it is to.
+fn drill(args: &Args) -> Option<Result<u8, FixtureError>> {
+    Some(match args.drill()? {
+        Drill::Exit(code) => Ok(code),
+        Drill::Signal(number) => Err(signals::die_of(number)),
+    })
 }
 
 fn end(mut scheduler: Scheduler) -> Result<u8, FixtureError> {

@@ -6,9 +6,15 @@ use crate::error::FixtureError;
 use crate::output::LibbpfLog;
 use libbpf_rs::{Link, MapCore, MapFlags, MapMut, Object, ObjectBuilder, OpenObject};
 use std::fmt;
+use std::path::Path;
 
 /// bpf/fixture.bpf.c, compiled by bpf/build.sh.
 pub(crate) const OBJECT: &[u8] = include_bytes!("../bpf/fixture.bpf.o");
+
+/// Where a kernel with sched_ext speaks of it.
+const SCHED_EXT: &str = "/sys/kernel/sched_ext";
+/// The name of the scheduler that the kernel has; absent without one.
+const ROOT_OPS: &str = "/sys/kernel/sched_ext/root/ops";
 
 /// `SCX_EXIT_UNREG`, kernel/sched/ext.c: user space closed the link.
 const KIND_UNREG: i32 = 64;
@@ -52,7 +58,11 @@ impl Scheduler {
         }
         let loaded = open.load();
         log.print(loaded.is_err());
-        Ok(Self { link: None, object: loaded.map_err(FixtureError::Load)?, ops })
+        match loaded {
+            Ok(object) => Ok(Self { link: None, object, ops }),
+            Err(error) if !Path::new(SCHED_EXT).exists() => Err(FixtureError::NoSchedExt(error)),
+            Err(error) => Err(FixtureError::Load(error)),
+        }
     }
 
     /// Makes it the kernel's scheduler.
@@ -62,7 +72,8 @@ impl Scheduler {
             Ok(link) => self.link = Some(link),
             Err(source) => {
                 let said = self.ended()?.map(|ended| ended.to_string());
-                return Err(FixtureError::Attach { source, said });
+                let other = std::fs::read_to_string(ROOT_OPS).ok().map(|name| name.trim().to_string());
+                return Err(FixtureError::Attach { source, said, other });
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ mod progress;
 mod run_tests;
 mod template;
 mod topo;
+mod verifier;
 
 use clap::{Parser, Subcommand};
 use inspect::InspectArgs;
@@ -18,6 +19,7 @@ use run_tests::TestArgs;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use template::TemplateCommand;
+use verifier::VerifierArgs;
 
 /// Exit code of a command that could not do its work (a usage error is 2, by clap).
 const FAILED: u8 = 1;
@@ -34,6 +36,8 @@ enum CargoCommand {
     /// Resolve the kernel, then run the tests with cargo-nextest
     #[command(visible_alias = "nextest")]
     Test(TestArgs),
+    /// Load every declared scheduler on machines of many shapes: does it verify, attach, schedule?
+    Verifier(VerifierArgs),
     /// Build, list and remove guest kernels
     #[command(subcommand)]
     Kernel(KernelCommand),
@@ -72,6 +76,7 @@ pub fn cargo_ktstr() -> ExitCode {
     let args = without_subcommand(std::env::args_os());
     done(match CargoKtstr::parse_from(args).command {
         CargoCommand::Test(args) => run_tests::run(&args),
+        CargoCommand::Verifier(args) => verifier::run(&args),
         CargoCommand::Kernel(command) => kernel::run(&command),
         CargoCommand::Template(command) => template::run(&command),
         CargoCommand::Doctor => doctor::run(),

@@ -23,6 +23,9 @@ pub(super) struct TestArgs {
     /// Boot every machine afresh instead of resuming a saved one
     #[arg(long)]
     no_template: bool,
+    /// The cargo profile that schedulers under test are built with
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
     /// Count skipped tests as failures
     #[arg(long)]
     no_skip_mode: bool,
@@ -52,6 +55,9 @@ pub(super) fn run(args: &TestArgs) -> Result<ExitCode> {
     command.env("KTSTR_ORCHESTRATED", "1");
     if args.no_skip_mode {
         command.env("KTSTR_NO_SKIP_MODE", "1");
+    }
+    if let Some(profile) = &args.profile {
+        command.env("KTSTR_SCHEDULER_PROFILE", profile);
     }
     if args.no_template {
         command.env("KTSTR_NO_TEMPLATE", "1");
@@ -84,7 +90,7 @@ fn choose_kernel(args: &TestArgs, command: &mut Command) -> Result<()> {
     }
 }
 
-fn require_nextest(cargo: &OsString) -> Result<()> {
+pub(super) fn require_nextest(cargo: &OsString) -> Result<()> {
     let output = Command::new(cargo).args(["nextest", "--version"]).output().context("running cargo")?;
     if output.status.success() {
         return Ok(());

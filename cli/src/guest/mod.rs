@@ -3,6 +3,7 @@
 mod link;
 
 use crate::registry::{KTSTR_TESTS, KernelsOwn, KtstrTestEntry};
+use crate::verifier;
 use anyhow::{Context, Result, anyhow};
 use ktstr_assert::{Assert, AssertResult, Detail, DetailKind};
 use ktstr_cgroupfs::CgroupManager;
@@ -163,6 +164,7 @@ fn find_entry(plan: &GuestPlan) -> Result<&'static KtstrTestEntry> {
     KTSTR_TESTS
         .iter()
         .find(|e| e.spec.name == plan.test && e.spec.module == plan.module)
+        .or_else(|| verifier::entry(&plan.test))
         .ok_or_else(|| anyhow!("looking for test {}::{}: not in this binary", plan.module, plan.test))
 }
 

@@ -10,6 +10,7 @@ mod schedulers;
 
 use crate::registry::KtstrTestEntry;
 use crate::settings::Settings;
+use crate::verifier;
 use anyhow::{Context, Result};
 use ktstr_assert::{AssertResult, Outcome};
 use ktstr_machine::{Accel, CommandLine, MachineSpec, memory_floor_mib};
@@ -54,7 +55,14 @@ pub(crate) fn run_case(entry: &'static KtstrTestEntry) -> CaseRun {
     }
     match run_in_machine(entry, &settings) {
         Ok(run) => run,
-        Err(e) => not_run(entry, "not started", &e),
+        Err(e) => {
+            let kernel = kernel::resolve_for_test().ok().map(|kernel| kernel.label());
+            let result = AssertResult::fail(format!("{e:#}"));
+            if let Err(e) = verifier::record(entry, kernel.as_deref(), &result, &[]) {
+                eprintln!("ktstr: warning: {e:#}");
+            }
+            not_run(entry, "not started", &e)
+        }
     }
 }
 
@@ -77,6 +85,7 @@ fn facts(entry: &KtstrTestEntry, settings: &Settings) -> RunFacts {
         seed: settings.seed,
         checks: entry.spec.own_checks(),
         verbose: settings.verbose,
+        raw_verifier_log: std::env::var_os(verifier::RAW).is_some(),
         ..RunFacts::default()
     }
 }
@@ -138,6 +147,7 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
         RunFacts { mode: accel.to_string(), kernel: kernel.label(), resumed, ..facts(entry, settings) };
     let run = Run { spec: &spec, kernel: &kernel, entry, case: &case, seen: &seen, provenance };
     run.record(settings, &mut facts);
+    verifier::record(entry, Some(&kernel.label()), &case.result, &seen.schedulers)?;
     Ok(finish(settings, &facts, &case, Some(&seen)))
 }
 

@@ -6,6 +6,7 @@ use crate::scheduler::bug_summary;
 use ktstr_assert::{Assert, render_failure};
 use ktstr_monitor::{render_assessment, render_state};
 use ktstr_scheduler::{Detach, SchedulerReport};
+use ktstr_verifier::{Mode, VerifierLog};
 use ktstr_wire::Stimulus;
 use std::fmt::Write;
 use std::time::Duration;
@@ -15,6 +16,7 @@ const CONSOLE_LINES: usize = 20;
 const OUTPUT_LINES: usize = 20;
 const TIMELINE_LINES: usize = 60;
 const SCHEDULER_LINES: usize = 60;
+const VERIFIER_LINES: usize = 150;
 const DUMP_LINES: usize = 80;
 
 /// What a reader wants to know of how a result came about.
@@ -38,6 +40,8 @@ pub struct RunFacts {
     pub checks: Assert,
     /// The file with the kernel's state, where one was written.
     pub kernel_state: Option<String>,
+    /// Show what a verifier said as it came.
+    pub raw_verifier_log: bool,
     /// Show diagnostics in any case.
     pub verbose: bool,
 }
@@ -72,7 +76,7 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
     let show_all = !case.result.is_pass() || facts.verbose;
     let scheduler_log = scheduler_log(seen);
     if show_all && !scheduler_log.is_empty() {
-        section(text, "scheduler log", &shortened(&scheduler_log, SCHEDULER_LINES));
+        section(text, "scheduler log", &readable(&scheduler_log, facts.raw_verifier_log));
     }
     if let Some(monitor) = &case.monitor {
         section(text, "monitor", &render_assessment(monitor, &facts.checks));
@@ -126,6 +130,17 @@ fn without_dump(log: &str) -> String {
         }
     }
     text
+}
+
+/// A log with what a verifier said shortened, loop by loop.
+fn readable(log: &str, raw: bool) -> String {
+    if raw {
+        return log.to_string();
+    }
+    if VerifierLog::parse(log).programs.is_empty() {
+        return shortened(log, SCHEDULER_LINES);
+    }
+    shortened(&ktstr_verifier::render(log, Mode::Readable), VERIFIER_LINES)
 }
 
 /// Beginning and end of a long text.

@@ -111,6 +111,11 @@ impl Scheduler {
         matches!(self.spec, SchedulerSpec::Eevdf)
     }
 
+    /// True if it is a program of its own.
+    pub const fn has_program(&self) -> bool {
+        matches!(self.spec, SchedulerSpec::Discover(_) | SchedulerSpec::Path(_))
+    }
+
     /// Where its configuration file lies in the guest, and the arguments that say so.
     pub fn config_in_guest(&self) -> Option<(String, Vec<String>)> {
         let file = self.config_file?;

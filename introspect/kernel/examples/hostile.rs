@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ktstr_introspect_kernel::{Cgroup, Kernel, KernelError, Runqueue, SchedDomain, Task};
 use ktstr_introspect_memory::{ElfCore, MemoryFault, PhysAddr, PhysRange, PhysicalMemory};
 use ktstr_introspect_symbols::Vmlinux;
+use ktstr_introspect_types::DecodeLimits;
 
 /// Gives one word in `1 << rate` another value: noise, a small number, or a word of the core from elsewhere.
 struct Liar {
@@ -95,12 +96,35 @@ fn round(kernel: &Kernel) -> Vec<KernelError> {
     }
     for queue in take(&mut errors, kernel.dispatch_queues()) {
         tasks.extend(take(&mut errors, kernel.queued_tasks(queue)));
+        tasks.extend(take(&mut errors, kernel.queued_by_vtime(queue)));
     }
-    let _ = (kernel.sched_ext(), kernel.scx_events());
+    let _ = (kernel.sched_ext(), kernel.scx_events(), kernel.scx_operations());
+    bpf(kernel, &mut errors);
     for task in tasks.into_iter().take(500) {
         let _ = kernel.class_of(&Task::read(kernel, task));
     }
     errors
+}
+
+fn bpf(kernel: &Kernel, errors: &mut Vec<KernelError>) {
+    for map in take(errors, kernel.bpf_maps()) {
+        let _ = take(errors, kernel.bpf_map_contents(map, 1000).map(|found| found.entries));
+        let _ = take(errors, kernel.bpf_arena_pages(map, 64).map(|found| found.pages));
+        let _ = take(errors, kernel.bpf_struct_ops(map).map(|found| found.programs));
+        for variable in take(errors, kernel.bpf_variables(map)).iter().take(100) {
+            let limits = DecodeLimits { elements: 100, values: 1000 };
+            let _ = take(errors, kernel.bpf_value(variable, limits).map(|value| vec![value]));
+        }
+    }
+    for program in take(errors, kernel.bpf_programs()) {
+        let _ = take(errors, kernel.bpf_program_stats(program).map(|stats| stats.by_cpu));
+        let _ = take(errors, kernel.bpf_program_maps(program));
+        let _ = take(errors, kernel.bpf_program_name(program).map(|name| vec![name]));
+    }
+    let _ = take(errors, kernel.bpf_exit_records());
+    let _ = take(errors, kernel.module_type_infos());
+    let _ =
+        take(errors, kernel.scx_exit_report().map(|report| report.map_or(Vec::new(), |report| report.trace)));
 }
 
 fn take<T>(errors: &mut Vec<KernelError>, result: Result<Vec<T>, KernelError>) -> Vec<T> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ktstr_introspect_kernel::{Kernel, KernelError, RunqueueSampler};
+use ktstr_introspect_kernel::{BpfMapKind, Kernel, KernelError, RunqueueSampler};
 use ktstr_introspect_memory::RawImage;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,6 +28,30 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         note("tasks by pid", kernel.tasks_by_pid().map(|found| found.len()));
         note("cgroups", kernel.cgroups().map(|found| found.len()));
         note("dispatch queues", kernel.dispatch_queues().map(|found| found.len()));
+        note("bpf programs", kernel.bpf_programs().map(|found| found.len()));
+        for program in kernel.bpf_programs().unwrap_or_default() {
+            note("bpf statistics", kernel.bpf_program_stats(program).map(|stats| stats.run_count as usize));
+        }
+        note("bpf variables", kernel.bpf_variable(".bss", "nr_enqueued").map(|found| found.size as usize));
+        for map in kernel.bpf_maps().unwrap_or_default() {
+            match kernel.bpf_map_kind(map) {
+                Ok(BpfMapKind::Hash | BpfMapKind::PerCpuHash) => {
+                    note("bpf hashes", kernel.bpf_map_contents(map, 10_000).map(|found| found.entries.len()));
+                }
+                Ok(BpfMapKind::Array | BpfMapKind::PerCpuArray) => {
+                    note("bpf arrays", kernel.bpf_map_contents(map, 10_000).map(|found| found.entries.len()));
+                }
+                Ok(BpfMapKind::Arena) => {
+                    note("bpf arenas", kernel.bpf_arena_pages(map, 4096).map(|found| found.pages.len()));
+                }
+                _ => {}
+            }
+        }
+        for queue in kernel.dispatch_queues().unwrap_or_default() {
+            note("queued tasks", kernel.queued_tasks(queue).map(|found| found.len()));
+            note("queued by vtime", kernel.queued_by_vtime(queue).map(|found| found.len()));
+        }
+        note("exit reports", kernel.scx_exit_report().map(|report| usize::from(report.is_some())));
         for cpu in kernel.possible_cpus()?.0 {
             let rq = kernel.runqueue(cpu)?;
             note("cfs tasks", kernel.cfs_tasks(rq).map(|found| found.len()));

@@ -5,9 +5,12 @@
 
 drgn finds the objects by itself (its own helpers, its own walks, DWARF for layout) and reads each member path with its
 own object model; only the paths come from the dump. `--bare` runs the dump without the vmlinux, so that symbols and
-types come out of guest memory. Exit code 1 on any mismatch.
+types come out of guest memory. With `-` for the vmlinux, as for a distribution's image without one, drgn can't be asked
+and only what the guest said of itself is checked. Exit code 1 on any mismatch.
 """
 import collections, json, re, struct, subprocess, sys, time
+
+import compare_bpf
 import drgn
 from drgn import Object, cast
 from drgn.helpers.linux.cgroup import css_for_each_descendant_pre, cgroup_path
@@ -23,6 +26,7 @@ TYPES = {
     "DomainShared": "struct sched_domain_shared", "SchedGroup": "struct sched_group", "Cgroup": "struct cgroup",
     "CpuGroup": "struct task_group", "Cpuset": "struct cpuset", "Pids": "struct pids_cgroup",
     "DispatchQueue": "struct scx_dispatch_q", "SchedExtOps": "struct sched_ext_ops", "ExitInfo": "struct scx_exit_info",
+    "BpfProgram": "struct bpf_prog", "BpfMap": "struct bpf_map", "BpfTypeInfo": "struct btf",
 }
 agree, differ, absent = collections.Counter(), [], collections.Counter()
 
@@ -47,9 +51,14 @@ def program(core, vmlinux, kaslr, phys_base, took=None):
         took.append(time.perf_counter() - start)
     return prog
 
+class NullPointer(Exception):
+    pass
+
 def follow(obj, path):
     for dot, name, index in re.findall(r"(\.|->)([A-Za-z_0-9]+)|\[(\d+)\]", path):
-        obj = obj[int(index)] if index else obj.member_(name) if dot else obj
+        if dot == "->" and not obj.value_():
+            raise NullPointer(path)
+        obj = obj[int(index)] if index else obj.member_(name)
     return obj
 
 def plain(obj, like):
@@ -84,6 +93,8 @@ def record(prog, dump):
             theirs = plain(theirs, ours)
         except (LookupError, AttributeError, TypeError) as error:
             theirs = {"error": "Absent", "text": str(error)}
+        except NullPointer as error:
+            theirs = {"error": "Null", "text": str(error)}
         except drgn.FaultError as error:
             theirs = {"error": "Unmapped", "text": str(error)}
         if isinstance(ours, dict) and "error" in ours:
@@ -103,8 +114,11 @@ def value_of(objects):
 
 def main():
     binary, core, vmlinux = sys.argv[1:4]
-    bare = "--bare" in sys.argv
+    bare = "--bare" in sys.argv or vmlinux == "-"
     dump = json.loads(subprocess.run([binary, core] + ([] if bare else [vmlinux]), capture_output=True, check=True).stdout)
+    if vmlinux == "-":
+        compare_bpf.against_guest(core, dump, check)
+        return finish()
     prog = program(core, vmlinux, dump["kaslr"], dump["phys_base"])
     scx_kernel = any(m.name == "scx" for m in prog.type("struct rq").members)
 
@@ -116,6 +130,13 @@ def main():
         record(prog, task)
         obj = Object(prog, "struct task_struct", address=task["address"])
         cls = prog.symbol(obj.sched_class.value_()).name
+        if scx_kernel:
+            states = {e.value: e.name for e in prog.type("enum scx_task_state").enumerators}
+            check("Task:scx_state", "SCX_TASK_" + task["scx_state"].upper(), states[obj.scx.flags.value_() >> 8 & 3])
+            states = {e.value: e.name for e in prog.type("enum scx_ops_state").enumerators}
+            word = obj.scx.ops_state.counter.value_()
+            check("Task:scx_ops_state", ["SCX_OPSS_" + task["scx_ops_state"][0].upper(), task["scx_ops_state"][1]],
+                  [states[word & 3], word >> 2])
         check("Task:class", task["class"] + "_sched_class", cls)
 
     # Runqueues, their queues, domains and groups.
@@ -168,6 +189,9 @@ def main():
     for ours in dump["cgroups"]:
         cgroup = theirs[ours["address"]]
         record(prog, ours)
+        populated = cgroup.nr_populated_csets + cgroup.nr_populated_domain_children + cgroup.nr_populated_threaded_children
+        check("Cgroup:populated", ours["populated"], bool(populated))
+        check("Cgroup:frozen", ours["frozen"], bool(cgroup.flags.value_() >> prog["CGRP_FROZEN"].value_() & 1))
         check("Cgroup:online", ours["online"], bool(cgroup.self.flags & prog["CSS_ONLINE"]))
         check("Cgroup:path", ours["path"], cgroup_path(cgroup).decode())
         members = []
@@ -202,6 +226,18 @@ def main():
         if prog["scx_exit_info"]:
             check("scx:exit_info", scx["exit_info"]["address"], prog["scx_exit_info"].value_())
             record(prog, scx["exit_info"])
+            info, said = prog["scx_exit_info"], scx["exit_report"]
+            for name, key in (("reason", "reason"), ("msg", "message"), ("dump", "dump")):
+                at = info.member_(name)
+                check(f"scx:exit {name}", said[key], text(at) if at else "")
+            check("scx:exit trace", said["trace"], [info.bt[i].value_() for i in range(info.bt_len)])
+            check("scx:exit kind", "SCX_EXIT_" + said["kind"].upper(), info.kind.format_(type_name=False))
+        check("scx:exit_kind", "SCX_EXIT_" + scx["exit_kind"].upper(),
+              {e.value: e.name for e in prog.type("enum scx_exit_kind").enumerators}[prog["scx_exit_kind"].counter.value_()])
+        ops = prog["scx_ops"]
+        has = [[m.name, ops.member_(m.name).value_()] for m in ops.type_.members
+               if m.type.kind == drgn.TypeKind.POINTER and ops.member_(m.name)]
+        check("scx:operations", scx["operations"], has)
         queues = []
         if prog["global_dsqs"]:
             queues = [prog["global_dsqs"][n].value_() for n in range(prog["nr_node_ids"].value_())]
@@ -217,9 +253,16 @@ def main():
         for mine in ours:
             record(prog, mine)
             queue = Object(prog, "struct scx_dispatch_q", address=mine["address"])
+            check("walk:queued_by_vtime", mine["by_vtime"], value_of(rbtree_inorder_for_each_entry(
+                "struct task_struct", queue.priq.address_of_(), "scx.dsq_priq")))
             check("walk:queued", mine["tasks"], value_of(
                 list_for_each_entry("struct task_struct", queue.list.address_of_(), "scx.dsq_list.node")))
 
+    compare_bpf.against_drgn(prog, dump, check, record, cpus)
+    compare_bpf.against_guest(core, dump, check)
+    finish()
+
+def finish():
     kinds = collections.Counter(name.split(":")[0] for name in agree)
     print(f"{len(agree)} different fields agree in {sum(agree.values())} comparisons: {dict(kinds)}")
     print(f"absent or null for both: {len(absent)} fields: {sorted(absent)}")

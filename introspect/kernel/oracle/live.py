@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Reads a guest that runs: boots one whose RAM is a shared file, under load and with tasks and cgroups coming and
-going, and runs the `live` example over that file.
+going, BPF hashes written and emptied, and runs the `live` example over that file.
 
     live.py LIVE_BINARY KERNEL ["extra kernel arguments"]
 """
@@ -9,7 +9,7 @@ from take_core import boot
 
 def main():
     binary, kernel = sys.argv[1:3]
-    extra = sys.argv[3] if len(sys.argv) > 3 else "scx churn"
+    extra = sys.argv[3] if len(sys.argv) > 3 else "scx maps churn"
     with tempfile.TemporaryDirectory() as tmp:
         ram = os.path.join(tmp, "ram")
         memory = ["-object", f"memory-backend-file,id=ram,size=512M,mem-path={ram},share=on",

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
  * Static /init of the oracle guest: builds cgroups, starts tasks of every scheduling class and, when the word
- * "scx" stands on the kernel command line, attaches a FIFO sched_ext scheduler assembled here by hand (three
- * tiny BPF programs, so that no BPF compiler is needed). Then it prints what the kernel says of itself and READY.
+ * "scx" stands on the kernel command line, attaches a sched_ext scheduler assembled here by hand (three tiny BPF
+ * programs, so that no BPF compiler is needed) with a FIFO queue and one by virtual time. With "maps" it makes BPF maps
+ * of each kind; a /module.ko is loaded. Then it prints what the kernel says of itself and READY.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
@@ -22,6 +24,7 @@
 #include <unistd.h>
 
 #define DSQ_ID 1234
+#define VTIME_ID 1235
 
 /* ---- a reader of /sys/kernel/btf/vmlinux, just enough to find ids and offsets ---- */
 struct hdr { uint16_t magic; uint8_t version, flags; uint32_t hdr_len, type_off, type_len, str_off, str_len; };
@@ -66,6 +69,11 @@ static int bpf(int cmd, union bpf_attr *a) { return syscall(SYS_bpf, cmd, a, siz
 #define KFUNC(id) INSN(BPF_JMP | BPF_CALL, 0, 2, 0, id)
 #define EXIT INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)
 
+#define KMAP(d, fd, at) INSN(BPF_LD | BPF_DW | BPF_IMM, d, BPF_PSEUDO_MAP_VALUE, 0, fd), INSN(0, 0, 0, 0, at)
+#define LDXW(d, s, o) INSN(BPF_LDX | BPF_MEM | BPF_W, d, s, o, 0)
+
+#include "maps.h"
+
 static int prog(struct bpf_insn *insns, int n, uint32_t ops, const char *op, int sleepable)
 {
 	static char log[65536]; union bpf_attr a; int index = -1;
@@ -87,11 +95,23 @@ static void attach(void)
 	if (!put) put = btf_find("scx_bpf_dispatch", 12);
 	if (!get) get = btf_find("scx_bpf_consume", 12);
 	if (!ops || !value || !create || !put || !get) { printf("scx: absent (%u types)\n", ntypes); return; }
-	struct bpf_insn init[] = { MOVI(1, DSQ_ID), MOVI(2, -1), KFUNC(create), EXIT };
-	struct bpf_insn enqueue[] = { LDX(6, 1, 0), LDX(4, 1, 8), MOVR(1, 6), MOVI(2, DSQ_ID), MOVI(3, 5000000),
-				      KFUNC(put), MOVI(0, 0), EXIT };
-	struct bpf_insn dispatch[] = { MOVI(1, DSQ_ID), KFUNC(get), MOVI(0, 0), EXIT };
-	int f[3] = { prog(init, 4, ops, "init", 1), prog(enqueue, 8, ops, "enqueue", 0), prog(dispatch, 4, ops, "dispatch", 0) };
+	uint32_t vtime = btf_find("scx_bpf_dsq_insert_vtime", 12), task = btf_find("task_struct", 4);
+	if (!vtime) vtime = btf_find("scx_bpf_dispatch_vtime", 12);
+	int bss = bss_create(), pid = member(task, "pid", 0);
+	struct bpf_insn init[] = { MOVI(1, DSQ_ID), MOVI(2, -1), KFUNC(create), MOVI(1, VTIME_ID), MOVI(2, -1), KFUNC(create), EXIT };
+	/* Counts, then queues even pids in order of arrival and odd ones by a virtual time out of the count. */
+	struct bpf_insn enqueue[] = { LDX(6, 1, 0), LDX(7, 1, 8), KMAP(2, bss, BSS_ENQUEUED), MOVI(3, 1),
+				      INSN(BPF_STX | BPF_ATOMIC | BPF_DW, 2, 3, 0, BPF_ADD | BPF_FETCH),
+				      INSN(BPF_ALU64 | BPF_XOR | BPF_K, 3, 0, 0, 63), MOVR(8, 3), LDXW(9, 6, pid),
+				      MOVR(1, 6), MOVI(3, 5000000), INSN(BPF_ALU64 | BPF_AND | BPF_K, 9, 0, 0, 1),
+				      INSN(BPF_JMP | BPF_JNE | BPF_K, 9, 0, 4, 0),
+				      MOVI(2, DSQ_ID), MOVR(4, 7), KFUNC(put), INSN(BPF_JMP | BPF_JA, 0, 0, 5, 0),
+				      MOVI(2, VTIME_ID), MOVR(4, 8), MOVR(5, 7),
+				      KFUNC(vtime), MOVI(0, 0), EXIT };
+	struct bpf_insn dispatch[] = { MOVI(1, DSQ_ID), KFUNC(get), MOVI(1, VTIME_ID), KFUNC(get), MOVI(0, 0), EXIT };
+#define COUNT(a) (sizeof a / sizeof *a)
+	int f[3] = { prog(init, COUNT(init), ops, "init", 1), prog(enqueue, COUNT(enqueue), ops, "enqueue", 0),
+		     prog(dispatch, COUNT(dispatch), ops, "dispatch", 0) };
 	static struct { struct hdr h; uint32_t t[4]; char s[8]; } tiny = {
 		{ 0xeb9f, 1, 0, 24, 0, 16, 16, 5 }, { 1, 1u << 24, 4, (1u << 24) | 32 }, "\0int" };
 	union bpf_attr a; memset(&a, 0, sizeof a); a.btf = (uintptr_t)&tiny; a.btf_size = 24 + 16 + 5;
@@ -133,6 +153,19 @@ static void symbols(void)
 		if (!strchr(b, '[') && n++ % 199 == 0) printf("sym %s", b);
 	printf("symbols %lu\n", n);
 }
+/* FNV-1a of each file of /sys/kernel/btf. */
+static void sums(void)
+{
+	DIR *d = opendir("/sys/kernel/btf"); struct dirent *e;
+	printf("== btf sums\n");
+	while (d && (e = readdir(d))) {
+		char p[300]; snprintf(p, sizeof p, "/sys/kernel/btf/%s", e->d_name);
+		int f = open(p, O_RDONLY), n; static unsigned char b[65536]; uint64_t h = 0xcbf29ce484222325; size_t all = 0;
+		if (e->d_name[0] == '.' || f < 0) continue;
+		while ((n = read(f, b, sizeof b)) > 0) { all += n; for (int i = 0; i < n; i++) h = (h ^ b[i]) * 0x100000001b3; }
+		close(f); printf("btfsum %s %zu %llu\n", e->d_name, all, (unsigned long long)h);
+	}
+}
 static pid_t task(const char *name, const char *cgroup, int cpu, int policy, int prio, int busy_us, int idle_us)
 {
 	pid_t p = fork();
@@ -155,6 +188,23 @@ static pid_t task(const char *name, const char *cgroup, int cpu, int policy, int
 	}
 }
 
+/* Starts /scheduler with the arguments in /scheduler.args, one a line, and waits until the kernel says that it runs. */
+static void scheduler(void)
+{
+	static char text[4096]; char *argv[32] = { "/scheduler" }; int n = 1, f = open("/scheduler.args", O_RDONLY);
+	if (access("/scheduler", X_OK)) return;
+	if (f >= 0 && read(f, text, sizeof text - 1) > 0)
+		for (char *a = strtok(text, "\n"); a && n < 31; a = strtok(0, "\n")) argv[n++] = a;
+	if (!fork()) { execv(argv[0], argv); _exit(127); }
+	for (int i = 0; i < 600; i++) {
+		char state[32] = ""; f = open("/sys/kernel/sched_ext/state", O_RDONLY);
+		if (f >= 0) { if (read(f, state, 31) < 0) state[0] = 0; close(f); }
+		if (!strncmp(state, "enabled", 7)) { printf("scx: enabled after %d00 ms\n", i); return; }
+		usleep(100000);
+	}
+	printf("scx: /scheduler never ran\n");
+}
+
 int main(void)
 {
 	mkdir("/proc", 0755); mkdir("/sys", 0755);
@@ -170,6 +220,11 @@ int main(void)
 	put("/sys/fs/cgroup/left/cpuset.cpus", "0-1"); put("/sys/fs/cgroup/right/cpuset.cpus", "2-3");
 	put("/sys/fs/cgroup/left/cpu.weight", "300"); put("/sys/fs/cgroup/right/cpu.max", "150000 100000");
 	put("/sys/fs/cgroup/right/pids.max", "77");
+	put("/proc/sys/kernel/bpf_stats_enabled", "1");
+	int ko = open("/module.ko", O_RDONLY);
+	if (ko >= 0) printf("module %ld\n", syscall(SYS_finit_module, ko, "", 0));
+	if (strstr(line, " maps")) maps(strstr(line, " churn") != 0);
+	scheduler();
 	if (strstr(line, " scx")) attach();
 	for (int i = 0; i < 5; i++) { char n[16]; snprintf(n, 16, "spin-l%d", i);
 		task(n, "/sys/fs/cgroup/left/inner/cgroup.procs", -1, SCHED_OTHER, i, 50000, 0); }
@@ -187,6 +242,13 @@ int main(void)
 	cat("/sys/kernel/sched_ext/state"); cat("/sys/kernel/sched_ext/root/ops"); cat("/sys/kernel/sched_ext/nr_rejected");
 	cat("/sys/kernel/sched_ext/enable_seq"); cat("/proc/schedstat"); cat("/sys/fs/cgroup/right/cpu.stat");
 	cat("/proc/1/status");
+	for (int i = 0; i < 4; i++) {
+		static const char *const groups[] = { "left", "left/inner", "right", "cold" };
+		static const char *const files[] = { "cgroup.events", "cpu.weight", "cpuset.cpus.effective", "cgroup.procs" };
+		for (int k = 0; k < 4; k++) { char p[128]; snprintf(p, sizeof p, "/sys/fs/cgroup/%s/%s", groups[i], files[k]); cat(p); }
+	}
+	sums();
+	if (strstr(line, " maps")) bpftool();
 	if (strstr(line, " symbols")) symbols();
 	printf("READY\n"); fflush(stdout);
 	for (;;) pause();

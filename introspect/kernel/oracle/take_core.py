@@ -3,10 +3,14 @@
 
     take_core.py KERNEL OUT.core ["extra kernel arguments"]
 
-Words in the extra arguments: `scx` attaches the sched_ext scheduler, `symbols` prints /proc/kallsyms,
-`nokaslr` as ever. The console goes to OUT.core.console.
+Words in the extra arguments: `scx` attaches the sched_ext scheduler, `maps` makes BPF maps and has the host's bpftool
+list them in the guest, `symbols` prints /proc/kallsyms, `nokaslr` as ever. With MODULE in the environment, that kernel
+module (.ko or .ko.xz) is loaded; with SCHEDULER, that program of the host is started with those arguments before the
+load, and the core is taken when its scheduler runs. With STOP_AT (and VMLINUX, `nokaslr` among the arguments), gdb lets
+the guest run until that place, such as `*0xffffffff81234567 if $rdi == 7`, and the core is taken there: a scheduler's end
+is in memory for a moment only. The console goes to OUT.core.console.
 """
-import json, os, socket, subprocess, sys, tempfile, time
+import json, lzma, os, shutil, socket, subprocess, sys, tempfile, time
 
 def cpio(files):
     out = bytearray()
@@ -18,6 +22,23 @@ def cpio(files):
         out += b"\0" * (-len(out) % 4)
     return bytes(out)
 
+def with_libraries(program, name=None):
+    """A program of the host and the libraries that it is linked to, for the guest."""
+    name = name or program
+    path = shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin")
+    if not path:
+        print(f"no {program} on this host: it is left out")
+        return []
+    files, folders = [(name, 0o100755, open(path, "rb").read())], set()
+    for line in subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout.splitlines():
+        library = next((word for word in line.split() if word.startswith("/")), None)
+        if library:
+            folder = os.path.dirname(library).strip("/")
+            parts = folder.split("/")
+            folders |= {"/".join(parts[:n]) for n in range(1, len(parts) + 1)}
+            files.append((library.strip("/"), 0o100755, open(library, "rb").read()))
+    return [(folder, 0o040755, b"") for folder in sorted(folders)] + files
+
 def qmp(sock, command, **arguments):
     sock.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
     for line in sock.makefile("r"):
@@ -25,27 +46,62 @@ def qmp(sock, command, **arguments):
         if "return" in reply or "error" in reply:
             return reply
 
+def connect(sock):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(sock)
+    s.makefile("r").readline()
+    qmp(s, "qmp_capabilities")
+    return s
+
+def stopped(vm, sock, place, vmlinux):
+    """Waits until gdb has the guest where it was told to stop it; gdb then holds it until the guest is killed."""
+    while not os.path.exists(sock + ".gdb") and vm.poll() is None:
+        time.sleep(0.1)
+    here = sock + ".there"
+    gdb = ["gdb", "-batch", "-nx", "-ex", f"target remote {sock}.gdb", "-ex", f"hbreak {place}", "-ex", "continue",
+           "-ex", f"shell touch {here}; while test -e {here}; do sleep 0.2; done", vmlinux]
+    process = subprocess.Popen(gdb, stdin=subprocess.DEVNULL)
+    limit = time.time() + 300
+    while not os.path.exists(here) and time.time() < limit and process.poll() is None:
+        time.sleep(0.2)
+    if not os.path.exists(here):
+        vm.kill()
+        sys.exit(f"the guest never came to {place}")
+    return vm, connect(sock)
+
 def boot(kernel, extra, console, tmp, memory):
     """Starts the guest and waits for it to say READY; returns it with its QMP socket."""
+    if os.path.exists(console):
+        os.remove(console)
     here = os.path.dirname(os.path.abspath(__file__))
     init, initrd, sock = (os.path.join(tmp, n) for n in ("init", "initrd", "qmp"))
     subprocess.run(["gcc", "-static", "-O1", "-w", "-o", init, os.path.join(here, "load.c")], check=True)
+    files = [("dev", 0o040755, b""), ("dev/console", 0o020600, b""), ("init", 0o100755, open(init, "rb").read())]
+    module = os.environ.get("MODULE")
+    if module:
+        data = open(module, "rb").read()
+        files.append(("module.ko", 0o100644, lzma.decompress(data) if module.endswith(".xz") else data))
+    scheduler = os.environ.get("SCHEDULER", "").split()
+    if scheduler:
+        files += with_libraries(scheduler[0], "scheduler")
+        files.append(("scheduler.args", 0o100644, "\n".join(scheduler[1:]).encode()))
+    if "maps" in extra.split():
+        files += with_libraries("bpftool")
     with open(initrd, "wb") as f:
-        f.write(cpio([("dev", 0o040755, b""), ("dev/console", 0o020600, b""),
-                      ("init", 0o100755, open(init, "rb").read())]))
+        # Libraries of two programs may be the same.
+        f.write(cpio(list({file[0]: file for file in files}.values())))
     vm = subprocess.Popen([
         "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512M",
         "-smp", "4,sockets=2,cores=2", "-display", "none", "-no-reboot", "-nodefaults", *memory,
         "-serial", f"file:{console}", "-qmp", f"unix:{sock},server=on,wait=off", "-kernel", kernel,
-        "-initrd", initrd, "-append", f"console=ttyS0 quiet panic=-1 {extra}"])
-    limit = time.time() + 240
+        "-initrd", initrd, "-append", f"console=ttyS0 quiet panic=-1 {extra}",
+        *(["-gdb", f"unix:{sock}.gdb,server=on,wait=off", "-S"] if "STOP_AT" in os.environ else [])])
+    limit = time.time() + 300
+    if "STOP_AT" in os.environ:
+        return stopped(vm, sock, os.environ["STOP_AT"], os.environ["VMLINUX"])
     while time.time() < limit and vm.poll() is None:
         if os.path.exists(console) and b"READY" in open(console, "rb").read():
-            s = socket.socket(socket.AF_UNIX)
-            s.connect(sock)
-            s.makefile("r").readline()
-            qmp(s, "qmp_capabilities")
-            return vm, s
+            return vm, connect(sock)
         time.sleep(0.2)
     vm.kill()
     vm.wait()

@@ -166,6 +166,47 @@ impl Kernel {
         Ok(found)
     }
 
+    /// Whether there are tasks in a cgroup or below: `populated` in `cgroup.events`.
+    ///
+    /// # Errors
+    /// [`KernelError`] when it can't be read.
+    pub fn cgroup_populated(&self, cgroup: VirtAddr) -> Result<bool, KernelError> {
+        let mut populated = 0;
+        for part in ["csets", "domain_children", "threaded_children"] {
+            populated |= self.read(&format!("cgroup.nr_populated_{part}"), cgroup)?;
+        }
+        Ok(populated != 0)
+    }
+
+    /// Whether all tasks in a cgroup are frozen: `frozen` in `cgroup.events`. One that is only asked to freeze has
+    /// [`Cgroup::freezer_freeze`].
+    ///
+    /// # Errors
+    /// [`KernelError`], [`crate::ErrorKind::Absent`] before 5.2.
+    pub fn cgroup_frozen(&self, cgroup: VirtAddr) -> Result<bool, KernelError> {
+        let bit = *self.plans.cgroup_frozen.get_or_init(|| self.btf().constant("CGRP_FROZEN"));
+        let bit = bit.ok_or(KernelError::NoSymbol { name: "CGRP_FROZEN".into() })?;
+        Ok(self.read("cgroup.flags", cgroup)? >> (bit & 63) & 1 == 1)
+    }
+
+    /// `cpu.weight` of a cgroup, 1 to 10000; nothing when the cpu controller isn't enabled there. The kernel keeps 1024
+    /// for a weight of 100 (`CGROUP_WEIGHT_DFL`), scaled by 1024.
+    ///
+    /// # Errors
+    /// As [`Kernel::controller`].
+    pub fn cpu_weight(&self, cgroup: VirtAddr) -> Result<Option<u64>, KernelError> {
+        let Some(group) = self.task_group(cgroup)? else { return Ok(None) };
+        let load = match self.read("task_group.shares", group) {
+            // Without CONFIG_FAIR_GROUP_SCHED only sched_ext keeps one, as `cpu.weight` has it.
+            Err(error) if error.kind() == crate::ErrorKind::Absent => {
+                let plan = self.btf().plan_any(&["task_group.scx_weight", "task_group.scx.weight"])?;
+                return Ok(Some(plan.read(self.memory(), group)?));
+            }
+            other => other? >> 10,
+        };
+        Ok(Some(((load.saturating_mul(100) + 512) / 1024).clamp(1, 10_000)))
+    }
+
     /// The state of a controller (`cpu`, `cpuset`, `pids`…) for a cgroup: its `cgroup_subsys_state`, or nothing when
     /// the controller isn't enabled there.
     ///

@@ -34,6 +34,17 @@ pub enum KernelError {
     /// The vmlinux is another kernel's.
     #[error(transparent)]
     BuildId(#[from] BuildIdError),
+    /// The index is of another kernel.
+    #[error(
+        "the index is of the kernel with build id {expected}, but the one in memory has {}",
+        seen.as_deref().unwrap_or("none")
+    )]
+    OtherIndex {
+        /// The index's.
+        expected: String,
+        /// The one in memory.
+        seen: Option<String>,
+    },
     /// The type information can't be used.
     #[error("cannot read the kernel's type information: {0}")]
     Btf(#[from] BtfError),
@@ -80,6 +91,14 @@ pub enum KernelError {
         at: VirtAddr,
         /// The limit.
         limit: usize,
+    },
+    /// Something that this reader has no reader for.
+    #[error("there is no reader for {what}: expected {instead}")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// What could be.
+        instead: &'static str,
     },
     /// A number that can't be.
     #[error("{what} at {at} is {seen}, expected {expected}: corrupt, or not what it was taken for")]

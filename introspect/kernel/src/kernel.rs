@@ -5,14 +5,18 @@ use std::sync::{Arc, OnceLock};
 use ktstr_introspect_memory::{
     AddressSpace, LinearRange, PagingLevels, PhysAddr, PhysicalMemory, VirtAddr, VirtualMemory, X86PageTables,
 };
-use ktstr_introspect_symbols::{Kallsyms, Placement, SymbolTable, Vmlinux};
+use ktstr_introspect_symbols::{Kallsyms, Placement, SymbolTable, Vmlinux, gnu_build_id};
 use ktstr_introspect_types::{Btf, Plan};
 
+use crate::index::Index;
 use crate::walk::{Links, Walker};
-use crate::{KernelError, cgroup, rq, sched_domain, sched_ext, schedstat, task};
+use crate::{KernelError, bpf, cgroup, rq, sched_domain, sched_ext, schedstat, task};
 
 /// BTF of a kernel takes 3 to 8 MiB; more than this is no BTF.
 const MAX_BTF: u64 = 64 << 20;
+
+/// A kernel's notes take some hundred bytes.
+const MAX_NOTES: u64 = 1 << 20;
 
 /// `PAGE_OFFSET` without `CONFIG_DYNAMIC_MEMORY_LAYOUT` (arch/x86/include/asm/page_64_types.h).
 const PAGE_OFFSET_L4: u64 = 0xffff_8880_0000_0000;
@@ -40,12 +44,17 @@ pub(crate) struct Plans {
     pub(crate) shared: OnceLock<sched_domain::DomainSharedPlans>,
     pub(crate) group: OnceLock<sched_domain::SchedGroupPlans>,
     pub(crate) cgroup: OnceLock<cgroup::CgroupPlans>,
+    /// The flag bit `CGRP_FROZEN`.
+    pub(crate) cgroup_frozen: OnceLock<Option<u64>>,
     pub(crate) cpu_group: OnceLock<cgroup::CpuGroupPlans>,
     pub(crate) cpuset: OnceLock<cgroup::CpusetPlans>,
     pub(crate) pids: OnceLock<cgroup::PidsPlans>,
     pub(crate) dsq: OnceLock<sched_ext::DispatchQueuePlans>,
     pub(crate) ops: OnceLock<sched_ext::SchedExtOpsPlans>,
     pub(crate) exit_info: OnceLock<sched_ext::ExitInfoPlans>,
+    pub(crate) bpf_program: OnceLock<bpf::BpfProgramPlans>,
+    pub(crate) bpf_map: OnceLock<bpf::BpfMapPlans>,
+    pub(crate) bpf_type_info: OnceLock<bpf::BpfTypeInfoPlans>,
 }
 
 impl Kernel {
@@ -76,6 +85,47 @@ impl Kernel {
             None => Btf::parse(btf_in_memory(&symbols, &memory)?)?,
         };
         Self::from_parts(memory, symbols, placement, Arc::new(btf))
+    }
+
+    /// Finds the kernel in `physical` whose symbols and types are in `index`.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the kernel isn't there, or is another ([`KernelError::OtherIndex`]).
+    pub fn open_indexed(physical: Arc<dyn PhysicalMemory>, index: &Index) -> Result<Self, KernelError> {
+        let placement = Placement::find_linked(index.symbols(), index.banner(), &*physical)?;
+        let symbols = index.symbols().clone().with_offset(placement.kaslr);
+        let memory = map(physical, &symbols, placement)?;
+        let kernel = Self::from_parts(memory, symbols, placement, index.types().clone())?;
+        let seen = kernel.build_id()?;
+        if seen.as_deref() != Some(index.build_id()) {
+            return Err(KernelError::OtherIndex { expected: index.build_id().into(), seen });
+        }
+        Ok(kernel)
+    }
+
+    /// The GNU build id of the kernel in memory, in hexadecimal, from its notes; nothing when it has none.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the notes can't be found or read.
+    pub fn build_id(&self) -> Result<Option<String>, KernelError> {
+        let (start, stop) = (self.symbol("__start_notes")?, self.symbol("__stop_notes")?);
+        let length = stop.0.wrapping_sub(start.0);
+        if length > MAX_NOTES {
+            let (what, expected) = ("the length of the kernel's notes", "at most 1 MiB");
+            return Err(KernelError::Implausible { what, at: start, seen: length, expected });
+        }
+        let mut notes = vec![0; length as usize];
+        self.memory.read(start, &mut notes).map_err(KernelError::read("the kernel's notes"))?;
+        Ok(gnu_build_id(&notes))
+    }
+
+    /// The kernel's banner, `Linux version …`, with its line end.
+    ///
+    /// # Errors
+    /// [`KernelError`] when it can't be read.
+    pub fn banner(&self) -> Result<String, KernelError> {
+        let at = self.symbol("linux_banner")?;
+        self.memory.read_string(at, 512).map_err(KernelError::read("linux_banner"))
     }
 
     /// A kernel whose parts are known already: `symbols` at runtime addresses, `memory` with the kernel's mappings.

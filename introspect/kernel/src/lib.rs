@@ -1,4 +1,4 @@
-//! A kernel's scheduler state out of its memory: tasks, runqueues, domains, cgroups, sched_ext.
+//! A kernel's scheduler state out of its memory: tasks, runqueues, domains, cgroups, sched_ext, BPF programs and maps.
 //!
 //! [`Kernel::open`] takes any [`ktstr_introspect_memory::PhysicalMemory`] and, if there is one, a vmlinux; it finds
 //! the kernel, its symbols, its page tables and its types. One module a subsystem then knows how the kernel's objects
@@ -8,8 +8,10 @@
 //! when they disagree. A member that this kernel lacks, memory that isn't there and type information that can't be
 //! read are different errors ([`ErrorKind`]), for each field apart.
 
+mod bpf;
 mod cgroup;
 mod error;
+mod index;
 mod kernel;
 mod percpu;
 mod record;
@@ -24,14 +26,19 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
+pub use bpf::{
+    ArenaPage, ArenaPages, BpfMap, BpfMapKind, BpfProgram, BpfProgramStats, BpfTypeInfo, BpfVariable,
+    ExitRecord, MapContents, MapEntry, MapValue, RingPositions, StructOps,
+};
 pub use cgroup::{Cgroup, CgroupNode, CpuGroup, Cpuset, Pids};
 pub use error::{ErrorKind, KernelError};
+pub use index::{FormatError, Index, IndexError, IndexFolder, IndexMiss, IndexUse};
 pub use kernel::Kernel;
 pub use record::{Cpus, Field, NamedField, ReadField, Value};
 pub use rq::Runqueue;
 pub use sample::{RunqueueSample, RunqueueSampler};
 pub use sched_domain::{DomainShared, SchedDomain, SchedGroup};
-pub use sched_ext::{DispatchQueue, ExitInfo, SchedExt, SchedExtOps};
+pub use sched_ext::{CpuEvents, DispatchQueue, ExitInfo, ExitReport, SchedExt, SchedExtOps};
 pub use schedstat::{DomainSchedstat, RunqueueSchedstat};
 pub use task::Task;
 pub use walk::{Links, Walker};

@@ -3,29 +3,22 @@
 //! Up to 6.15 its globals are variables; from 6.16 (48e126777386 "sched_ext: Introduce scx_sched") most are members of
 //! a `struct scx_sched` that `scx_root` points to. Both are looked for, by symbol and by member.
 
+mod event;
+mod exit;
+mod queue;
+
 use ktstr_introspect_memory::VirtAddr;
+use ktstr_introspect_types::Type;
 
 use crate::record::record;
 use crate::{ErrorKind, Kernel, KernelError};
 
-const MAX_QUEUES: usize = 1 << 16;
-const MAX_QUEUED: usize = 4 << 20;
-/// `MAX_NUMNODES` of x86-64 at most.
-const MAX_NODES: u32 = 1024;
-/// `SCX_DSQ_LNODE_ITER_CURSOR`: the list node of an iterator, not of a task.
-const ITERATOR: u64 = 1;
+pub use event::CpuEvents;
+pub use exit::{ExitInfo, ExitReport};
+pub use queue::DispatchQueue;
 
-record! {
-    /// A dispatch queue: `struct scx_dispatch_q` (include/linux/sched/ext.h).
-    DispatchQueue, DispatchQueuePlans, dsq {
-        /// Its id.
-        id: u64 = "scx_dispatch_q.id";
-        /// Tasks on it.
-        nr: u64 = "scx_dispatch_q.nr";
-        /// Sequence number for iterators.
-        seq: u64 = "scx_dispatch_q.seq";
-    }
-}
+pub(crate) use exit::ExitInfoPlans;
+pub(crate) use queue::DispatchQueuePlans;
 
 record! {
     /// The loaded scheduler's `struct sched_ext_ops`; after an unload, what is left of it.
@@ -51,22 +44,6 @@ record! {
     }
 }
 
-record! {
-    /// Why a scheduler ended: `struct scx_exit_info`.
-    ExitInfo, ExitInfoPlans, exit_info {
-        /// `SCX_EXIT_*`.
-        kind: i64 = "scx_exit_info.kind";
-        /// The scheduler's own code.
-        exit_code: i64 = "scx_exit_info.exit_code";
-        /// Address of the reason's text.
-        reason: VirtAddr = "scx_exit_info.reason";
-        /// Address of the message.
-        msg: VirtAddr = "scx_exit_info.msg";
-        /// Entries in the back-trace.
-        bt_len: u64 = "scx_exit_info.bt_len";
-    }
-}
-
 /// sched_ext's global state. Each field has its own outcome.
 #[derive(Debug)]
 pub struct SchedExt {
@@ -88,7 +65,10 @@ pub struct SchedExt {
     pub watchdog_timestamp: Result<u64, KernelError>,
     /// Watchdog timeout, jiffies.
     pub watchdog_timeout: Result<u64, KernelError>,
-    /// Where the `scx_exit_info` is; null when no scheduler was ever loaded.
+    /// `SCX_EXIT_*` by name, without its prefix and in lower case: `none` while a scheduler runs, `done` before the first
+    /// and after each end.
+    pub exit_kind: Result<String, KernelError>,
+    /// Where the `scx_exit_info` is; null when no scheduler is loaded.
     pub exit_info: Result<VirtAddr, KernelError>,
 }
 
@@ -104,84 +84,58 @@ impl Kernel {
             nr_rejected: word(&["scx_nr_rejected"], 8),
             hotplug_seq: word(&["scx_hotplug_seq"], 8),
             enable_seq: word(&["scx_enable_seq"], 8),
-            bypass_depth: word(&["scx_ops_bypass_depth", "scx_bypass_depth"], 4),
+            bypass_depth: word(&["scx_ops_bypass_depth", "scx_bypass_depth"], 4)
+                .or_else(|absent| self.scx_number("scx_sched.bypass_depth", absent)),
             watchdog_timestamp: word(&["scx_watchdog_timestamp"], 8),
             watchdog_timeout: word(&["scx_watchdog_timeout"], 8),
+            exit_kind: word(&["scx_exit_kind"], 4)
+                .or_else(|absent| self.scx_number("scx_sched.exit_kind.counter", absent))
+                .map(|kind| self.scx_exit_kind_name(kind)),
             exit_info: self
                 .scx_member("scx_exit_info", "scx_sched.exit_info")
                 .and_then(|at| self.pointer("scx_exit_info", at)),
         }
     }
 
-    /// All dispatch queues but the local ones, which are in their runqueues: global ones of each node first, then
-    /// those that the scheduler made.
+    /// The operations that the loaded scheduler has, by name, with the addresses of what is called for each: a BPF
+    /// trampoline.
     ///
     /// # Errors
     /// [`KernelError`], [`ErrorKind::Absent`] without sched_ext.
-    pub fn dispatch_queues(&self) -> Result<Vec<VirtAddr>, KernelError> {
-        let mut found = self.global_queues()?;
-        let table = self.scx_member("dsq_hash", "scx_sched.dsq_hash")?;
-        let node = self.offset("scx_dispatch_q.hash_node")?;
-        found.extend(self.walker().rhashtable("sched_ext's dispatch queues", table, node, MAX_QUEUES)?);
+    pub fn scx_operations(&self) -> Result<Vec<(String, VirtAddr)>, KernelError> {
+        let ops = self.scx_ops()?;
+        let plan = self.plan("sched_ext_ops")?;
+        let (_, Type::Struct(whole)) = self.btf().resolve(plan.ty())? else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for member in whole.members() {
+            let member = member?;
+            let (_, Type::Pointer(target)) = self.btf().resolve(member.ty)? else { continue };
+            if let Type::Prototype { .. } = self.btf().resolve(target)?.1 {
+                let at = ops.wrapping_add(u64::from(member.bit_offset / 8));
+                let code = self.pointer("a scheduler's operations", at)?;
+                if !code.is_null() {
+                    found.push((member.name.to_owned(), code));
+                }
+            }
+        }
         Ok(found)
     }
 
-    /// The local dispatch queue of a runqueue.
-    ///
-    /// # Errors
-    /// [`KernelError`], [`ErrorKind::Absent`] without sched_ext.
-    pub fn local_queue(&self, rq: VirtAddr) -> Result<VirtAddr, KernelError> {
-        Ok(rq.wrapping_add(self.offset("rq.scx.local_dsq")?))
+    /// A task's `scx.ops_state` by name, without its prefix and in lower case (`none`, `queueing`, `queued`,
+    /// `dispatching`), and the sequence number above it (`SCX_OPSS_QSEQ_SHIFT` is 2).
+    #[must_use]
+    pub fn scx_ops_state(&self, word: u64) -> (String, u64) {
+        let state = word & 3;
+        let name = self.short_name("scx_ops_state", "SCX_OPSS_", state);
+        (name.unwrap_or_else(|| state.to_string()), word >> 2)
     }
 
-    /// The tasks on a dispatch queue, in dispatch order.
-    ///
-    /// # Errors
-    /// [`KernelError`] when the list can't be walked.
-    pub fn queued_tasks(&self, queue: VirtAddr) -> Result<Vec<VirtAddr>, KernelError> {
-        let head = queue.wrapping_add(self.offset("scx_dispatch_q.list")?);
-        let node = self.offset("task_struct.scx.dsq_list.node")?;
-        let flags = self.plan("scx_dsq_list_node.flags")?;
-        let list = self.offset("task_struct.scx.dsq_list")?;
-        let mut tasks = Vec::new();
-        for task in self.walker().list("a dispatch queue", head, node, MAX_QUEUED)? {
-            // An iterator's node isn't in a task: only the node itself may be looked at.
-            if flags.read(self.memory(), task.wrapping_add(list))? & ITERATOR == 0 {
-                tasks.push(task);
-            }
-        }
-        Ok(tasks)
-    }
-
-    /// sched_ext's event counters by name, summed over CPUs. Since 6.14 ("sched_ext: Implement event counter
-    /// infrastructure").
-    ///
-    /// # Errors
-    /// [`KernelError`], [`ErrorKind::Absent`] before that.
-    pub fn scx_events(&self) -> Result<Vec<(String, i64)>, KernelError> {
-        let Some(ty) = self.btf().composite("scx_event_stats") else {
-            return Err(KernelError::NoSymbol { name: "scx_event_stats".into() });
-        };
-        let pointer = match self.symbol("event_stats_cpu") {
-            Ok(at) => at,
-            Err(_) => {
-                self.pointer("scx_sched.event_stats_cpu", self.scx_root_member("scx_sched.event_stats_cpu")?)?
-            }
-        };
-        let cpus = self.possible_cpus()?.0;
-        let mut events = Vec::new();
-        let ktstr_introspect_types::Type::Struct(whole) = self.btf().get(ty)? else { return Ok(events) };
-        for member in whole.members() {
-            let name = member?.name;
-            let plan = self.btf().plan_from(ty, &format!(".{name}"))?;
-            let mut sum = 0i64;
-            for cpu in &cpus {
-                sum =
-                    sum.wrapping_add(plan.read(self.memory(), self.per_cpu_pointer(pointer, *cpu)?)? as i64);
-            }
-            events.push((name.to_owned(), sum));
-        }
-        Ok(events)
+    /// What a task's `scx.flags` say of its way into sched_ext, without prefix and in lower case: `none`, `init`,
+    /// `ready`, `enabled` (`SCX_TASK_STATE_SHIFT` is 8, two bits).
+    #[must_use]
+    pub fn scx_task_state(&self, flags: u64) -> String {
+        let state = flags >> 8 & 3;
+        self.short_name("scx_task_state", "SCX_TASK_", state).unwrap_or_else(|| state.to_string())
     }
 
     fn scx_ops(&self) -> Result<VirtAddr, KernelError> {
@@ -203,36 +157,6 @@ impl Kernel {
         Ok(name.trim_start_matches("SCX_").trim_start_matches("OPS_").to_lowercase())
     }
 
-    /// One queue a node since 6.12 (`global_dsqs`, an array of pointers).
-    fn global_queues(&self) -> Result<Vec<VirtAddr>, KernelError> {
-        let array = self.pointer("global_dsqs", self.scx_member("global_dsqs", "scx_sched.global_dsqs")?)?;
-        if array.is_null() {
-            return Ok(Vec::new());
-        }
-        // A constant 1 without CONFIG_NUMA, and then no symbol.
-        let nodes = match self.variable(&["nr_node_ids"], 4) {
-            Err(error) if error.kind() == ErrorKind::Absent => 1,
-            other => other? as u32,
-        };
-        if nodes > MAX_NODES {
-            let expected = "at most 1024 nodes";
-            return Err(KernelError::Implausible {
-                what: "nr_node_ids",
-                at: array,
-                seen: nodes.into(),
-                expected,
-            });
-        }
-        let mut found = Vec::new();
-        for node in 0..u64::from(nodes) {
-            let queue = self.pointer("global_dsqs", array.wrapping_add(node * 8))?;
-            if !queue.is_null() {
-                found.push(queue);
-            }
-        }
-        Ok(found)
-    }
-
     /// A global of sched_ext: a variable of its own, or a member of the root scheduler.
     fn scx_member(&self, symbol: &str, member: &str) -> Result<VirtAddr, KernelError> {
         match self.symbol(symbol) {
@@ -252,6 +176,21 @@ impl Kernel {
             return Err(KernelError::Fault(ktstr_introspect_types::PlanFault::Null { path, at }));
         }
         Ok(plan.address(self.memory(), root)?)
+    }
+
+    /// A number in the root scheduler; `absent` when this kernel's has no such member either.
+    fn scx_number(&self, member: &str, absent: KernelError) -> Result<u64, KernelError> {
+        let plan = match self.plan(member) {
+            Ok(plan) => plan,
+            Err(error) if error.kind() == ErrorKind::Absent => return Err(absent),
+            Err(other) => return Err(other),
+        };
+        let root = self.pointer("scx_root", self.symbol("scx_root")?)?;
+        if root.is_null() {
+            let (path, at) = (member.to_owned(), self.symbol("scx_root")?);
+            return Err(KernelError::Fault(ktstr_introspect_types::PlanFault::Null { path, at }));
+        }
+        Ok(plan.read(self.memory(), root)?)
     }
 
     /// The value of the first of these variables that the kernel has, `width` bytes of it.

@@ -112,7 +112,13 @@ record! {
         stats_nr_wakeups: u64 = "task_struct.stats.nr_wakeups" | "task_struct.se.statistics.nr_wakeups";
         /// sched_ext: the dispatch queue that it is on.
         scx_dsq: VirtAddr = "task_struct.scx.dsq";
-        /// sched_ext: `SCX_TASK_*` flags.
+        /// sched_ext: that queue's id.
+        scx_dsq_id: u64 = "task_struct.scx.dsq->id";
+        /// sched_ext: `SCX_TASK_DSQ_*` flags of its place on the queue.
+        scx_dsq_flags: u64 = "task_struct.scx.dsq_flags";
+        /// sched_ext: the queue's sequence number when it was put there.
+        scx_dsq_seq: u64 = "task_struct.scx.dsq_seq";
+        /// sched_ext: `SCX_TASK_*` flags; [`Kernel::scx_task_state`] reads the state in them.
         scx_flags: u64 = "task_struct.scx.flags";
         /// sched_ext: weight, 1 to 10000.
         scx_weight: u64 = "task_struct.scx.weight";
@@ -124,10 +130,16 @@ record! {
         scx_sticky_cpu: i64 = "task_struct.scx.sticky_cpu";
         /// sched_ext: CPU that holds it during a dispatch, or -1.
         scx_holding_cpu: i64 = "task_struct.scx.holding_cpu";
-        /// sched_ext: `SCX_OPSS_*` state and sequence.
+        /// sched_ext: `SCX_OPSS_*` state and sequence; [`Kernel::scx_ops_state`] takes them apart.
         scx_ops_state: i64 = "task_struct.scx.ops_state.counter";
         /// sched_ext: when it became runnable, jiffies.
         scx_runnable_at: u64 = "task_struct.scx.runnable_at";
+        /// sched_ext: the queue that it is to be dispatched to directly.
+        scx_ddsp_dsq_id: u64 = "task_struct.scx.ddsp_dsq_id";
+        /// sched_ext: `SCX_ENQ_*` flags for that.
+        scx_ddsp_enq_flags: u64 = "task_struct.scx.ddsp_enq_flags";
+        /// sched_ext: whether it was refused at its start.
+        scx_disallow: bool = "task_struct.scx.disallow";
     }
 }
 

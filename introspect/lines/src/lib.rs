@@ -109,6 +109,10 @@ impl<'a> SourceLines<'a> {
     /// # Errors
     /// [`LinesError::Dwarf`] when the unit's information is broken.
     pub fn frames(&self, at: VirtAddr) -> Result<Vec<SourceFrame>, LinesError> {
+        // One before the caller of nothing. The reader below would add one to it.
+        if at.0 == u64::MAX {
+            return Ok(Vec::new());
+        }
         let failed = |reason| LinesError::Dwarf { address: Some(at), reason };
         let mut frames = self.context.find_frames(at.0).skip_all_loads().map_err(failed)?;
         let mut found = Vec::new();

@@ -1,7 +1,7 @@
 //! AArch64 stage-1 tables of the kernel half (TTBR1): Arm ARM D8.3 "Translation table descriptor formats".
 //!
-//! Tested from synthetic tables only. 52-bit output addresses exist here for the 64 KiB granule (FEAT_LPA); the other
-//! encoding, FEAT_LPA2, is refused by [`Aarch64PageTables::new`].
+//! Tested from synthetic tables only. 52-bit output addresses have two encodings: with 64 KiB pages that of FEAT_LPA,
+//! with smaller ones that of FEAT_LPA2 (`TCR_EL1.DS`), which [`Aarch64PageTables::with_lpa2`] reads.
 
 use crate::{AddressSpace, PhysAddr, PhysicalMemory, Translation, TranslationFault, VirtAddr};
 
@@ -26,16 +26,20 @@ impl Granule {
     }
 
     /// The highest level number (1 is the last table) at which a block may stand: 1 GiB and 2 MiB for 4 KiB pages,
-    /// 32 MiB for 16 KiB, 512 MiB for 64 KiB.
-    fn block_level(self) -> u8 {
-        if self == Self::K4 { 3 } else { 2 }
+    /// 32 MiB for 16 KiB, 512 MiB for 64 KiB; with FEAT_LPA2 also 512 GiB and 64 GiB.
+    fn block_level(self, lpa2: bool) -> u8 {
+        match (self, lpa2) {
+            (Self::K4, true) => 4,
+            (Self::K4, false) | (Self::K16, true) => 3,
+            _ => 2,
+        }
     }
 }
 
 /// A geometry that these tables can't have, or that this reader doesn't know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{va_bits}-bit kernel addresses with the {granule:?} granule aren't supported: expected 36 to 48 bits, or 52 with K64"
+    "{va_bits}-bit kernel addresses with the {granule:?} granule aren't supported: expected 36 to 48 bits, up to 52 with K64, or with K4 and K16 under LPA2"
 )]
 pub struct UnsupportedGeometry {
     /// The granule asked for.
@@ -50,6 +54,7 @@ pub struct Aarch64PageTables {
     root: PhysAddr,
     granule: Granule,
     va_bits: u32,
+    lpa2: bool,
 }
 
 impl Aarch64PageTables {
@@ -63,14 +68,38 @@ impl Aarch64PageTables {
         if !known {
             return Err(UnsupportedGeometry { granule, va_bits });
         }
-        Ok(Self { root: PhysAddr(ttbr1 & 0x0000_ffff_ffff_fffe), granule, va_bits })
+        let base = ttbr1 & 0x0000_ffff_ffff_fffe;
+        let root = if granule == Granule::K64 { wide_base(ttbr1) } else { base };
+        Ok(Self { root: PhysAddr(root), granule, va_bits, lpa2: false })
     }
 
-    /// Output address of a descriptor: bits 47 to the granule's, and with 64 KiB pages bits 15 to 12 as 51 to 48.
+    /// The same for 4 and 16 KiB pages with `TCR_EL1.DS` set: 52-bit output addresses, and up to 52 bits of kernel
+    /// addresses (`CONFIG_ARM64_LPA2`, 6.9).
+    ///
+    /// # Errors
+    /// [`UnsupportedGeometry`] outside 36 to 52 bits, and for 64 KiB pages.
+    pub fn with_lpa2(ttbr1: u64, granule: Granule, va_bits: u32) -> Result<Self, UnsupportedGeometry> {
+        if !(36..=52).contains(&va_bits) || granule == Granule::K64 {
+            return Err(UnsupportedGeometry { granule, va_bits });
+        }
+        Ok(Self { root: PhysAddr(wide_base(ttbr1)), granule, va_bits, lpa2: true })
+    }
+
+    /// Output address of a descriptor: bits 47 to the granule's, and with 64 KiB pages bits 15 to 12 as 51 to 48. With
+    /// FEAT_LPA2 bits 49 to the granule's, and bits 9 and 8 as 51 and 50.
     fn output(&self, descriptor: u64) -> u64 {
-        let low = descriptor & 0x0000_ffff_ffff_ffff & !((1 << self.granule.shift()) - 1);
+        let above_page = !((1 << self.granule.shift()) - 1);
+        if self.lpa2 {
+            return descriptor & 0x0003_ffff_ffff_ffff & above_page | (descriptor >> 8 & 3) << 50;
+        }
+        let low = descriptor & 0x0000_ffff_ffff_ffff & above_page;
         if self.granule == Granule::K64 { low | ((descriptor >> 12) & 0xf) << 48 } else { low }
     }
+}
+
+/// The table base where it may have 52 bits: bits 5 to 2 of the register are 51 to 48, and it is 64-byte aligned.
+fn wide_base(ttbr1: u64) -> u64 {
+    ttbr1 & 0x0000_ffff_ffff_ffc0 | (ttbr1 >> 2 & 0xf) << 48
 }
 
 impl AddressSpace for Aarch64PageTables {
@@ -93,7 +122,7 @@ impl AddressSpace for Aarch64PageTables {
                 fault,
             })?;
             let is_page = level == 1 && entry & 3 == 3;
-            let is_block = level > 1 && level <= self.granule.block_level() && entry & 3 == 1;
+            let is_block = level > 1 && level <= self.granule.block_level(self.lpa2) && entry & 3 == 1;
             if is_page || is_block {
                 let inside = at.0 & ((1 << shift) - 1);
                 let frame = self.output(entry) & !((1 << shift) - 1);

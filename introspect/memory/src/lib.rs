@@ -15,6 +15,7 @@ mod image;
 mod mapping;
 mod physical;
 mod space;
+mod stable;
 mod virtual_memory;
 mod x86;
 
@@ -25,5 +26,6 @@ pub use image::{ImageError, RawImage, Segment};
 pub use mapping::{MapError, Mapping};
 pub use physical::{MemoryFault, PhysRange, PhysicalMemory, SparseMemory};
 pub use space::{AddressSpace, Translation, TranslationFault};
+pub use stable::StableBytes;
 pub use virtual_memory::{LinearRange, ReadFault, VirtualMemory};
 pub use x86::{PagingLevels, X86PageTables};

@@ -68,14 +68,28 @@ impl Placement {
         symbols: &SymbolTable,
         memory: &dyn PhysicalMemory,
     ) -> Result<Self, PlacementError> {
-        let link = |name| address(symbols, name).map(|runtime| symbols.offset().undo(runtime));
-        let (text, base, banner) = (link("_text")?, link("phys_base")?, link("linux_banner")?);
+        let banner = symbols.offset().undo(address(symbols, "linux_banner")?);
         let bytes = vmlinux.loaded_at(banner).ok_or(PlacementError::NoBanner { address: banner })?;
         let bytes = &bytes[..bytes.iter().take(512).take_while(|byte| **byte != 0).count()];
-        if bytes.is_empty() {
+        Self::find_linked(symbols, bytes, memory)
+    }
+
+    /// Finds the kernel whose symbols at link addresses and whose whole `banner` are known.
+    ///
+    /// # Errors
+    /// [`PlacementError`] when a symbol is missing, the banner is empty or no place agrees.
+    pub fn find_linked(
+        symbols: &SymbolTable,
+        banner_bytes: &[u8],
+        memory: &dyn PhysicalMemory,
+    ) -> Result<Self, PlacementError> {
+        let link = |name| address(symbols, name).map(|runtime| symbols.offset().undo(runtime));
+        let text = link("_text").or_else(|_| link("_stext").map(|text| VirtAddr(text.0 & !(ALIGN - 1))))?;
+        let (base, banner) = (link("phys_base")?, link("linux_banner")?);
+        if banner_bytes.is_empty() {
             return Err(PlacementError::NoBanner { address: banner });
         }
-        let mut probe = Probe { memory, banner: bytes, probed: 0, near: 0 };
+        let mut probe = Probe { memory, banner: banner_bytes, probed: 0, near: 0 };
         // `delta` is KASLR offset plus phys_base: all that a physical address shows.
         probe.search(text, banner, |delta| {
             let phys_base = memory.read_u64(image_address(base, delta)).ok()?;

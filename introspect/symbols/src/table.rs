@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ktstr_introspect_memory::{KernelOffset, VirtAddr};
+use ktstr_introspect_memory::{KernelOffset, StableBytes, VirtAddr};
 
 const NONE: u32 = u32::MAX;
 
@@ -30,6 +30,9 @@ pub struct Symbol<'a> {
     pub kind: SymbolKind,
 }
 
+/// Bytes of an [`Entry`] as a table keeps it.
+const ENTRY: usize = 24;
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     address: u64,
@@ -37,6 +40,43 @@ struct Entry {
     name: u32,
     length: u16,
     kind: SymbolKind,
+}
+
+impl Entry {
+    fn to_bytes(self) -> [u8; ENTRY] {
+        let mut bytes = [0; ENTRY];
+        bytes[..8].copy_from_slice(&self.address.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.size.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.name.to_le_bytes());
+        bytes[20..22].copy_from_slice(&self.length.to_le_bytes());
+        bytes[22] = match self.kind {
+            SymbolKind::Label => 0,
+            SymbolKind::Object => 1,
+            SymbolKind::Function => 2,
+        };
+        bytes
+    }
+
+    #[inline]
+    fn from_bytes(bytes: &[u8; ENTRY]) -> Self {
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(word)
+        };
+        let rest = word(16);
+        Self {
+            address: word(0),
+            size: word(8),
+            name: rest as u32,
+            length: (rest >> 32) as u16,
+            kind: match bytes[22] {
+                0 => SymbolKind::Label,
+                1 => SymbolKind::Object,
+                _ => SymbolKind::Function,
+            },
+        }
+    }
 }
 
 /// Collects symbols for a [`SymbolTable`].
@@ -77,37 +117,42 @@ impl SymbolTableBuilder {
     pub fn build(mut self) -> SymbolTable {
         self.entries.sort_unstable_by_key(|entry| (entry.address, entry.kind, entry.name));
         let buckets = self.entries.len().next_power_of_two().max(16);
-        let mut table = SymbolTable {
-            names: self.names,
-            entries: self.entries,
-            heads: vec![NONE; buckets],
-            next: Vec::new(),
-            offset: KernelOffset(0),
-        };
-        table.next = vec![NONE; table.entries.len()];
+        let (mut heads, mut next) = (vec![NONE; buckets], vec![NONE; self.entries.len()]);
         // From the last to the first, so that a chain lists symbols of one name by ascending address.
-        for index in (0..table.entries.len()).rev() {
-            let bucket = table.bucket(table.name(&table.entries[index]));
-            table.next[index] = table.heads[bucket];
-            table.heads[bucket] = index as u32;
+        for (index, entry) in self.entries.iter().enumerate().rev() {
+            let start = entry.name as usize;
+            let name = self.names.get(start..start + usize::from(entry.length)).unwrap_or(&[]);
+            let bucket = hash(name) & (buckets - 1);
+            next[index] = heads[bucket];
+            heads[bucket] = index as u32;
         }
-        table
+        let mut entries = Vec::with_capacity(self.entries.len() * ENTRY);
+        for entry in &self.entries {
+            entries.extend_from_slice(&entry.to_bytes());
+        }
+        SymbolTable {
+            names: self.names.into(),
+            entries: entries.into(),
+            heads: StableBytes::of_words(&heads),
+            next: StableBytes::of_words(&next),
+            offset: KernelOffset(0),
+        }
     }
 }
 
 /// All symbols of a kernel, moved by its KASLR offset.
 #[derive(Clone)]
 pub struct SymbolTable {
-    names: Vec<u8>,
-    entries: Vec<Entry>,
-    heads: Vec<u32>,
-    next: Vec<u32>,
+    names: StableBytes,
+    entries: StableBytes,
+    heads: StableBytes,
+    next: StableBytes,
     offset: KernelOffset,
 }
 
 impl fmt::Debug for SymbolTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SymbolTable({} symbols, {:?})", self.entries.len(), self.offset)
+        write!(f, "SymbolTable({} symbols, {:?})", self.len(), self.offset)
     }
 }
 
@@ -119,6 +164,20 @@ impl SymbolTable {
         self
     }
 
+    /// The symbols of a table that was read at runtime addresses, at link addresses: each that KASLR moved by `offset`
+    /// back. The result has no offset.
+    #[must_use]
+    pub fn at_link_addresses(&self, offset: KernelOffset) -> Self {
+        let mut entries = Vec::with_capacity(self.entries.len());
+        for mut entry in (0..self.len()).filter_map(|index| self.entry(index)) {
+            if moves(entry.address) {
+                entry.address = offset.undo(VirtAddr(entry.address)).0;
+            }
+            entries.extend_from_slice(&entry.to_bytes());
+        }
+        Self { entries: entries.into(), offset: KernelOffset(0), ..self.clone() }
+    }
+
     /// The offset that runtime addresses include.
     #[must_use]
     pub fn offset(&self) -> KernelOffset {
@@ -128,7 +187,7 @@ impl SymbolTable {
     /// Number of symbols.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() / ENTRY
     }
 
     /// Whether there are none.
@@ -145,13 +204,17 @@ impl SymbolTable {
 
     /// All symbols of that name, by ascending address.
     pub fn lookup_all<'a>(&'a self, name: &str) -> impl Iterator<Item = Symbol<'a>> {
-        let mut index = self.heads.get(self.bucket(name.as_bytes())).copied().unwrap_or(NONE);
+        let buckets = self.heads.words();
+        let bucket = hash(name.as_bytes()) & buckets.wrapping_sub(1);
+        let mut index = self.heads.word(bucket).unwrap_or(NONE);
         let name = name.as_bytes().to_vec();
         std::iter::from_fn(move || {
-            while let Some(entry) = self.entries.get(index as usize) {
-                index = self.next[index as usize];
-                if self.name(entry) == name {
-                    return Some(self.symbol(entry));
+            while let Some(entry) = self.entry(index as usize) {
+                // A chain ascends; one that doesn't is out of a broken index, and may have no end.
+                let next = self.next.word(index as usize).filter(|next| *next > index);
+                index = next.unwrap_or(NONE);
+                if self.name(&entry) == name {
+                    return Some(self.symbol(&entry));
                 }
             }
             None
@@ -165,15 +228,51 @@ impl SymbolTable {
         let link = self.offset.undo(address).0;
         // Moved symbols lie in the upper half only; an address below it is looked for as it is.
         let link = if moves(link) { link } else { address.0 };
-        let after = self.entries.partition_point(|entry| entry.address <= link);
-        let entry = self.entries.get(after.checked_sub(1)?)?;
+        let after = self.first_above(link);
+        let entry = self.entry(after.checked_sub(1)?)?;
         // A constant such as a per-CPU offset says nothing of an address in the kernel half.
-        (moves(entry.address) == moves(link)).then(|| (self.symbol(entry), link - entry.address))
+        (moves(entry.address) == moves(link)).then(|| (self.symbol(&entry), link - entry.address))
     }
 
     /// All symbols by ascending link address.
     pub fn iter(&self) -> impl Iterator<Item = Symbol<'_>> {
-        self.entries.iter().map(|entry| self.symbol(entry))
+        (0..self.len()).filter_map(|index| self.entry(index)).map(|entry| self.symbol(&entry))
+    }
+
+    /// Names, entries, hash heads and chains as bytes, for [`SymbolTable::from_parts`]. The offset isn't among them.
+    #[must_use]
+    pub fn parts(&self) -> [&[u8]; 4] {
+        [&self.names, &self.entries, &self.heads, &self.next]
+    }
+
+    /// A table at link addresses out of the [`SymbolTable::parts`] of another; nothing when they don't fit together.
+    /// Parts that are broken otherwise give wrong answers or none, never a walk without end.
+    #[must_use]
+    pub fn from_parts([names, entries, heads, next]: [StableBytes; 4]) -> Option<Self> {
+        let fits = entries.len() % ENTRY == 0
+            && next.len() / 4 == entries.len() / ENTRY
+            && heads.len() % 4 == 0
+            && heads.words().is_power_of_two();
+        fits.then_some(Self { names, entries, heads, next, offset: KernelOffset(0) })
+    }
+
+    #[inline]
+    fn entry(&self, index: usize) -> Option<Entry> {
+        let at = index.checked_mul(ENTRY)?;
+        self.entries.get(at..)?.first_chunk().map(Entry::from_bytes)
+    }
+
+    /// The first entry whose address is above `link`.
+    fn first_above(&self, link: u64) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.entry(middle) {
+                Some(entry) if entry.address <= link => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        low
     }
 
     fn name(&self, entry: &Entry) -> &[u8] {
@@ -190,14 +289,14 @@ impl SymbolTable {
             kind: entry.kind,
         }
     }
+}
 
-    fn bucket(&self, name: &[u8]) -> usize {
-        // FNV-1a: short keys, no need for a seed, since a chain of any length is still walked once.
-        let hash = name.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-        });
-        (hash ^ (hash >> 32)) as usize & (self.heads.len() - 1)
-    }
+/// FNV-1a: short keys, no need for a seed, since a chain of any length is still walked once.
+fn hash(name: &[u8]) -> usize {
+    let hash = name
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+    (hash ^ (hash >> 32)) as usize
 }
 
 /// Whether a link address moves with KASLR: the kernel half does, constants (zero-based per-CPU symbols among them,
@@ -242,6 +341,16 @@ mod tests {
     }
 
     #[test]
+    fn runtime_addresses_go_back_to_link_addresses() {
+        let runtime = table().at_link_addresses(KernelOffset(0u64.wrapping_sub(0x1260_0000)));
+        let again =
+            runtime.at_link_addresses(KernelOffset(0x1260_0000)).with_offset(KernelOffset(0x1260_0000));
+        assert_eq!(runtime.lookup("_text").unwrap().address, VirtAddr(0xffff_ffff_9360_0000));
+        assert_eq!(again.lookup("_text"), runtime.lookup("_text"));
+        assert_eq!(again.lookup("runqueues").unwrap().address, VirtAddr(0x21000));
+    }
+
+    #[test]
     fn an_empty_table_answers_nothing() {
         let table = SymbolTableBuilder::default().build();
         assert!(table.lookup("x").is_none() && table.at(VirtAddr(u64::MAX)).is_none());
@@ -260,6 +369,20 @@ mod tests {
                 prop_assert!(table.lookup_all(name).any(|symbol| symbol.address == address));
                 prop_assert_eq!(table.at(VirtAddr(address.0 + 3)).map(|(s, o)| (s.name, o)), Some((name.as_str(), 3)));
             }
+            let again = SymbolTable::from_parts(table.parts().map(StableBytes::from)).unwrap();
+            for name in &names {
+                let found = |table: &SymbolTable| table.lookup_all(name).map(|symbol| symbol.address).collect::<Vec<_>>();
+                prop_assert_eq!(found(&again), found(&table));
+            }
+        }
+
+        #[test]
+        fn broken_parts_end(words in proptest::collection::vec(0u32..12, 60), name in "[a-c]{1,2}", address: u64) {
+            let part = |range: std::ops::Range<usize>| StableBytes::of_words(&words[range]);
+            let table = SymbolTable::from_parts([part(0..10), part(10..28), part(28..32), part(32..35)]).unwrap();
+            prop_assert!(table.lookup_all(&name).count() <= 3);
+            let _ = table.at(VirtAddr(address));
+            prop_assert!(SymbolTable::from_parts([part(0..10), part(10..27), part(28..32), part(32..35)]).is_none());
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use ktstr_introspect_memory::StableBytes;
 use object::LittleEndian;
 use object::elf::FileHeader64;
 use object::read::elf::{FileHeader, SectionHeader};
 
-use crate::types::{Composite, Enumeration, Integer, Modifier};
+use crate::types::{Composite, Enumeration, Integer, Modifier, Section};
 use crate::{Type, TypeId};
 
 /// How many typedefs and qualifiers may stand on one another, and arrays in one another. The kernel needs 6 or so.
@@ -88,18 +89,18 @@ pub enum BtfError {
 
 /// Type information of a kernel, a module or a BPF program.
 pub struct Btf {
-    data: Arc<[u8]>,
-    /// Where each own type starts in `data`.
-    types: Vec<u32>,
+    data: StableBytes,
+    /// Where each own type starts in `data`: words.
+    types: StableBytes,
     strings: std::ops::Range<usize>,
     base: Option<Arc<Btf>>,
     names: OnceLock<Names>,
 }
 
-/// Own types by name: heads of chains through `next`, by hash.
+/// Own types by name: heads of chains through `next`, by hash; words.
 struct Names {
-    heads: Vec<u32>,
-    next: Vec<u32>,
+    heads: StableBytes,
+    next: StableBytes,
 }
 
 impl fmt::Debug for Btf {
@@ -113,7 +114,7 @@ impl Btf {
     ///
     /// # Errors
     /// [`BtfError`] when it isn't one.
-    pub fn parse(data: impl Into<Arc<[u8]>>) -> Result<Self, BtfError> {
+    pub fn parse(data: impl Into<StableBytes>) -> Result<Self, BtfError> {
         Self::parse_on(data.into(), None)
     }
 
@@ -121,7 +122,7 @@ impl Btf {
     ///
     /// # Errors
     /// [`BtfError`] when it isn't one.
-    pub fn parse_split(data: impl Into<Arc<[u8]>>, base: Arc<Btf>) -> Result<Self, BtfError> {
+    pub fn parse_split(data: impl Into<StableBytes>, base: Arc<Btf>) -> Result<Self, BtfError> {
         Self::parse_on(data.into(), Some(base))
     }
 
@@ -139,42 +140,37 @@ impl Btf {
         Self::parse(data)
     }
 
-    fn parse_on(data: Arc<[u8]>, base: Option<Arc<Btf>>) -> Result<Self, BtfError> {
-        let length = data.len();
-        let word = |at: usize| {
-            let bytes =
-                data.get(at..at + 4).ok_or(BtfError::Truncated { what: "the header", offset: at, length })?;
-            Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-        };
-        if data.get(..3) != Some(&[0x9f, 0xeb, 1]) {
-            return Err(BtfError::Header { start: data[..length.min(8)].to_vec() });
-        }
-        let header = word(4)? as usize;
-        let range = |what, offset: u32, size: u32| {
-            let start = header.saturating_add(offset as usize);
-            let end = start.saturating_add(size as usize);
-            if end > length {
-                Err(BtfError::Truncated { what, offset: start, length })
-            } else {
-                Ok(start..end)
-            }
-        };
-        let type_bytes = range("the types", word(8)?, word(12)?)?;
-        let strings = range("the strings", word(16)?, word(20)?)?;
-        let text = &data[strings.clone()];
-        // Split BTF may start with any string; both must end.
-        if text.last().is_some_and(|last| *last != 0) || (base.is_none() && text.first() != Some(&0)) {
-            return Err(BtfError::Strings);
-        }
+    fn parse_on(data: StableBytes, base: Option<Arc<Btf>>) -> Result<Self, BtfError> {
+        let Ranges { types, strings } = ranges(&data, base.is_some())?;
         let first = base.as_ref().map_or(1, |base| base.len());
-        let types = starts(&data, type_bytes, first)?;
+        let types = StableBytes::of_words(&starts(&data, types, first)?);
         Ok(Self { data, types, strings, base, names: OnceLock::new() })
+    }
+
+    /// The bytes, where each type starts, and the index by name as bytes, for [`Btf::from_parts`]; nothing for split BTF.
+    #[must_use]
+    pub fn parts(&self) -> Option<[&[u8]; 4]> {
+        let names = self.names.get_or_init(|| self.index());
+        self.base.is_none().then(|| [&*self.data, &*self.types, &*names.heads, &*names.next])
+    }
+
+    /// Type information out of the [`Btf::parts`] of another, without going over it again; nothing when they don't fit
+    /// together. Parts that are broken otherwise give wrong answers or none, never a walk without end.
+    #[must_use]
+    pub fn from_parts([data, types, heads, next]: [StableBytes; 4]) -> Option<Self> {
+        let strings = ranges(&data, false).ok()?.strings;
+        let fits = types.len() % 4 == 0
+            && next.len() == types.len()
+            && heads.len() % 4 == 0
+            && heads.words().is_power_of_two();
+        let names = OnceLock::from(Names { heads, next });
+        fits.then_some(Self { data, types, strings, base: None, names })
     }
 
     /// Number of types, `void` and those of the base included: ids are below it.
     #[must_use]
     pub fn len(&self) -> u32 {
-        self.first() + self.types.len() as u32
+        self.first() + self.types.words() as u32
     }
 
     /// Whether there is nothing but `void`.
@@ -191,8 +187,8 @@ impl Btf {
         let Some(own) = id.0.checked_sub(self.first()) else {
             return self.base.as_ref().map_or(Ok(Type::Void), |base| base.get(id));
         };
-        let start =
-            *self.types.get(own as usize).ok_or(BtfError::NoType { id: id.0, count: self.len() })? as usize;
+        let start = self.types.word(own as usize).ok_or(BtfError::NoType { id: id.0, count: self.len() })?;
+        let start = start as usize;
         let (name, info, size) = (self.word(start), self.word(start + 4), self.word(start + 8));
         let (kind, many, flag) = (info >> 24 & 0x1f, (info & 0xffff) as usize, info >> 31 == 1);
         // `starts` has checked that all of it lies inside the data.
@@ -224,7 +220,7 @@ impl Btf {
             12 => Type::Function { name, prototype: target },
             13 => Type::Prototype { returns: target },
             14 => Type::Variable { name, ty: target },
-            15 => Type::Section { name, size },
+            15 => Type::Section(Section { name, size, btf: self, variables: tail(many * 12) }),
             16 => Type::Float { name, size },
             17 => Type::DeclarationTag { name, target },
             18 => modified(Modifier::Tag),
@@ -261,7 +257,7 @@ impl Btf {
             let size = match self.resolve(at)?.1 {
                 Type::Integer(Integer { size, .. })
                 | Type::Float { size, .. }
-                | Type::Section { size, .. } => size,
+                | Type::Section(Section { size, .. }) => size,
                 Type::Struct(whole) | Type::Union(whole) => whole.size,
                 Type::Enumeration(enumeration) => enumeration.size,
                 Type::Pointer(_) => 8,
@@ -280,13 +276,15 @@ impl Btf {
     /// All types named `name`, own ones first, in the order of their ids: types, functions and variables alike.
     pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = TypeId> + 'a {
         let names = self.names.get_or_init(|| self.index());
-        let mut own = names.heads[hash(name.as_bytes()) & (names.heads.len() - 1)];
+        let bucket = hash(name.as_bytes()) & names.heads.words().wrapping_sub(1);
+        let mut own = names.heads.word(bucket).unwrap_or(NONE);
         let mut base: Option<Box<dyn Iterator<Item = TypeId> + 'a>> = None;
         std::iter::from_fn(move || {
             while own != NONE {
                 let id = TypeId(self.first() + own);
-                let start = self.types[own as usize] as usize;
-                own = names.next[own as usize];
+                let start = self.types.word(own as usize).unwrap_or(NONE) as usize;
+                // A chain ascends; one that doesn't is out of a broken index, and may have no end.
+                own = names.next.word(own as usize).filter(|next| *next > own).unwrap_or(NONE);
                 if self.string(self.word(start)).is_ok_and(|found| found == name) {
                     return Some(id);
                 }
@@ -334,6 +332,20 @@ impl Btf {
         })
     }
 
+    /// The value of an enumerator of an enum without a name, which is how the kernel writes many of its flag bits. Looks
+    /// through all types.
+    #[must_use]
+    pub fn constant(&self, enumerator: &str) -> Option<u64> {
+        (1..self.len()).find_map(|id| match self.get(TypeId(id)) {
+            Ok(Type::Enumeration(enumeration)) if enumeration.name.is_empty() => enumeration
+                .values()
+                .filter_map(Result::ok)
+                .find(|(name, _)| *name == enumerator)
+                .map(|(_, value)| value),
+            _ => None,
+        })
+    }
+
     pub(crate) fn string(&self, offset: u32) -> Result<&str, BtfError> {
         let base = self.base.as_ref().map_or(0, |base| base.strings_len());
         let Some(own) = offset.checked_sub(base) else {
@@ -358,23 +370,61 @@ impl Btf {
     }
 
     fn word(&self, at: usize) -> u32 {
-        self.data.get(at..at + 4).map_or(0, |word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
+        self.data
+            .get(at..)
+            .and_then(|rest| rest.get(..4))
+            .map_or(0, |word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
     }
 
     fn index(&self) -> Names {
-        let buckets = self.types.len().next_power_of_two().max(16);
-        let mut names = Names { heads: vec![NONE; buckets], next: vec![NONE; self.types.len()] };
-        for (own, start) in self.types.iter().enumerate().rev() {
-            if let Ok(name) = self.string(self.word(*start as usize))
+        let count = self.types.words();
+        let buckets = count.next_power_of_two().max(16);
+        let (mut heads, mut next) = (vec![NONE; buckets], vec![NONE; count]);
+        for own in (0..count).rev() {
+            let start = self.types.word(own).unwrap_or(NONE) as usize;
+            if let Ok(name) = self.string(self.word(start))
                 && !name.is_empty()
             {
                 let bucket = hash(name.as_bytes()) & (buckets - 1);
-                names.next[own] = names.heads[bucket];
-                names.heads[bucket] = own as u32;
+                next[own] = heads[bucket];
+                heads[bucket] = own as u32;
             }
         }
-        names
+        Names { heads: StableBytes::of_words(&heads), next: StableBytes::of_words(&next) }
     }
+}
+
+/// Where types and strings lie.
+struct Ranges {
+    types: std::ops::Range<usize>,
+    strings: std::ops::Range<usize>,
+}
+
+/// Reads the header.
+fn ranges(data: &[u8], split: bool) -> Result<Ranges, BtfError> {
+    let length = data.len();
+    let word = |at: usize| {
+        let bytes =
+            data.get(at..at + 4).ok_or(BtfError::Truncated { what: "the header", offset: at, length })?;
+        Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+    };
+    if data.get(..3) != Some(&[0x9f, 0xeb, 1]) {
+        return Err(BtfError::Header { start: data[..length.min(8)].to_vec() });
+    }
+    let header = word(4)? as usize;
+    let range = |what, offset: u32, size: u32| {
+        let start = header.saturating_add(offset as usize);
+        let end = start.saturating_add(size as usize);
+        if end > length { Err(BtfError::Truncated { what, offset: start, length }) } else { Ok(start..end) }
+    };
+    let types = range("the types", word(8)?, word(12)?)?;
+    let strings = range("the strings", word(16)?, word(20)?)?;
+    let text = &data[strings.clone()];
+    // Split BTF may start with any string; both must end.
+    if text.last().is_some_and(|last| *last != 0) || (!split && text.first() != Some(&0)) {
+        return Err(BtfError::Strings);
+    }
+    Ok(Ranges { types, strings })
 }
 
 /// Where each type starts. Checks that every type lies inside `range` whole.

@@ -104,6 +104,20 @@ impl BtfBuilder {
         id
     }
 
+    /// A function's prototype without parameters.
+    pub fn prototype(&mut self, returns: TypeId) -> TypeId {
+        self.push("", 13, 0, false, returns.0)
+    }
+
+    /// A section of variables `(variable, byte offset, size)`.
+    pub fn section(&mut self, name: &str, size: u32, variables: &[(TypeId, u32, u32)]) -> TypeId {
+        let id = self.push(name, 15, variables.len() as u32, false, size);
+        for (variable, at, size) in variables {
+            self.words(&[variable.0, *at, *size]);
+        }
+        id
+    }
+
     /// The BTF.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {

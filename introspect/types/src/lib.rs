@@ -5,15 +5,17 @@
 //! offset a type; types are decoded when asked for, so opening costs one pass.
 //!
 //! A path such as `rq.scx.local_dsq.nr` or `rq.curr->se.vruntime` becomes a [`Plan`] once; reading it again and again
-//! then looks nothing up. A member that this kernel doesn't have is [`PlanError::NoMember`], never a guess.
+//! then looks nothing up. Bytes whose type is known become a [`Decoded`] tree of named values. A member that this kernel doesn't have is [`PlanError::NoMember`], never a guess.
 
 mod btf;
 mod build;
 mod path;
 mod plan;
 mod types;
+mod value;
 
 pub use btf::{Btf, BtfError};
 pub use build::BtfBuilder;
 pub use plan::{Leaf, Plan, PlanError, PlanFault};
-pub use types::{Composite, Enumeration, Integer, Member, Modifier, Type, TypeId};
+pub use types::{Composite, Enumeration, Integer, Member, Modifier, Section, SectionVariable, Type, TypeId};
+pub use value::{DecodeLimits, Decoded};

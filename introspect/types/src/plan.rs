@@ -6,7 +6,7 @@ use crate::path::{Step, parse};
 use crate::{Btf, BtfError, Composite, Integer, Type, TypeId};
 
 /// How many members one search may look at: hostile BTF could nest anonymous ones without end.
-const MAX_MEMBERS: u32 = 1 << 18;
+const MAX_MEMBERS: u32 = 1 << 14;
 /// The largest array or struct that [`Plan::read_bytes`] copies.
 const MAX_BYTES: u64 = 1 << 20;
 

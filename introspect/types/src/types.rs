@@ -68,13 +68,8 @@ pub enum Type<'a> {
         /// Its type.
         ty: TypeId,
     },
-    /// A section of variables.
-    Section {
-        /// Its name.
-        name: &'a str,
-        /// Its size in bytes.
-        size: u32,
-    },
+    /// A section of variables: `.bss`, `.data` or `.rodata` of a BPF program, or a kernel's per-CPU section.
+    Section(Section<'a>),
     /// A floating-point number.
     Float {
         /// Its name.
@@ -173,6 +168,45 @@ impl<'a> Enumeration<'a> {
                 (false, false) => u64::from(word(4)),
             };
             Ok((this.btf.string(word(0))?, value))
+        })
+    }
+}
+
+/// A section of variables (`BTF_KIND_DATASEC`).
+#[derive(Debug, Clone, Copy)]
+pub struct Section<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its size in bytes.
+    pub size: u32,
+    pub(crate) btf: &'a Btf,
+    pub(crate) variables: &'a [u8],
+}
+
+/// A variable's place in a section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SectionVariable<'a> {
+    /// Its name; empty for what isn't a variable (an extern function in `.ksyms`).
+    pub name: &'a str,
+    /// Its type.
+    pub ty: TypeId,
+    /// Where it starts, in bytes from the start of the section.
+    pub offset: u32,
+    /// Its size in bytes.
+    pub size: u32,
+}
+
+impl<'a> Section<'a> {
+    /// Its variables, in the order written, which the kernel checks to be ascending.
+    pub fn variables(&self) -> impl Iterator<Item = Result<SectionVariable<'a>, BtfError>> + use<'a> {
+        let btf = self.btf;
+        self.variables.chunks_exact(12).map(move |raw| {
+            let word = |at: usize| u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
+            let (name, ty) = match btf.get(TypeId(word(0)))? {
+                Type::Variable { name, ty } => (name, ty),
+                _ => ("", TypeId(word(0))),
+            };
+            Ok(SectionVariable { name, ty, offset: word(4), size: word(8) })
         })
     }
 }

@@ -1,6 +1,6 @@
 //! What the harness costs on top of a bare boot.
 
-use super::median;
+use super::{KERNEL, median};
 use crate::child::Child;
 use crate::project::Project;
 use crate::say;
@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-const KERNEL: &str = "apt:6.12";
 /// The hold of the quick-start test.
 const HOLD: Duration = Duration::from_secs(2);
 

@@ -2,7 +2,6 @@
 
 use super::*;
 use clap::Parser;
-use std::path::Path;
 use std::process::Command;
 
 /// The compiler that the committed object was built with; another one makes other code

@@ -61,6 +61,44 @@ fn high_output_bits_come_back_with_64k_pages() {
     assert_eq!(found.physical, PhysAddr(0x000a_0000_4000_0000));
 }
 
+/// With LPA2, five levels of 4 KiB tables, and an output address whose highest bits come from bits 9 and 8.
+#[test]
+fn lpa2_tables_have_a_fifth_level_and_52_bit_outputs() {
+    for (granule, leaf, size) in [
+        (Granule::K4, 1, 1u64 << 12),
+        (Granule::K4, 4, 1 << 39),
+        (Granule::K16, 1, 1 << 14),
+        (Granule::K16, 3, 1 << 36),
+    ] {
+        let virt = 0xfff8_0123_4567_8000u64 & !(size - 1);
+        let frame = 0x000a_0000_0000_0000 & !(size - 1);
+        let encoded = frame & 0x0003_ffff_ffff_f000 | (frame >> 50 & 3) << 8;
+        let mut memory = SparseMemory::new();
+        memory.insert(PhysAddr(0), vec![0; 0x80000]);
+        let (page, per) = (granule.shift(), granule.shift() - 3);
+        let mut table = ROOT;
+        for level in (leaf..=(52 - page).div_ceil(per) as u8).rev() {
+            let index =
+                ((virt & ((1 << 52) - 1)) >> (page + per * (u32::from(level) - 1))) & ((1 << per) - 1);
+            let entry = match level {
+                level if level > leaf => (table + 0x10000) | 3,
+                1 => encoded | 3,
+                _ => encoded | 1,
+            };
+            assert!(memory.write(PhysAddr(table + index * 8), &entry.to_le_bytes()));
+            table += 0x10000;
+        }
+        let space = Aarch64PageTables::with_lpa2(ROOT, granule, 52).unwrap();
+        let found = space.translate(&memory, VirtAddr(virt + 0x123)).unwrap();
+        let expected = Translation { physical: PhysAddr(frame + 0x123), remaining: size - 0x123 };
+        assert_eq!(found, expected, "{granule:?} level {leaf}");
+    }
+    assert!(Aarch64PageTables::with_lpa2(0, Granule::K64, 52).is_err());
+    assert!(Aarch64PageTables::with_lpa2(0, Granule::K4, 53).is_err());
+    let high = Aarch64PageTables::with_lpa2(0x4000_0000 | 0xf << 2, Granule::K4, 52).unwrap();
+    assert_eq!(high.root, PhysAddr(0x000f_0000_4000_0000));
+}
+
 #[test]
 fn user_addresses_and_unknown_geometry_are_refused() {
     let (memory, space) = mapped(Granule::K4, 48, 0xffff_ffff_8000_0000, 0x4000_0000, 1);
@@ -72,15 +110,16 @@ fn user_addresses_and_unknown_geometry_are_refused() {
 proptest! {
     #[test]
     fn random_tables_never_loop_or_panic(
-        words in proptest::collection::vec(any::<u64>(), 512), address: u64, which in 0usize..4,
+        words in proptest::collection::vec(any::<u64>(), 512), address: u64, which in 0usize..6,
     ) {
         let mut memory = SparseMemory::new();
         memory.insert(PhysAddr(0), words.iter().flat_map(|word| (word & 0xf003).to_le_bytes()).collect());
         let (granule, bits) =
-            [(Granule::K4, 48), (Granule::K4, 39), (Granule::K16, 47), (Granule::K64, 52)][which];
-        let space = Aarch64PageTables::new(0, granule, bits).unwrap();
+            [(Granule::K4, 48), (Granule::K4, 39), (Granule::K16, 47), (Granule::K64, 52), (Granule::K4, 52), (Granule::K16, 52)][which];
+        let make = if which < 4 { Aarch64PageTables::new } else { Aarch64PageTables::with_lpa2 };
+        let space = make(0, granule, bits).unwrap();
         if let Ok(found) = space.translate(&memory, VirtAddr(address | u64::MAX << bits)) {
-            prop_assert!(found.remaining > 0 && found.remaining <= 1 << 30);
+            prop_assert!(found.remaining > 0 && found.remaining <= 1 << 39);
         }
     }
 }

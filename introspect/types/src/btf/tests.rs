@@ -13,6 +13,7 @@ fn sample() -> BtfBuilder {
     build.enumeration("state", true, &[("OFF", 0), ("BROKEN", -1)]);
     build.enumeration64("flags", &[("TOP", 1 << 63)]);
     let array = build.array(int, 5);
+    build.enumeration("", false, &[("FIRST", 0), ("FROZEN", 3)]);
     build.structure("holder", 24, &[("items", array, 0)]);
     build
 }
@@ -26,9 +27,28 @@ fn names_kinds_and_sizes_come_out() {
     assert_eq!(btf.size_of(btf.composite("holder").unwrap()), Ok(24));
     assert_eq!(btf.enumerator("state", u64::MAX), Some("BROKEN"));
     assert_eq!(btf.enumerator_value("flags", "TOP"), Some(1 << 63));
+    assert_eq!((btf.constant("FROZEN"), btf.constant("TOP")), (Some(3), None));
     assert!(btf.named("absent").next().is_none());
     assert!(matches!(btf.get(TypeId(0)), Ok(Type::Void)));
-    assert!(matches!(btf.get(TypeId(99)), Err(BtfError::NoType { id: 99, count: 8 })));
+    assert!(matches!(btf.get(TypeId(99)), Err(BtfError::NoType { id: 99, count: 9 })));
+}
+
+#[test]
+fn parts_make_the_same_types_again_and_broken_ones_end() {
+    let btf = Btf::parse(sample().bytes()).unwrap();
+    let again = Btf::from_parts(btf.parts().unwrap().map(StableBytes::from)).unwrap();
+    for name in ["s32", "holder", "state", "int", "absent"] {
+        assert_eq!(again.named(name).collect::<Vec<_>>(), btf.named(name).collect::<Vec<_>>());
+    }
+    let [data, types, heads, next] = btf.parts().unwrap().map(StableBytes::from);
+    let circle = StableBytes::of_words(&vec![0; next.words()]);
+    let broken = Btf::from_parts([data.clone(), types.clone(), heads.clone(), circle]).unwrap();
+    assert!(broken.named("holder").count() <= 8);
+    let astray = StableBytes::of_words(&vec![u32::MAX; types.words()]);
+    let broken = Btf::from_parts([data.clone(), astray, heads.clone(), next.clone()]).unwrap();
+    assert!(broken.named("holder").next().is_none());
+    assert!(broken.get(TypeId(3)).is_ok() || broken.get(TypeId(3)).is_err());
+    assert!(Btf::from_parts([data, types, heads, StableBytes::of_words(&[1])]).is_none());
 }
 
 #[test]
@@ -39,7 +59,7 @@ fn split_btf_continues_its_base() {
     let base = Arc::new(Btf::parse(base.bytes()).unwrap());
     let split = Btf::parse_split(module.bytes(), base).unwrap();
     let id = split.named("module_int").next().unwrap();
-    assert_eq!((id, split.size_of(id)), (TypeId(8), Ok(4)));
+    assert_eq!((id, split.size_of(id)), (TypeId(9), Ok(4)));
     assert_eq!(split.named("int").next(), Some(TypeId(1)));
 }
 

@@ -1,6 +1,8 @@
 //! `dump CORE [VMLINUX]`: the scheduler state in an ELF core as JSON, each field by its member path. What
 //! `oracle/compare.py` checks against drgn.
 
+mod bpf;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "kaslr": kernel.placement().kaslr.0, "phys_base": kernel.placement().phys_base,
         "by_pid": outcome(kernel.tasks_by_pid(), |found| found.iter().map(|(pid, at)| json!([pid, at.0])).collect::<Vec<_>>()),
         "tasks": tasks, "rqs": rqs, "cgroups": cgroups, "scx": sched_ext(&kernel),
+        "bpf": bpf::all(&kernel),
     });
     println!("{all}");
     Ok(())
@@ -35,11 +38,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 macro_rules! object {
     ($kernel:expr, $kind:ident, $at:expr) => {{
         let record = $kind::read($kernel, $at);
-        object($at, stringify!($kind), record.fields($kernel))
+        $crate::fields_of($at, stringify!($kind), record.fields($kernel))
     }};
 }
+pub(crate) use object;
 
-fn object(at: VirtAddr, kind: &str, fields: Vec<NamedField<'_>>) -> Json {
+pub(crate) fn fields_of(at: VirtAddr, kind: &str, fields: Vec<NamedField<'_>>) -> Json {
     let fields: Map<String, Json> = fields
         .into_iter()
         .map(|field| {
@@ -58,20 +62,23 @@ fn object(at: VirtAddr, kind: &str, fields: Vec<NamedField<'_>>) -> Json {
     json!({ "address": at.0, "kind": kind, "fields": fields })
 }
 
-fn fault(error: &KernelError) -> Json {
+pub(crate) fn fault(error: &KernelError) -> Json {
     json!({ "error": format!("{:?}", error.kind()), "text": error.to_string() })
 }
 
-fn outcome<T, J: Into<Json>>(result: Result<T, KernelError>, show: impl Fn(T) -> J) -> Json {
+pub(crate) fn outcome<T, J: Into<Json>>(result: Result<T, KernelError>, show: impl Fn(T) -> J) -> Json {
     result.map_or_else(|error| fault(&error), |value| show(value).into())
 }
 
-fn addresses(result: Result<Vec<VirtAddr>, KernelError>) -> Json {
+pub(crate) fn addresses(result: Result<Vec<VirtAddr>, KernelError>) -> Json {
     outcome(result, |found| found.into_iter().map(|at| at.0).collect::<Vec<_>>())
 }
 
 fn task(kernel: &Kernel, at: VirtAddr) -> Json {
     let mut json = object!(kernel, Task, at);
+    json["scx_state"] = outcome(Task::read(kernel, at).scx_flags, |flags| kernel.scx_task_state(flags));
+    json["scx_ops_state"] =
+        outcome(Task::read(kernel, at).scx_ops_state, |word| json!(kernel.scx_ops_state(word as u64)));
     json["class"] = outcome(kernel.class_of(&Task::read(kernel, at)), Json::from);
     json
 }
@@ -85,6 +92,8 @@ fn runqueue(kernel: &Kernel, cpu: u32) -> Result<Json, KernelError> {
     json["rt_tasks"] = addresses(kernel.rt_tasks(rq));
     json["dl_entities"] = addresses(kernel.dl_entities(rq));
     json["scx_runnable"] = addresses(kernel.scx_runnable(rq));
+    json["local_dsq_by_vtime"] =
+        addresses(kernel.local_queue(rq).and_then(|queue| kernel.queued_by_vtime(queue)));
     json["local_dsq_tasks"] = addresses(kernel.local_queue(rq).and_then(|queue| kernel.queued_tasks(queue)));
     json["domains"] = kernel.domains(rq)?.into_iter().map(|at| domain(kernel, at)).collect();
     Ok(json)
@@ -117,6 +126,9 @@ fn cgroup(kernel: &Kernel, node: ktstr_introspect_kernel::CgroupNode) -> Json {
     json["path"] = node.path.into();
     json["online"] = node.online.into();
     json["tasks"] = addresses(kernel.cgroup_tasks(at));
+    json["populated"] = outcome(kernel.cgroup_populated(at), Json::from);
+    json["frozen"] = outcome(kernel.cgroup_frozen(at), Json::from);
+    json["weight"] = outcome(kernel.cpu_weight(at), Json::from);
     if let Ok(Some(group)) = kernel.task_group(at) {
         json["cpu"] = object!(kernel, CpuGroup, group);
     }
@@ -140,6 +152,9 @@ fn sched_ext(kernel: &Kernel) -> Json {
             .map(|at| {
                 let mut json = object!(kernel, DispatchQueue, at);
                 json["tasks"] = addresses(kernel.queued_tasks(at));
+                json["by_vtime"] = addresses(kernel.queued_by_vtime(at));
+                json["name"] =
+                    outcome(DispatchQueue::read(kernel, at).id, |id| Json::from(kernel.queue_name(id)));
                 json
             })
             .collect::<Vec<_>>()
@@ -148,6 +163,17 @@ fn sched_ext(kernel: &Kernel) -> Json {
         "ops": outcome(state.ops, |at| object!(kernel, SchedExtOps, at)),
         "exit_info": outcome(state.exit_info, |at| {
             if at.is_null() { Json::Null } else { object!(kernel, ExitInfo, at) }
+        }),
+        "exit_kind": outcome(state.exit_kind, Json::from),
+        "exit_report": outcome(kernel.scx_exit_report(), |report| match report {
+            None => Json::Null,
+            Some(report) => json!({
+                "kind": report.kind, "exit_code": report.exit_code, "reason": report.reason,
+                "message": report.message, "dump": report.dump, "trace": report.trace.iter().map(|at| at.0).collect::<Vec<_>>(),
+            }),
+        }),
+        "operations": outcome(kernel.scx_operations(), |found| {
+            found.into_iter().map(|(name, at)| json!([name, at.0])).collect::<Vec<_>>()
         }),
         "state": outcome(state.state, Json::from),
         "switch_all": outcome(state.switch_all, Json::from),

@@ -1,0 +1,154 @@
+//! The file: a header, a table of parts, the parts. All numbers are little-endian, all parts start at multiples of 8.
+//!
+//! Offset 0: magic, 8 bytes; 8: version, 32 bits; 12: number of parts, 32 bits; 16: length of the file, 64 bits;
+//! 24: checksum of all that follows; 32: for each part offset and length, 64 bits each.
+
+use std::sync::Arc;
+
+use ktstr_introspect_memory::{Mapping, StableBytes};
+use ktstr_introspect_symbols::SymbolTable;
+use ktstr_introspect_types::Btf;
+
+use super::Index;
+
+const MAGIC: &[u8; 8] = b"KTSTRIDX";
+/// Raised whenever any part, here or in the crates below, is laid out otherwise.
+const VERSION: u32 = 1;
+const HEADER: usize = 32;
+/// Build id, banner, four of the symbols, four of the types.
+const PARTS: usize = 10;
+const ALIGN: usize = 8;
+
+/// What is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// It starts with something else.
+    #[error("it doesn't start with {:?}", String::from_utf8_lossy(MAGIC))]
+    Magic,
+    /// Another version wrote it.
+    #[error("it has version {seen}, expected {VERSION}")]
+    Version {
+        /// Its version.
+        seen: u32,
+    },
+    /// It isn't as long as it says.
+    #[error("it is {seen} bytes long, but says {expected}")]
+    Length {
+        /// What it says.
+        expected: u64,
+        /// What it is.
+        seen: u64,
+    },
+    /// Its bytes changed.
+    #[error("its checksum doesn't agree: it is damaged")]
+    Checksum,
+    /// A part lies outside, or parts don't belong together.
+    #[error("its part {part} of {PARTS} can't be used")]
+    Part {
+        /// Which.
+        part: usize,
+    },
+}
+
+pub(super) fn read(mapping: &Arc<Mapping>) -> Result<Index, FormatError> {
+    let bytes = mapping.stable_bytes();
+    if bytes.get(..8) != Some(MAGIC) {
+        return Err(FormatError::Magic);
+    }
+    let version = bytes.get(8..12).and_then(|word| word.first_chunk()).map(|word| u32::from_le_bytes(*word));
+    if version != Some(VERSION) {
+        return Err(FormatError::Version { seen: version.unwrap_or(0) });
+    }
+    let (expected, seen) = (word(bytes, 16).unwrap_or(0), bytes.len() as u64);
+    if expected != seen {
+        return Err(FormatError::Length { expected, seen });
+    }
+    if word(bytes, 24) != Some(checksum(bytes.get(HEADER..).unwrap_or(&[]))) {
+        return Err(FormatError::Checksum);
+    }
+    let part = |part: usize| {
+        let at = HEADER + part * 16;
+        let range = word(bytes, at).zip(word(bytes, at + 8)).and_then(|(start, length)| {
+            let start = usize::try_from(start).ok()?;
+            Some(start..start.checked_add(usize::try_from(length).ok()?)?)
+        });
+        range.and_then(|range| StableBytes::of_file(mapping, range)).ok_or(FormatError::Part { part })
+    };
+    let four = |first| Ok([part(first)?, part(first + 1)?, part(first + 2)?, part(first + 3)?]);
+    let build_id = String::from_utf8(part(0)?.to_vec()).map_err(|_| FormatError::Part { part: 0 })?;
+    Ok(Index {
+        build_id,
+        banner: part(1)?.to_vec(),
+        symbols: SymbolTable::from_parts(four(2)?).ok_or(FormatError::Part { part: 2 })?,
+        types: Arc::new(Btf::from_parts(four(6)?).ok_or(FormatError::Part { part: 6 })?),
+    })
+}
+
+/// The file's bytes; nothing for types that stand on others.
+pub(super) fn write(index: &Index) -> Option<Vec<u8>> {
+    let (symbols, types) = (index.symbols.parts(), index.types.parts()?);
+    let first: [&[u8]; 2] = [index.build_id.as_bytes(), &index.banner];
+    let parts: Vec<&[u8]> = first.into_iter().chain(symbols).chain(types).collect();
+    let mut out =
+        Vec::with_capacity(HEADER + PARTS * 24 + parts.iter().map(|part| part.len()).sum::<usize>());
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&(PARTS as u32).to_le_bytes());
+    out.extend_from_slice(&[0; 16]);
+    let mut at = HEADER + PARTS * 16;
+    for part in &parts {
+        out.extend_from_slice(&(at as u64).to_le_bytes());
+        out.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        at = (at + part.len()).next_multiple_of(ALIGN);
+    }
+    for part in &parts {
+        out.extend_from_slice(part);
+        out.resize(out.len().next_multiple_of(ALIGN), 0);
+    }
+    let (length, sum) = (out.len() as u64, checksum(&out[HEADER..]));
+    out[16..24].copy_from_slice(&length.to_le_bytes());
+    out[24..32].copy_from_slice(&sum.to_le_bytes());
+    Some(out)
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().map(|word| u64::from_le_bytes(*word))
+}
+
+/// Four independent lanes of multiply and rotate: against damage, not against malice, and fast enough that opening
+/// isn't spent on it. Each step is a bijection of its lane, so that no single change cancels out.
+fn checksum(bytes: &[u8]) -> u64 {
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut lanes = [1u64, 2, 3, 4];
+    let step = |lane: u64, word: u64| (lane ^ word).wrapping_mul(FACTOR).rotate_left(29);
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    for block in blocks {
+        let (words, _) = block.as_chunks::<8>();
+        for (lane, word) in lanes.iter_mut().zip(words) {
+            *lane = step(*lane, u64::from_le_bytes(*word));
+        }
+    }
+    let mut sum = bytes.len() as u64;
+    for byte in rest {
+        sum = step(sum, u64::from(*byte));
+    }
+    lanes.into_iter().fold(sum, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_changed_byte_changes_the_checksum() {
+        let bytes: Vec<u8> = (0..200u8).collect();
+        let sum = checksum(&bytes);
+        for at in 0..bytes.len() {
+            let mut other = bytes.clone();
+            other[at] ^= 0x10;
+            assert_ne!(checksum(&other), sum, "byte {at}");
+        }
+        assert_ne!(checksum(&bytes[..199]), sum);
+        assert_ne!(checksum(&[0; 32]), checksum(&[0; 64]));
+    }
+}

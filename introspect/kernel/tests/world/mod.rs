@@ -1,0 +1,517 @@
+//! A kernel written by hand, with BPF programs, maps and a loaded scheduler: what tests and fuzz targets read.
+//!
+//! The members have the kernel's names and a layout of our own. All of it lies in one piece of memory, of which a
+//! linear range maps `BASE`; tests change bytes of it before they open it.
+
+// Each user of this module needs another part of it.
+#![allow(dead_code)]
+
+use std::sync::Arc;
+
+use ktstr_introspect_kernel::Kernel;
+use ktstr_introspect_memory::{
+    KernelOffset, LinearRange, PhysAddr, PhysicalMemory, SparseMemory, VirtAddr, VirtualMemory,
+};
+use ktstr_introspect_symbols::{Placement, SymbolKind, SymbolTableBuilder};
+use ktstr_introspect_types::{Btf, BtfBuilder, TypeId};
+
+pub(crate) const BASE: u64 = 0xffff_8880_0000_0000;
+pub(crate) const SIZE: usize = 0x8000;
+
+/// Where things lie, in bytes from `BASE`.
+pub(crate) mod at {
+    pub(crate) const PERCPU: usize = 0x40;
+    pub(crate) const SCX_ROOT: usize = 0x80;
+    pub(crate) const SCX_STATE: usize = 0x88;
+    pub(crate) const PROG_IDR: usize = 0x100;
+    pub(crate) const MAP_IDR: usize = 0x140;
+    pub(crate) const BTF_IDR: usize = 0x180;
+    pub(crate) const PROG_NODE: usize = 0x200;
+    pub(crate) const MAP_NODE: usize = 0x280;
+    pub(crate) const BTF_NODE: usize = 0x300;
+    pub(crate) const PROGRAM: usize = 0x400;
+    pub(crate) const AUX: usize = 0x440;
+    pub(crate) const USED: usize = 0x4c0;
+    pub(crate) const ATTACH: usize = 0x4d0;
+    pub(crate) const STATS: usize = 0x500;
+    pub(crate) const BSS: usize = 0x600;
+    pub(crate) const HASH: usize = 0x800;
+    pub(crate) const BUCKETS: usize = 0x900;
+    pub(crate) const ELEMENTS: usize = 0x940;
+    pub(crate) const PERCPU_ARRAY: usize = 0xa00;
+    pub(crate) const PERCPU_VALUES: usize = 0xb00;
+    pub(crate) const ARENA: usize = 0xc00;
+    pub(crate) const AREA: usize = 0xd00;
+    pub(crate) const STRUCT_OPS: usize = 0xe00;
+    pub(crate) const UVALUE: usize = 0xf00;
+    pub(crate) const BTF: usize = 0x1000;
+    pub(crate) const SCHED: usize = 0x1100;
+    pub(crate) const EXIT: usize = 0x1200;
+    pub(crate) const TEXTS: usize = 0x1300;
+    pub(crate) const EVENTS: usize = 0x1400;
+    pub(crate) const QUEUE_TABLE: usize = 0x1600;
+    pub(crate) const STORAGE: usize = 0x1700;
+    pub(crate) const STORAGE_BUCKETS: usize = 0x17c0;
+    pub(crate) const STORAGE_ELEMENT: usize = 0x1800;
+    pub(crate) const STORAGE_OWNER: usize = 0x1840;
+    pub(crate) const RING: usize = 0x1880;
+    pub(crate) const RING_HEAD: usize = 0x1940;
+    pub(crate) const BTF_DATA: usize = 0x2000;
+    /// The arena's window ends at `SIZE`: three pages of it exist.
+    pub(crate) const WINDOW: usize = super::SIZE - 3 * 4096;
+}
+
+pub(crate) fn address(offset: usize) -> u64 {
+    BASE + offset as u64
+}
+
+/// Types of a program: `.bss` with a counter, an array in a struct, and an exit record.
+pub(crate) fn program_types() -> (BtfBuilder, TypeId) {
+    let mut b = BtfBuilder::new();
+    let (u32_, u64_) = (b.integer("unsigned int", 4, false), b.integer("unsigned long", 8, false));
+    let (char_, long) = (b.integer("char", 1, true), b.integer("long", 8, true));
+    let (kinds, text) = (b.array(u32_, 3), b.array(char_, 16));
+    let stats = b.structure("stats", 16, &[("total", u32_, 0), ("by_kind", kinds, 4)]);
+    let exit = b.structure(
+        "user_exit_info",
+        48,
+        &[("kind", u32_, 0), ("exit_code", long, 8), ("reason", text, 16), ("msg", text, 32)],
+    );
+    let variables = [("nr", u64_), ("stats", stats), ("uei", exit), ("uei_dump", text)]
+        .map(|(name, ty)| b.variable(name, ty));
+    let section = b.section(
+        ".bss",
+        88,
+        &[(variables[0], 0, 8), (variables[1], 8, 16), (variables[2], 24, 48), (variables[3], 72, 16)],
+    );
+    (b, section)
+}
+
+fn btf() -> Btf {
+    let mut b = BtfBuilder::new();
+    let [u8_, u32_, u64_] =
+        [("u8", 1), ("u32", 4), ("u64", 8)].map(|(name, size)| b.integer(name, size, false));
+    let (int, char_) = (b.integer("int", 4, true), b.integer("char", 1, true));
+    links(&mut b, [u8_, u32_, u64_]);
+    bpf_objects(&mut b, [u8_, u32_, u64_, int, char_]);
+    sched_ext(&mut b, [u8_, u32_, u64_, int]);
+    Btf::parse(b.bytes()).expect("BTF written here")
+}
+
+fn links(b: &mut BtfBuilder, [u8_, u32_, u64_]: [TypeId; 3]) {
+    b.structure("list_head", 16, &[("next", u64_, 0), ("prev", u64_, 8)]);
+    b.structure("hlist_head", 8, &[("first", u64_, 0)]);
+    b.structure("hlist_node", 16, &[("next", u64_, 0), ("pprev", u64_, 8)]);
+    b.structure(
+        "rb_node",
+        24,
+        &[("__rb_parent_color", u64_, 0), ("rb_right", u64_, 8), ("rb_left", u64_, 16)],
+    );
+    let xarray = b.structure("xarray", 8, &[("xa_head", u64_, 0)]);
+    let slots = b.array(u64_, 8);
+    b.structure("xa_node", 72, &[("shift", u8_, 0), ("slots", slots, 8)]);
+    b.structure("idr", 16, &[("idr_rt", xarray, 0)]);
+    let rhead = b.structure("rhash_head", 8, &[("next", u64_, 0)]);
+    let buckets = b.array(rhead, 0);
+    b.structure("rhashtable", 8, &[("tbl", u64_, 0)]);
+    b.structure(
+        "bucket_table",
+        64,
+        &[("size", u32_, 0), ("nest", u32_, 4), ("future_tbl", u64_, 8), ("buckets", buckets, 16)],
+    );
+    let first = b.structure("hlist_nulls_head", 8, &[("first", u64_, 0)]);
+    b.structure("hlist_nulls_node", 16, &[("next", u64_, 0), ("pprev", u64_, 8)]);
+    b.structure("bucket", 16, &[("head", first, 0)]);
+}
+
+fn bpf_objects(b: &mut BtfBuilder, [u8_, u32_, u64_, int, char_]: [TypeId; 5]) {
+    let name = b.array(char_, 16);
+    let text = b.pointer(char_);
+    let btf = b.structure(
+        "btf",
+        64,
+        &[
+            ("data", u64_, 0),
+            ("data_size", u32_, 8),
+            ("id", u32_, 12),
+            ("base_btf", u64_, 16),
+            ("name", name, 32),
+        ],
+    );
+    let btf = b.pointer(btf);
+    let aux = b.structure(
+        "bpf_prog_aux",
+        128,
+        &[
+            ("id", u32_, 0),
+            ("used_map_cnt", u32_, 4),
+            ("used_maps", u64_, 8),
+            ("name", name, 16),
+            ("verified_insns", u32_, 32),
+            ("btf", btf, 56),
+            ("attach_func_name", text, 64),
+        ],
+    );
+    let (aux, tag) = (b.pointer(aux), b.array(u8_, 8));
+    b.structure(
+        "bpf_prog",
+        64,
+        &[
+            ("type", u32_, 0),
+            ("jited_len", u32_, 8),
+            ("tag", tag, 16),
+            ("stats", u64_, 24),
+            ("bpf_func", u64_, 32),
+            ("aux", aux, 40),
+        ],
+    );
+    let inner = b.structure("local64_t", 8, &[("a", u64_, 0)]);
+    let counter = b.structure("u64_stats_t", 8, &[("v", inner, 0)]);
+    b.structure("bpf_prog_stats", 24, &[("cnt", counter, 0), ("nsecs", counter, 8), ("misses", counter, 16)]);
+    let map = b.structure(
+        "bpf_map",
+        128,
+        &[
+            ("map_type", u32_, 0),
+            ("key_size", u32_, 4),
+            ("value_size", u32_, 8),
+            ("max_entries", u32_, 12),
+            ("id", u32_, 16),
+            ("name", name, 24),
+            ("btf", btf, 40),
+            ("btf_key_type_id", u32_, 48),
+            ("btf_value_type_id", u32_, 52),
+            ("btf_vmlinux_value_type_id", u32_, 56),
+        ],
+    );
+    let bytes = b.array(char_, 0);
+    b.structure("bpf_array", 136, &[("map", map, 0), ("elem_size", u32_, 128), ("value", bytes, 136)]);
+    b.structure("bpf_htab", 144, &[("map", map, 0), ("buckets", u64_, 128), ("n_buckets", u32_, 136)]);
+    b.structure("htab_elem", 24, &[("hash_node", u64_, 0), ("key", bytes, 24)]);
+    let area = b.structure("vm_struct", 16, &[("addr", u64_, 0)]);
+    let area = b.pointer(area);
+    b.structure(
+        "bpf_arena",
+        160,
+        &[("map", map, 0), ("user_vm_start", u64_, 128), ("user_vm_end", u64_, 136), ("kern_vm", area, 144)],
+    );
+    storage_and_rings(b, map, [u32_, u64_, bytes]);
+    let common = b.structure("common", 4, &[("state", u32_, 0)]);
+    let value = b.structure("bpf_struct_ops_value", 16, &[("common", common, 0)]);
+    b.structure("bpf_struct_ops_map", 160, &[("map", map, 0), ("kvalue", value, 128), ("uvalue", u64_, 144)]);
+    b.enumeration("bpf_prog_type", false, &[("BPF_PROG_TYPE_UNSPEC", 0), ("BPF_PROG_TYPE_STRUCT_OPS", 27)]);
+    b.enumeration(
+        "bpf_map_type",
+        false,
+        &[("BPF_MAP_TYPE_HASH", 1), ("BPF_MAP_TYPE_ARRAY", 2), ("BPF_MAP_TYPE_QUEUE", 22)],
+    );
+    b.enumeration(
+        "bpf_struct_ops_state",
+        false,
+        &[("BPF_STRUCT_OPS_STATE_INIT", 0), ("BPF_STRUCT_OPS_STATE_INUSE", 1)],
+    );
+    let _ = int;
+}
+
+fn storage_and_rings(b: &mut BtfBuilder, map: TypeId, [u32_, u64_, bytes]: [TypeId; 3]) {
+    b.structure(
+        "bpf_local_storage_map",
+        144,
+        &[("map", map, 0), ("buckets", u64_, 128), ("bucket_log", u32_, 136)],
+    );
+    b.structure("bpf_local_storage_map_bucket", 16, &[("list", u64_, 0)]);
+    let owner = b.structure("bpf_local_storage", 16, &[("owner", u64_, 8)]);
+    let owner = b.pointer(owner);
+    let data = b.structure("bpf_local_storage_data", 8, &[("smap", u64_, 0), ("data", bytes, 8)]);
+    b.structure(
+        "bpf_local_storage_elem",
+        48,
+        &[("map_node", u64_, 0), ("local_storage", owner, 16), ("sdata", data, 24)],
+    );
+    let ring = b.structure(
+        "bpf_ringbuf",
+        24,
+        &[("mask", u64_, 0), ("consumer_pos", u64_, 8), ("producer_pos", u64_, 16)],
+    );
+    let ring = b.pointer(ring);
+    b.structure("bpf_ringbuf_map", 136, &[("map", map, 0), ("rb", ring, 128)]);
+}
+
+/// As from 6.18 on: all in a `struct scx_sched`.
+fn sched_ext(b: &mut BtfBuilder, [_, u32_, u64_, int]: [TypeId; 4]) {
+    let prototype = b.prototype(int);
+    let (operation, name) = (b.pointer(prototype), b.array(u32_, 4));
+    let ops = b.structure(
+        "sched_ext_ops",
+        48,
+        &[
+            ("enqueue", operation, 0),
+            ("dispatch", operation, 8),
+            ("flags", u64_, 16),
+            ("init", operation, 24),
+            ("name", name, 32),
+        ],
+    );
+    let common = b.structure("bpf_struct_ops_common_value", 4, &[("state", u32_, 0)]);
+    b.structure("bpf_struct_ops_sched_ext_ops", 64, &[("common", common, 0), ("data", ops, 16)]);
+    let count = b.structure("atomic_t", 4, &[("counter", int, 0)]);
+    let table = b.structure("dsq_table", 8, &[("tbl", u64_, 0)]);
+    let info = b.structure(
+        "scx_exit_info",
+        64,
+        &[
+            ("kind", int, 0),
+            ("exit_code", u64_, 8),
+            ("reason", u64_, 16),
+            ("msg", u64_, 24),
+            ("dump", u64_, 32),
+            ("bt", u64_, 40),
+            ("bt_len", u32_, 48),
+        ],
+    );
+    let info = b.pointer(info);
+    b.structure(
+        "scx_sched",
+        128,
+        &[
+            ("ops", ops, 0),
+            ("dsq_hash", table, 48),
+            ("global_dsqs", u64_, 56),
+            ("pcpu", u64_, 64),
+            ("exit_kind", count, 72),
+            ("exit_info", info, 80),
+        ],
+    );
+    let (s64, pad) = (b.integer("s64", 8, true), b.array(u64_, 2));
+    let stats = b.structure("scx_event_stats", 16, &[("SCX_EV_A", s64, 0), ("SCX_EV_B", s64, 8)]);
+    b.structure("scx_sched_pcpu", 32, &[("pad", pad, 0), ("event_stats", stats, 16)]);
+    b.enumeration(
+        "scx_enable_state",
+        false,
+        &[("SCX_ENABLING", 0), ("SCX_ENABLED", 1), ("SCX_DISABLING", 2)],
+    );
+    b.enumeration(
+        "scx_exit_kind",
+        false,
+        &[("SCX_EXIT_NONE", 0), ("SCX_EXIT_DONE", 1), ("SCX_EXIT_ERROR_STALL", 1026)],
+    );
+    b.enumeration64("scx_dsq_id_flags", &[("SCX_DSQ_GLOBAL", 1 << 63 | 1), ("SCX_DSQ_LOCAL", 1 << 63 | 2)]);
+    b.enumeration("scx_ops_state", false, &[("SCX_OPSS_NONE", 0), ("SCX_OPSS_QUEUED", 2)]);
+    b.enumeration("scx_task_state", false, &[("SCX_TASK_NONE", 0), ("SCX_TASK_ENABLED", 3)]);
+    let node = b.structure("dsq_hash_node", 8, &[("next", u64_, 0)]);
+    b.structure("scx_dispatch_q", 32, &[("id", u64_, 0), ("nr", u32_, 8), ("hash_node", node, 16)]);
+}
+
+pub(crate) fn put(bytes: &mut [u8], words: &[(usize, u64)]) {
+    for (at, word) in words {
+        bytes[*at..at + 8].copy_from_slice(&word.to_le_bytes());
+    }
+}
+
+fn put_text(bytes: &mut [u8], at: usize, text: &[u8]) {
+    bytes[at..at + text.len()].copy_from_slice(text);
+}
+
+/// A map's head: kind, key and value size, entries, id, name.
+fn map(bytes: &mut [u8], at: usize, [kind, key, value, entries, id]: [u32; 5], name: &[u8]) {
+    for (slot, number) in [kind, key, value, entries, id].into_iter().enumerate() {
+        bytes[at + slot * 4..at + slot * 4 + 4].copy_from_slice(&number.to_le_bytes());
+    }
+    put_text(bytes, at + 24, name);
+}
+
+/// The memory of a sound kernel.
+pub(crate) fn healthy() -> Vec<u8> {
+    let mut bytes = vec![0; SIZE];
+    let (types, section) = program_types();
+    let types = types.bytes();
+    put_text(&mut bytes, at::BTF_DATA, &types);
+    maps(&mut bytes, types.len() as u64, section);
+    program(&mut bytes);
+    scheduler(&mut bytes);
+    // The second CPU's area is 0x40 further.
+    put(
+        &mut bytes,
+        &[(at::PERCPU, 0), (at::PERCPU + 8, 0x40), (at::PERCPU + 0x10, 2), (at::PERCPU + 0x18, 0b11)],
+    );
+    bytes
+}
+
+fn maps(bytes: &mut [u8], types: u64, section: TypeId) {
+    let a = address;
+    map(bytes, at::BSS, [2, 4, 88, 1, 3], b"world.bss");
+    map(bytes, at::HASH, [1, 4, 8, 2, 4], b"a_hash");
+    map(bytes, at::PERCPU_ARRAY, [6, 4, 8, 2, 5], b"per_cpu");
+    map(bytes, at::ARENA, [33, 0, 0, 3, 6], b"an_arena");
+    map(bytes, at::STRUCT_OPS, [26, 4, 64, 1, 7], b"world_ops");
+    map(bytes, at::STORAGE, [29, 4, 8, 0, 1], b"of_tasks");
+    map(bytes, at::RING, [27, 0, 0, 4096, 2], b"a_ring");
+    put(
+        bytes,
+        &[
+            (at::MAP_IDR, a(at::MAP_NODE) | 2),
+            (at::MAP_NODE + 8 + 8, a(at::STORAGE)),
+            (at::MAP_NODE + 8 + 2 * 8, a(at::RING)),
+            // Two buckets, the second with the one element, of the owner 0x5555.
+            (at::STORAGE + 128, a(at::STORAGE_BUCKETS)),
+            (at::STORAGE + 136, 1),
+            (at::STORAGE_BUCKETS + 16, a(at::STORAGE_ELEMENT)),
+            (at::STORAGE_ELEMENT + 8, a(at::STORAGE_BUCKETS + 16)),
+            (at::STORAGE_ELEMENT + 16, a(at::STORAGE_OWNER)),
+            (at::STORAGE_ELEMENT + 32, 333),
+            (at::STORAGE_OWNER + 8, 0x5555),
+            (at::RING + 128, a(at::RING_HEAD)),
+            (at::RING_HEAD, 4095),
+            (at::RING_HEAD + 8, 100),
+            (at::RING_HEAD + 16, 180),
+            (at::MAP_NODE + 8 + 3 * 8, a(at::BSS)),
+            (at::MAP_NODE + 8 + 4 * 8, a(at::HASH)),
+            (at::MAP_NODE + 8 + 5 * 8, a(at::PERCPU_ARRAY)),
+            (at::MAP_NODE + 8 + 6 * 8, a(at::ARENA)),
+            (at::MAP_NODE + 8 + 7 * 8, a(at::STRUCT_OPS)),
+            (at::BTF_IDR, a(at::BTF_NODE) | 2),
+            (at::BTF_NODE + 8 + 8, a(at::BTF)),
+            (at::BTF, a(at::BTF_DATA)),
+            (at::BTF + 8, types | 1 << 32),
+            // .bss: nr 77, stats.by_kind[2] 9, uei.
+            (at::BSS + 40, a(at::BTF)),
+            (at::BSS + 48, u64::from(section.0) << 32),
+            (at::BSS + 128, 88),
+            (at::BSS + 136, 77),
+            (at::BSS + 136 + 8 + 8, 9 << 32),
+            (at::BSS + 136 + 24, 1026),
+            (at::BSS + 136 + 32, 0u64.wrapping_sub(5)),
+            // Two buckets: the first with two elements, the second empty.
+            (at::HASH + 128, a(at::BUCKETS)),
+            (at::HASH + 136, 2),
+            (at::BUCKETS, a(at::ELEMENTS)),
+            (at::BUCKETS + 16, 1 << 1 | 1),
+            (at::ELEMENTS, a(at::ELEMENTS + 0x40)),
+            (at::ELEMENTS + 8, a(at::BUCKETS)),
+            (at::ELEMENTS + 24, 11),
+            (at::ELEMENTS + 32, 1111),
+            (at::ELEMENTS + 0x40, 1),
+            (at::ELEMENTS + 0x48, a(at::ELEMENTS)),
+            (at::ELEMENTS + 0x40 + 24, 22),
+            (at::ELEMENTS + 0x40 + 32, 2222),
+            // Values 0x10, 0x20 for the first CPU and 0x30, 0x40 for the second.
+            (at::PERCPU_ARRAY + 136, a(at::PERCPU_VALUES)),
+            (at::PERCPU_ARRAY + 144, a(at::PERCPU_VALUES + 8)),
+            (at::PERCPU_VALUES, 0x10),
+            (at::PERCPU_VALUES + 8, 0x20),
+            (at::PERCPU_VALUES + 0x40, 0x30),
+            (at::PERCPU_VALUES + 0x48, 0x40),
+            // User space has the arena at 0x7000_0000_0000.
+            (at::ARENA + 128, 0x7000_0000_0000),
+            (at::ARENA + 136, 0x7000_0000_3000),
+            (at::ARENA + 144, a(at::AREA)),
+            (at::AREA, a(at::WINDOW) - 0x8000),
+            (at::WINDOW + 4096, 0xa2ea),
+            (at::STRUCT_OPS + 128, 1),
+            (at::STRUCT_OPS + 144, a(at::UVALUE)),
+            (at::UVALUE + 16, 2),
+            (at::UVALUE + 16 + 24, 2),
+        ],
+    );
+    put_text(bytes, at::BSS + 136 + 40, b"stalled");
+    put_text(bytes, at::BSS + 136 + 56, b"a task waits");
+    put_text(bytes, at::BSS + 136 + 72, b"a dump");
+    let ops = btf().composite("bpf_struct_ops_sched_ext_ops").map_or(0, |id| id.0);
+    bytes[at::STRUCT_OPS + 56..at::STRUCT_OPS + 60].copy_from_slice(&ops.to_le_bytes());
+}
+
+fn program(bytes: &mut [u8]) {
+    let a = address;
+    put(
+        bytes,
+        &[
+            (at::PROG_IDR, a(at::PROG_NODE) | 2),
+            (at::PROG_NODE + 8 + 2 * 8, a(at::PROGRAM)),
+            (at::PROGRAM, 27),
+            (at::PROGRAM + 8, 0x100),
+            (at::PROGRAM + 16, 0x0807_0605_0403_0201),
+            (at::PROGRAM + 24, a(at::STATS)),
+            (at::PROGRAM + 32, 0xffff_ffff_c000_0000),
+            (at::PROGRAM + 40, a(at::AUX)),
+            (at::AUX, 2 | 1 << 32),
+            (at::AUX + 8, a(at::USED)),
+            (at::AUX + 32, 123),
+            (at::AUX + 56, a(at::BTF)),
+            (at::AUX + 64, a(at::ATTACH)),
+            (at::USED, a(at::BSS)),
+            (at::STATS, 5),
+            (at::STATS + 8, 500),
+            (at::STATS + 0x40, 7),
+            (at::STATS + 0x48, 700),
+            (at::STATS + 0x50, 1),
+        ],
+    );
+    put_text(bytes, at::AUX + 16, b"world_enqueue");
+    put_text(bytes, at::ATTACH, b"enqueue");
+}
+
+fn scheduler(bytes: &mut [u8]) {
+    let a = address;
+    put(
+        bytes,
+        &[
+            (at::SCX_ROOT, a(at::SCHED)),
+            (at::SCX_STATE, 1),
+            (at::SCHED, 0xffff_ffff_c000_0010),
+            (at::SCHED + 24, 0xffff_ffff_c000_0020),
+            (at::SCHED + 48, a(at::QUEUE_TABLE)),
+            (at::SCHED + 64, a(at::EVENTS)),
+            (at::SCHED + 72, 1026),
+            (at::SCHED + 80, a(at::EXIT)),
+            (at::EVENTS + 16, 3),
+            (at::EVENTS + 24, 4),
+            (at::EVENTS + 0x40 + 16, 30),
+            (at::EVENTS + 0x40 + 24, 40),
+            (at::EXIT, 1026),
+            (at::EXIT + 8, 0u64.wrapping_sub(110)),
+            (at::EXIT + 16, a(at::TEXTS)),
+            (at::EXIT + 24, a(at::TEXTS + 0x20)),
+            (at::EXIT + 32, a(at::TEXTS + 0x40)),
+            (at::EXIT + 40, a(at::TEXTS + 0x80)),
+            (at::EXIT + 48, 2),
+            (at::TEXTS + 0x80, 0xffff_ffff_8100_0010),
+            (at::TEXTS + 0x88, 0xffff_ffff_8100_0020),
+            // One bucket with one queue of id 99.
+            (at::QUEUE_TABLE, 1),
+            (at::QUEUE_TABLE + 16, a(at::QUEUE_TABLE + 0x40 + 16) | 1),
+            (at::QUEUE_TABLE + 0x40, 99),
+            (at::QUEUE_TABLE + 0x40 + 16, 1),
+        ],
+    );
+    put_text(bytes, at::TEXTS, b"runnable task stall");
+    put_text(bytes, at::TEXTS + 0x20, b"work[7] failed to run");
+    put_text(bytes, at::TEXTS + 0x40, b"CPU states\n----------");
+}
+
+/// A kernel over `bytes`.
+pub(crate) fn kernel(bytes: Vec<u8>) -> Kernel {
+    let mut physical = SparseMemory::new();
+    physical.insert(PhysAddr(0), bytes);
+    over(Arc::new(physical))
+}
+
+/// A kernel over any memory whose first `SIZE` bytes are its own.
+pub(crate) fn over(physical: Arc<dyn PhysicalMemory>) -> Kernel {
+    let direct = LinearRange { start: VirtAddr(BASE), length: 1 << 30, physical: PhysAddr(0) };
+    let memory = VirtualMemory::new(physical).with_linear(direct);
+    let mut symbols = SymbolTableBuilder::default();
+    for (name, at) in [
+        ("__per_cpu_offset", at::PERCPU),
+        ("nr_cpu_ids", at::PERCPU + 0x10),
+        ("__cpu_possible_mask", at::PERCPU + 0x18),
+        ("scx_root", at::SCX_ROOT),
+        ("scx_enable_state_var", at::SCX_STATE),
+        ("prog_idr", at::PROG_IDR),
+        ("map_idr", at::MAP_IDR),
+        ("btf_idr", at::BTF_IDR),
+    ] {
+        symbols.push(name.as_bytes(), VirtAddr(address(at)), 8, SymbolKind::Object);
+    }
+    let placement = Placement { kaslr: KernelOffset(0), phys_base: 0 };
+    Kernel::from_parts(memory, symbols.build(), placement, Arc::new(btf())).expect("types are there")
+}
