@@ -53,8 +53,7 @@ impl Run<'_> {
             target_dir().join("ktstr").join(format!("{}-{}", sidecar.kernel_version, sidecar.project_commit))
         });
         let results = ResultsDir::new(dir);
-        let failed = !self.case.result.is_pass() && !self.case.result.is_skip();
-        let state = self.seen.kernel_state.as_ref().filter(|_| failed);
+        let state = self.seen.kernel_state.as_ref().filter(|_| self.case.result.is_fail());
         match state.map(|state| results.write_state(&sidecar, state)) {
             Some(Ok(path)) => facts.kernel_state = Some(path.display().to_string()),
             Some(Err(e)) => eprintln!("ktstr: warning: {e} (the verdict stands)"),

@@ -105,7 +105,8 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
     if !output.is_empty() {
         section(text, "test output (last lines)", &output.join("\n"));
     }
-    if let Some(state) = &seen.kernel_state {
+    // Of what merely lacks data it would explain nothing.
+    if let Some(state) = seen.kernel_state.as_ref().filter(|_| case.result.is_fail()) {
         section(text, "kernel state", &render_state(state));
     }
     if case.broken || facts.verbose {
