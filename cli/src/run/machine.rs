@@ -42,8 +42,16 @@ pub(super) struct Played {
     pub(super) seen: Observation,
     /// It was resumed, not booted.
     pub(super) resumed: bool,
+    /// When it began.
+    pub(super) began: SystemTime,
     /// How often it was started again.
     pub(super) restarts: usize,
+}
+
+/// What was seen of one machine.
+struct Followed {
+    seen: Observation,
+    began: SystemTime,
 }
 
 impl Machine<'_> {
@@ -51,9 +59,9 @@ impl Machine<'_> {
     pub(super) fn run(&self, settings: &Settings) -> Result<Played> {
         let mut restarts = 0;
         loop {
-            let (seen, resumed) = self.run_once(settings)?;
+            let (Followed { seen, began }, resumed) = self.run_once(settings)?;
             if self.spec.accel != Accel::Tcg || restarts == MAX_RESTARTS || !died_of_lost_code_patch(&seen) {
-                return Ok(Played { seen, resumed, restarts });
+                return Ok(Played { seen, resumed, began, restarts });
             }
             restarts += 1;
             eprintln!("ktstr: note: {LOST_PATCH}");
@@ -63,7 +71,7 @@ impl Machine<'_> {
     /// Runs the machine to its end; true if it was resumed.
     ///
     /// Whatever is wrong with a saved machine costs a boot, never a verdict.
-    fn run_once(&self, settings: &Settings) -> Result<(Observation, bool)> {
+    fn run_once(&self, settings: &Settings) -> Result<(Followed, bool)> {
         // Who wants to see the kernel boot must let it.
         if !settings.no_template
             && !settings.verbose
@@ -79,17 +87,20 @@ impl Machine<'_> {
         Ok((self.follow(vm, false)?, false))
     }
 
-    fn follow(&self, mut vm: Box<dyn Vm>, resumed: bool) -> Result<Observation> {
+    fn follow(&self, mut vm: Box<dyn Vm>, resumed: bool) -> Result<Followed> {
         let mut eye = LiveKernel::new(self.kernel.vmlinux.clone());
         let watch = Watch::new(&mut eye, monitor(self.spec.accel));
         // A resumed kernel is up: it can be looked for at once.
         let watch = if resumed { watch.of_booted() } else { watch };
         let watch = if self.needs_samples { watch.before_the_test() } else { watch };
-        Ok(drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new(), watch)?)
+        let now = SystemTime::now();
+        let began = now.checked_sub(vm.setup_time().unwrap_or_default()).unwrap_or(now);
+        let seen = drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new(), watch)?;
+        Ok(Followed { seen, began })
     }
 
     /// `None` if there is no saved machine, or it did not come up.
-    fn resume(&self, settings: &Settings) -> Result<Option<Observation>> {
+    fn resume(&self, settings: &Settings) -> Result<Option<Followed>> {
         let Some(of_hypervisor) = self.hypervisor.template_identity(self.spec)? else { return Ok(None) };
         let store = match store(settings) {
             Ok(store) => store,
@@ -103,14 +114,15 @@ impl Machine<'_> {
             Ok(vm) => vm,
             Err(e) => return Ok(discarded(&store, lease, &e.to_string())),
         };
-        let seen = self.follow(vm, true)?;
+        let followed = self.follow(vm, true)?;
+        let seen = &followed.seen;
         // Killed from outside is no fault of the saved machine's.
         let killed = matches!(seen.exit, Some(VmExit::Killed { .. }));
         if seen.stage.is_none() && seen.wire_error.is_none() && !killed {
             let last = seen.console.last(3).join(" | ");
             return Ok(discarded(&store, lease, &format!("it did not come up; it printed {last:?}")));
         }
-        Ok(Some(seen))
+        Ok(Some(followed))
     }
 
     fn saved(&self, store: &TemplateStore, of_hypervisor: &str) -> Result<Lease> {
@@ -184,12 +196,12 @@ fn monitor(accel: Accel) -> Monitor {
     }
 }
 
-fn booting(why: &str) -> Option<Observation> {
+fn booting(why: &str) -> Option<Followed> {
     eprintln!("ktstr: booting afresh: {why}");
     None
 }
 
-fn discarded(store: &TemplateStore, lease: Lease, why: &str) -> Option<Observation> {
+fn discarded(store: &TemplateStore, lease: Lease, why: &str) -> Option<Followed> {
     eprintln!("ktstr: the saved machine {} is thrown away: {why}", lease.template.key);
     if let Err(e) = store.discard(lease) {
         eprintln!("ktstr: {e}");

@@ -114,10 +114,10 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     for _ in 0..played.restarts {
         case.result.note(machine::LOST_PATCH);
     }
-    let resumed = played.resumed;
+    let (resumed, began) = (played.resumed, played.began);
     let mut facts =
         RunFacts { mode: accel.to_string(), kernel: kernel.label(), resumed, ..facts(entry, settings) };
-    let run = Run { spec: &spec, kernel: &kernel, entry, case: &case, seen: &seen, provenance };
+    let run = Run { spec: &spec, kernel: &kernel, entry, case: &case, seen: &seen, began, provenance };
     run.record(settings, &mut facts);
     Ok(finish(settings, &facts, &case, Some(&seen)))
 }
