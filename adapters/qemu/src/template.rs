@@ -114,13 +114,20 @@ fn not_ready(why: String, console: &ConsoleTail) -> MachineError {
 /// QEMU stops the vCPUs a moment after the watchdog ran out, at a time of the host's
 /// choosing: nothing may be running on them.
 fn check_quiet(vm: &mut QemuVm, console: &ConsoleTail) -> Result<(), MachineError> {
-    let running = vm.registers()?.iter().filter(|r| !r.halted).count();
-    if running > 0 {
-        let why =
-            format!("{running} vCPUs were at work when it stopped, so it would not be the same each time");
-        return Err(not_ready(why, console));
+    let at_work: Vec<String> = vm
+        .registers()?
+        .iter()
+        .filter(|r| !r.halted)
+        .map(|r| format!("vCPU {} at {:#x}", r.cpu, r.ip))
+        .collect();
+    if at_work.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let why = format!(
+        "not all vCPUs were at rest when it stopped ({}), so it would not be the same each time",
+        at_work.join(", ")
+    );
+    Err(not_ready(why, console))
 }
 
 fn save_state(vm: &mut QemuVm, state: &File) -> Result<(), MachineError> {
