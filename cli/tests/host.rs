@@ -22,7 +22,10 @@ fn host_only_tests_see_the_host(ctx: &Ctx) -> Result<AssertResult> {
 #[ktstr_test(ignore, host_only)]
 fn quick_start_where_it_is(ctx: &Ctx) -> Result<AssertResult> {
     println!("the test function begins");
-    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(2), CgroupDef::named("cg_1").workers(2)])
+    let result =
+        execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(2), CgroupDef::named("cg_1").workers(2)])?;
+    println!("the test function ends");
+    Ok(result)
 }
 
 #[ktstr_test(ignore, host_only)]
