@@ -5,6 +5,7 @@ mod common;
 use common::{CaseOutput, assert_says, case, hypervisor_of, sidecars};
 use ktstr::prelude::*;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -104,18 +105,26 @@ fn a_damaged_machine_costs_a_boot_and_says_so() {
     }
     let record = dir.join("metadata.json");
     let text = fs::read_to_string(&record).unwrap();
-    fs::write(&record, text.replace("\"schema\": 1", "\"schema\": 99")).unwrap();
+    fs::write(&record, text.replace("\"schema\": 2", "\"schema\": 99")).unwrap();
     assert_says(&start_of("saved_healthy", store.path(), &[]).1, &["is made anew", "another version"]);
-    // Whole by its record, but dead: RAM of zeroes.
+    // Of the right size, but not what was saved: RAM of zeroes, then one byte of it.
     let bytes = fs::metadata(dir.join("ram0")).unwrap().len();
     truncate("ram0");
-    let ram = fs::OpenOptions::new().write(true).open(dir.join("ram0")).unwrap();
+    let ram = fs::OpenOptions::new().read(true).write(true).open(dir.join("ram0")).unwrap();
     ram.set_len(0).unwrap();
     ram.set_len(bytes).unwrap();
+    drop(ram);
+    let altered = ["is made anew", "ram0 was changed"];
     let (start, said) = start_of("saved_healthy", store.path(), &[]);
-    assert_eq!(start, "booted");
-    assert_says(&said, &["is thrown away", "booting afresh"]);
-    assert_eq!(start_of("saved_healthy", store.path(), &[]).0, "resumed");
+    assert_eq!(start, "resumed");
+    assert_says(&said, &altered);
+    let ram = fs::OpenOptions::new().read(true).write(true).open(dir.join("ram0")).unwrap();
+    let mut byte = [0];
+    ram.read_exact_at(&mut byte, 17 << 20).unwrap();
+    ram.write_all_at(&[!byte[0]], 17 << 20).unwrap();
+    drop(ram);
+    assert_says(&start_of("saved_healthy", store.path(), &[]).1, &altered);
+    assert_eq!(start_of("saved_healthy", store.path(), &[]), ("resumed".to_string(), String::new()));
 }
 
 #[test]

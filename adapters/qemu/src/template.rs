@@ -57,11 +57,8 @@ pub(crate) fn prepare(
     let channels = Channels::create(spec, &spec.initramfs)?;
     let ram = channels.ram.clone();
     let mut vm = QemuVm::start(program, spec, Start::Prepare, channels, Instant::now())?;
-    let console = wait_until_ready(&mut vm, limit)?;
-    if spec.accel == Accel::Deterministic {
-        check_quiet(&mut vm, &console)?;
-    }
-    save_state(&mut vm, &state)?;
+    let console =
+        stop_and_save(&mut vm, spec.accel, &state, limit).map_err(|e| killed(&mut vm).unwrap_or(e))?;
     vm.kill()?;
     drop(vm);
     state.sync_all().map_err(MachineError::os(format!("writing {}", path.display())))?;
@@ -69,6 +66,36 @@ pub(crate) fn prepare(
     let path = dir.join(CONSOLE);
     std::fs::write(&path, console.last(CONSOLE_LINES).join("\n"))
         .map_err(MachineError::os(format!("writing {}", path.display())))
+}
+
+/// Returns what the machine printed.
+fn stop_and_save(
+    vm: &mut QemuVm,
+    accel: Accel,
+    state: &File,
+    limit: Duration,
+) -> Result<ConsoleTail, MachineError> {
+    let console = wait_until_ready(vm, limit)?;
+    if accel == Accel::Deterministic {
+        check_quiet(vm, &console)?;
+    }
+    save_state(vm, state)?;
+    Ok(console)
+}
+
+/// The error of a machine that somebody else has killed: whatever else failed did so for it.
+fn killed(vm: &mut QemuVm) -> Option<MachineError> {
+    loop {
+        match vm.next_event(Duration::from_millis(200)) {
+            Ok(Some(VmEvent::Exited(VmExit::Killed { signal, .. }))) => return Some(killed_by(signal)),
+            Ok(Some(VmEvent::Exited(_)) | None) | Err(_) => return None,
+            Ok(Some(_)) => {}
+        }
+    }
+}
+
+fn killed_by(signal: i32) -> MachineError {
+    MachineError::Killed { doing: "saving a booted machine".to_string(), signal }
 }
 
 /// Follows the machine to its stop; returns what it printed.
@@ -81,6 +108,7 @@ fn wait_until_ready(vm: &mut QemuVm, limit: Duration) -> Result<ConsoleTail, Mac
             Some(VmEvent::Console(bytes)) => console.push(&bytes),
             Some(VmEvent::Data(_) | VmEvent::Output(_)) => {}
             Some(VmEvent::Paused) => break,
+            Some(VmEvent::Exited(VmExit::Killed { signal, .. })) => return Err(killed_by(signal)),
             Some(VmEvent::Exited(exit)) => return Err(not_ready(ended(&exit), &console)),
             None => {
                 return Err(not_ready(format!("it was not ready within {limit:?}"), &console));
@@ -89,8 +117,10 @@ fn wait_until_ready(vm: &mut QemuVm, limit: Duration) -> Result<ConsoleTail, Mac
     }
     // What was printed before the stop may come after the news of it.
     while let Some(event) = vm.next_event(Duration::from_millis(20))? {
-        if let VmEvent::Console(bytes) = event {
-            console.push(&bytes);
+        match event {
+            VmEvent::Console(bytes) => console.push(&bytes),
+            VmEvent::Exited(VmExit::Killed { signal, .. }) => return Err(killed_by(signal)),
+            _ => {}
         }
     }
     match console.find_last(READY) {

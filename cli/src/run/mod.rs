@@ -80,6 +80,11 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     let (hypervisor, accel) = hypervisor::choose(settings)?;
     let kernel = kernel::resolve_for_test()?;
     let image = image::of_this_binary(settings)?;
+    if let Ok(store) = machine::store(settings)
+        && !settings.no_template
+    {
+        kernel.summed_up_by(&store);
+    }
     let plan = GuestPlan { emulated: accel == Accel::Tcg, ..plan(entry, settings, &image.build_id) };
     let spec = MachineSpec {
         kernel: kernel.image.clone(),
@@ -113,6 +118,9 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     let mut case = judge(&entry.spec, &seen);
     for _ in 0..played.restarts {
         case.result.note(machine::LOST_PATCH);
+    }
+    if accel == Accel::Deterministic && !played.resumed && !settings.no_template && !settings.verbose {
+        case.result.note(machine::NOT_SAVED);
     }
     let (resumed, began) = (played.resumed, played.began);
     let mut facts =
