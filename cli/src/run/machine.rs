@@ -19,6 +19,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What a machine is made of and how long it may take.
@@ -69,11 +70,12 @@ struct Followed {
 }
 
 impl Machine<'_> {
-    /// Runs the machine to its end, again if the emulator broke it.
-    pub(super) fn run(&self, settings: &Settings) -> Result<Played> {
+    /// Runs the machine to its end, again if the emulator broke it. `begun` hears when the
+    /// test begins, and is dropped at the end.
+    pub(super) fn run(&self, settings: &Settings, begun: Sender<()>) -> Result<Played> {
         let mut restarts = 0;
         loop {
-            let (Followed { seen, began }, resumed) = self.run_once(settings)?;
+            let (Followed { seen, began }, resumed) = self.run_once(settings, &begun)?;
             if restarts == MAX_RESTARTS || !died_of_lost_code_patch(&seen) || !self.loses_code_patches() {
                 return Ok(Played { seen, resumed, began, restarts });
             }
@@ -90,11 +92,11 @@ impl Machine<'_> {
     /// Runs the machine to its end; true if it was resumed.
     ///
     /// Whatever is wrong with a saved machine costs a boot, never a verdict.
-    fn run_once(&self, settings: &Settings) -> Result<(Followed, bool)> {
+    fn run_once(&self, settings: &Settings, begun: &Sender<()>) -> Result<(Followed, bool)> {
         // Who wants to see the kernel boot must let it.
         if !settings.no_template
             && !settings.verbose
-            && let Some(seen) = self.resume(settings)?
+            && let Some(seen) = self.resume(settings, begun)?
         {
             return Ok((seen, true));
         }
@@ -103,15 +105,17 @@ impl Machine<'_> {
         parts.append(&mut spec.initramfs);
         spec.initramfs = parts;
         let vm = self.hypervisor.boot(&spec)?;
-        Ok((self.follow(vm, false)?, false))
+        Ok((self.follow(vm, false, begun)?, false))
     }
 
-    fn follow(&self, mut vm: Box<dyn Vm>, resumed: bool) -> Result<Followed> {
+    fn follow(&self, mut vm: Box<dyn Vm>, resumed: bool, begun: &Sender<()>) -> Result<Followed> {
         let mut eye = LiveKernel::new(self.kernel.vmlinux.clone());
         let watch = Watch::new(&mut eye, monitor(self.spec.accel));
         // A resumed kernel is up: it can be looked for at once.
         let watch = if resumed { watch.of_booted() } else { watch };
         let watch = if self.needs_samples { watch.before_the_test() } else { watch };
+        // Whoever waits for it may be gone with an earlier machine's test.
+        let watch = watch.telling_when_the_test_begins(|| drop(begun.send(())));
         let now = SystemTime::now();
         let began = now.checked_sub(vm.setup_time().unwrap_or_default()).unwrap_or(now);
         let seen = drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new(), watch)?;
@@ -119,20 +123,20 @@ impl Machine<'_> {
     }
 
     /// `None` if there is no saved machine, or it did not come up.
-    fn resume(&self, settings: &Settings) -> Result<Option<Followed>> {
+    fn resume(&self, settings: &Settings, begun: &Sender<()>) -> Result<Option<Followed>> {
         let Some(of_hypervisor) = self.hypervisor.template_identity(self.spec)? else { return Ok(None) };
         let store = match store(settings) {
             Ok(store) => store,
-            Err(e) => return self.without_store(&format!("{e:#}")),
+            Err(e) => return self.without_store(&format!("{e:#}"), begun),
         };
         let mut broken = false;
         loop {
             let lease = match self.saved(&store, &of_hypervisor) {
                 Ok(lease) => lease,
-                Err(e) => return self.without_store(&format!("{e:#}")),
+                Err(e) => return self.without_store(&format!("{e:#}"), begun),
             };
             let why = match self.hypervisor.resume(&lease.template, self.spec, &self.wake()?) {
-                Ok(vm) => match self.follow_resumed(vm)? {
+                Ok(vm) => match self.follow_resumed(vm, begun)? {
                     Resumed::CameUp(followed) => return Ok(Some(*followed)),
                     Resumed::Not(why) => why,
                 },
@@ -145,12 +149,12 @@ impl Machine<'_> {
                 Err(e) => e.to_string(),
             };
             discard(&store, lease, &why);
-            return self.without_store("the saved machine could not be used");
+            return self.without_store("the saved machine could not be used", begun);
         }
     }
 
-    fn follow_resumed(&self, vm: Box<dyn Vm>) -> Result<Resumed> {
-        let followed = self.follow(vm, true)?;
+    fn follow_resumed(&self, vm: Box<dyn Vm>, begun: &Sender<()>) -> Result<Resumed> {
+        let followed = self.follow(vm, true, begun)?;
         let seen = &followed.seen;
         // Killed from outside is no fault of the saved machine's.
         let killed = matches!(seen.exit, Some(VmExit::Killed { .. }));
@@ -163,7 +167,7 @@ impl Machine<'_> {
 
     /// What to do without a store: boot; in deterministic mode, where that would give other
     /// bytes, save a machine for this test alone.
-    fn without_store(&self, why: &str) -> Result<Option<Followed>> {
+    fn without_store(&self, why: &str, begun: &Sender<()>) -> Result<Option<Followed>> {
         if self.spec.accel != Accel::Deterministic {
             eprintln!("ktstr: booting afresh: {why}");
             return Ok(None);
@@ -184,7 +188,7 @@ impl Machine<'_> {
         let vm = self.hypervisor.resume(&template, self.spec, &self.wake()?).context(REFUSED)?;
         // The machine has a copy by now.
         drop(dir);
-        match self.follow_resumed(vm)? {
+        match self.follow_resumed(vm, begun)? {
             Resumed::CameUp(followed) => Ok(Some(*followed)),
             Resumed::Not(why) => {
                 eprintln!("ktstr: {NOT_SAVED}: {why}");

@@ -106,10 +106,18 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
         limits,
         needs_samples: Check::any_set(&entry.spec.checks),
     };
-    // What the record needs of the host is looked up while the machine runs.
+    // What the record needs of the host is looked up while the test runs, not before: the
+    // machine's start needs the host's CPUs itself.
+    let (begun, begins) = std::sync::mpsc::channel();
+    let (of_kernel, by) = (&kernel, hypervisor.as_ref());
+    let find = move || {
+        // Or the machine has ended before.
+        let _ = begins.recv();
+        Provenance::find(settings, of_kernel, by)
+    };
     let (provenance, played) = std::thread::scope(|scope| {
-        let provenance = scope.spawn(|| Provenance::find(settings, &kernel, hypervisor.as_ref()));
-        let played = machine.run(settings);
+        let provenance = scope.spawn(find);
+        let played = machine.run(settings, begun);
         (provenance.join(), played)
     });
     let played = played?;

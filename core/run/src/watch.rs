@@ -13,6 +13,7 @@ pub struct Watch<'a> {
     attached: bool,
     booted: bool,
     needed: bool,
+    begins: Option<Box<dyn FnOnce() + 'a>>,
 }
 
 /// How long a machine is held for the reader of its kernel.
@@ -22,12 +23,23 @@ impl<'a> Watch<'a> {
     /// Looks into the kernel through `inspector` when `monitor` says so, and when the machine
     /// hangs.
     pub fn new(inspector: &'a mut dyn Inspector, monitor: Monitor) -> Self {
-        Self { inspector: Some(inspector), monitor, attached: false, booted: false, needed: false }
+        Self { inspector: Some(inspector), ..Self::of(monitor) }
     }
 
     /// Nobody looks, for that reason.
     pub fn blind(reason: &str) -> Self {
-        Self { inspector: None, monitor: Monitor::off(reason), attached: false, booted: false, needed: false }
+        Self::of(Monitor::off(reason))
+    }
+
+    fn of(monitor: Monitor) -> Self {
+        Self { inspector: None, monitor, attached: false, booted: false, needed: false, begins: None }
+    }
+
+    /// Calls `told` when the test begins: work that can wait for it does not keep the guest
+    /// from getting there.
+    #[must_use]
+    pub fn telling_when_the_test_begins(self, told: impl FnOnce() + 'a) -> Self {
+        Self { begins: Some(Box::new(told)), ..self }
     }
 
     /// The machine resumes with its kernel already up, which can be looked for at once
@@ -76,6 +88,9 @@ impl<'a> Watch<'a> {
 
     pub(crate) fn test_begins(&mut self, now: Duration) {
         self.monitor.begin(now);
+        if let Some(told) = self.begins.take() {
+            told();
+        }
     }
 
     pub(crate) fn test_ends(&mut self) {
