@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
@@ -35,6 +36,24 @@ fn saved_tells_clock_and_random_numbers(_ctx: &Ctx) -> Result<AssertResult> {
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     ensure!(got == 16, "getrandom: {got}");
     println!("random {} {bytes:02x?}", uuid.trim());
+    bail!("told")
+}
+
+/// How fast the time stamp counter runs by the kernel's clock, kHz; an emulated guest's
+/// counter is its host's.
+fn tsc_khz() -> f64 {
+    // SAFETY: reads a counter.
+    let ticks = || unsafe { core::arch::x86_64::_rdtsc() };
+    let (begin, start) = (ticks(), Instant::now());
+    std::thread::sleep(Duration::from_millis(400));
+    let passed = start.elapsed();
+    (ticks() - begin) as f64 / passed.as_secs_f64() / 1000.0
+}
+
+/// Fails, to have its output shown.
+#[ktstr_test(ignore)]
+fn saved_tells_the_rate_of_its_clock(_ctx: &Ctx) -> Result<AssertResult> {
+    println!("counter {}", tsc_khz());
     bail!("told")
 }
 
@@ -227,6 +246,32 @@ fn clocks_are_right_and_random_numbers_differ() {
         line("random ")
     };
     assert_ne!(tell(), tell());
+}
+
+/// A kernel that measures the rate of its clock while all of the host's CPUs are taken gets
+/// it wrong, and a machine that was saved so would go on with it.
+#[test]
+fn a_machine_that_is_saved_on_a_loaded_host_has_a_clock_that_runs_right() {
+    let store = tempfile::tempdir().unwrap();
+    let done = AtomicBool::new(false);
+    let text = std::thread::scope(|scope| {
+        let cpus = std::thread::available_parallelism().map_or(2, |n| n.get());
+        for _ in 0..2 * cpus {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let (mut command, _results) = saved_case("saved_tells_the_rate_of_its_clock", store.path());
+        let seen = output(command.spawn());
+        done.store(true, Ordering::Relaxed);
+        seen.text
+    });
+    assert_says(&text, &["booting a machine to save", "the test function returned an error: told"]);
+    let guest: f64 = text.lines().find_map(|l| l.strip_prefix("counter ")).unwrap().parse().unwrap();
+    let host = tsc_khz();
+    assert!((guest / host - 1.0).abs() < 0.02, "guest {guest} kHz, host {host} kHz");
 }
 
 #[test]

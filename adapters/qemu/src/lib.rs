@@ -10,6 +10,7 @@
 mod args;
 mod fds;
 mod find;
+mod host_tsc;
 mod kernel_image;
 mod memory;
 mod process;

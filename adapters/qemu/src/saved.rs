@@ -5,6 +5,7 @@
 //! ram0 …     RAM of each NUMA node, sparse
 //! mailbox    where the mailbox's pages lie: a little-endian number each, in the order
 //!            of the pages, node << 48 | page within the node
+//! tsc        the rate of the time stamp counter that its kernel was told, kHz; 0 if none
 //! console    what the guest printed until it stopped
 //! ```
 
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) const STATE: &str = "state";
 pub(crate) const MAILBOX: &str = "mailbox";
+pub(crate) const TSC: &str = "tsc";
 pub(crate) const CONSOLE: &str = "console";
 
 const NODE_SHIFT: u32 = 48;

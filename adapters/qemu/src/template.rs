@@ -6,8 +6,9 @@
 
 use crate::args::{self, ChildFds, Start};
 use crate::fds::Channels;
-use crate::saved::{self, CONSOLE, STATE};
-use crate::vm::QemuVm;
+use crate::host_tsc::{self, Moment};
+use crate::saved::{self, CONSOLE, STATE, TSC};
+use crate::vm::{Beginning, QemuVm};
 use ktstr_machine::mailbox::layout::READY;
 use ktstr_machine::{Accel, ConsoleTail, MachineError, MachineSpec, Vm, VmEvent, VmExit, Wake};
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Version of the files and of what is done to make them.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// How long saving or loading 300 KB may take on a swamped host.
 const TRANSFER: Duration = Duration::from_secs(60);
 const CONSOLE_LINES: usize = 400;
@@ -33,7 +34,8 @@ pub(crate) fn identity(program: &Path, spec: &MachineSpec) -> Result<String, Mac
     let nodes = spec.topology.num_numa_nodes() as usize;
     let fds = ChildFds { ram: vec![0; nodes], initramfs: 0, console: 0, data: 0, stdio: 0, qmp: 0 };
     let spec = MachineSpec { kernel: "kernel".into(), ..spec.clone() };
-    let args = args::build(&spec, &fds, Start::Prepare)?.join("\n");
+    // The rate of the counter is measured, and looked at when a machine is resumed.
+    let args = args::build(&spec, &fds, Start::Prepare, None)?.join("\n");
     Ok(format!(
         "qemu layout {LAYOUT}\n{} {} bytes, {}.{:09}\n{args}\n",
         program.display(),
@@ -54,15 +56,20 @@ pub(crate) fn prepare(
     let path = dir.join(STATE);
     let doing = || format!("making {}", path.display());
     let state = File::create_new(&path).map_err(MachineError::os(doing()))?;
+    let tsc_khz = Moment::now().and_then(Moment::khz);
     let channels = Channels::create(spec, &spec.initramfs)?;
     let ram = channels.ram.clone();
-    let mut vm = QemuVm::start(program, spec, Start::Prepare, channels, Instant::now())?;
+    let beginning = Beginning { start: Start::Prepare, begin: Instant::now(), tsc_khz };
+    let mut vm = QemuVm::start(program, spec, channels, beginning)?;
     let console =
         stop_and_save(&mut vm, spec.accel, &state, limit).map_err(|e| killed(&mut vm).unwrap_or(e))?;
     vm.kill()?;
     drop(vm);
     state.sync_all().map_err(MachineError::os(format!("writing {}", path.display())))?;
     saved::save_ram(&ram, pages, dir)?;
+    let path = dir.join(TSC);
+    std::fs::write(&path, tsc_khz.unwrap_or_default().to_string())
+        .map_err(MachineError::os(format!("writing {}", path.display())))?;
     let path = dir.join(CONSOLE);
     std::fs::write(&path, console.last(CONSOLE_LINES).join("\n"))
         .map_err(MachineError::os(format!("writing {}", path.display())))
@@ -194,6 +201,7 @@ pub(crate) fn resume(
     wake: &Wake,
 ) -> Result<QemuVm, MachineError> {
     let begin = Instant::now();
+    let tsc = Moment::now().filter(|_| spec.accel == Accel::Tcg);
     let path = dir.join(STATE);
     let state = File::open(&path).map_err(|e| saved::broken(dir, format!("opening {STATE}: {e}")))?;
     let channels = Channels::create(spec, &[])?;
@@ -209,7 +217,8 @@ pub(crate) fn resume(
             })
             .map_err(MachineError::os("starting the thread that copies RAM"))?
     };
-    let mut vm = QemuVm::start(program, spec, Start::Resume, channels, begin)?;
+    let beginning = Beginning { start: Start::Resume, begin, tsc_khz: None };
+    let mut vm = QemuVm::start(program, spec, channels, beginning)?;
     leave_out_ram(&mut vm)?;
     announce_nothing(&mut vm)?;
     copy.join().map_err(|_| MachineError::Gone { doing: "copying RAM".to_string() })??;
@@ -222,9 +231,25 @@ pub(crate) fn resume(
     if spec.accel == Accel::Deterministic {
         settle(&mut vm)?;
     }
+    check_tsc(dir, tsc)?;
     vm.execute("cont", json!({}))?;
     vm.set_up(begin);
     Ok(vm)
+}
+
+/// A machine that was saved where the time stamp counter runs at another rate would have
+/// a clock that runs wrong.
+fn check_tsc(dir: &Path, since: Option<Moment>) -> Result<(), MachineError> {
+    let Some(khz) = since.and_then(Moment::khz) else { return Ok(()) };
+    let told = std::fs::read_to_string(dir.join(TSC)).ok().and_then(|text| text.parse().ok());
+    match told {
+        Some(told) if host_tsc::is_same(told, khz) => Ok(()),
+        _ => {
+            let told = told.unwrap_or(0);
+            let why = format!("it was told of a time stamp counter of {told} kHz, this host's has {khz} kHz");
+            Err(saved::broken(dir, why))
+        }
+    }
 }
 
 /// Waits until QEMU has freed what loading made it drop. Its RCU thread would do so some

@@ -115,7 +115,9 @@ impl Machine<'_> {
         let watch = if resumed { watch.of_booted() } else { watch };
         let watch = if self.needs_samples { watch.before_the_test() } else { watch };
         // Whoever waits for it may be gone with an earlier machine's test.
-        let watch = watch.telling_when_the_test_begins(|| drop(begun.send(())));
+        let watch = watch.telling_when_the_test_begins(|| {
+            let _ = begun.send(());
+        });
         let now = SystemTime::now();
         let began = now.checked_sub(vm.setup_time().unwrap_or_default()).unwrap_or(now);
         let seen = drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new(), watch)?;
