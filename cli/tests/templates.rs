@@ -16,7 +16,24 @@ use tempfile::TempDir;
 
 #[ktstr_test(ignore)]
 fn saved_healthy(_ctx: &Ctx) -> Result<AssertResult> {
+    println!("{}", fs::read_to_string("/proc/schedstat")?);
     Ok(AssertResult::pass())
+}
+
+#[ktstr_test(ignore, numa_nodes = 2, llcs = 2, cores = 2, threads = 1)]
+fn saved_has_its_shape(_ctx: &Ctx) -> Result<AssertResult> {
+    let mut v = Assert::NO_OVERRIDES.verdict();
+    for (file, content) in [
+        ("cpu/online", "0-3"),
+        ("cpu/cpu3/cache/index3/shared_cpu_list", "2-3"),
+        ("cpu/cpu1/topology/package_cpus_list", "0-1"),
+        ("node/node1/cpulist", "2-3"),
+        ("node/node0/distance", "10 20"),
+    ] {
+        let seen = fs::read_to_string(Path::new("/sys/devices/system").join(file))?;
+        claim!(v, seen.trim().to_string()).eq(content.to_string());
+    }
+    Ok(v.into_result())
 }
 
 /// Its kernel finds no init.
@@ -57,6 +74,17 @@ fn saved_tells_the_rate_of_its_clock(_ctx: &Ctx) -> Result<AssertResult> {
     bail!("told")
 }
 
+fn wait_for_hypervisor(child: &Child) -> i32 {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(pid) = hypervisor_of(child) {
+            return pid;
+        }
+        assert!(Instant::now() < deadline, "no hypervisor within a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// A case with saved machines in `store`, and where its results go.
 fn saved_case(test: &str, store: &Path) -> (Command, TempDir) {
     let (mut command, results) = case(test);
@@ -77,11 +105,14 @@ fn start_of(test: &str, store: &Path, env: &[(&str, &str)]) -> (String, String) 
 }
 
 fn start_in(results: &TempDir) -> String {
+    record_in(results)["start"].as_str().expect("how it started").to_string()
+}
+
+fn record_in(results: &TempDir) -> serde_json::Value {
     let files = sidecars(results);
     assert_eq!(files.len(), 1, "{files:?}");
     let text = fs::read_to_string(&files[0]).expect("the sidecar");
-    let sidecar: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    sidecar["start"].as_str().expect("how it started").to_string()
+    serde_json::from_str(&text).expect("JSON")
 }
 
 /// The directories of saved machines, whole ones only.
@@ -105,6 +136,30 @@ fn the_second_test_resumes_and_who_says_so_boots() {
     let (third, said) = start_of("saved_healthy", store.path(), &[("KTSTR_NO_TEMPLATE", "1")]);
     assert_eq!((third.as_str(), said.as_str()), ("booted", ""));
     assert_eq!(saved_in(store.path()).len(), 1);
+}
+
+#[test]
+fn a_resumed_machine_has_the_declared_shape() {
+    let store = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        assert_eq!(start_of("saved_has_its_shape", store.path(), &[]).0, "resumed");
+    }
+}
+
+#[test]
+fn a_hypervisor_that_is_killed_while_it_saves_is_no_failure_to_remember() {
+    let store = tempfile::tempdir().unwrap();
+    let (mut command, _results) = saved_case("saved_healthy", store.path());
+    let child = command.spawn().unwrap();
+    let qemu = wait_for_hypervisor(&child);
+    // SAFETY: kill(2) takes no pointers; the process is a child of the case's and alive.
+    assert_eq!(unsafe { libc::kill(qemu, libc::SIGKILL) }, 0);
+    let seen = output(Ok(child));
+    assert_eq!(seen.code, Some(0), "{}", seen.text);
+    assert_says(&seen.text, &["booting afresh", "the hypervisor was killed by signal 9"]);
+    let (start, said) = start_of("saved_healthy", store.path(), &[]);
+    assert_eq!(start, "resumed");
+    assert_says(&said, &["booting a machine to save"]);
 }
 
 #[test]
@@ -206,6 +261,29 @@ fn a_full_disk_costs_the_saving_but_not_the_verdict() {
     assert_says(&seen.text, &["booting afresh", "No space left on device"]);
 }
 
+/// Booted afresh, they would differ; the machine is saved for the one test instead.
+#[test]
+fn a_full_disk_does_not_cost_a_deterministic_run_its_bytes() {
+    let store = tempfile::tempdir().unwrap();
+    let run = |full: bool| {
+        let (mut command, results) = saved_case("saved_healthy", store.path());
+        command.env("KTSTR_ACCEL", "deterministic");
+        if full {
+            common::small_disk_at(&mut command, store.path(), c"size=8m");
+        }
+        let seen = output(command.spawn());
+        assert_eq!((seen.code, start_in(&results).as_str()), (Some(0), "resumed"), "{}", seen.text);
+        let mut record = record_in(&results);
+        record.as_object_mut().unwrap().remove("host");
+        (record, seen.text)
+    };
+    let (apart, said) = run(true);
+    assert_says(&said, &["saving a machine for this test alone", "No space left on device"]);
+    let (stored, said) = run(false);
+    assert_says(&said, &["booting a machine to save"]);
+    assert_eq!(apart, stored);
+}
+
 #[test]
 fn another_kernel_of_the_same_name_is_another_machine() {
     let store = tempfile::tempdir().unwrap();
@@ -255,7 +333,7 @@ fn a_machine_that_is_saved_on_a_loaded_host_has_a_clock_that_runs_right() {
     let store = tempfile::tempdir().unwrap();
     let done = AtomicBool::new(false);
     let text = std::thread::scope(|scope| {
-        let cpus = std::thread::available_parallelism().map_or(2, |n| n.get());
+        let cpus = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         for _ in 0..2 * cpus {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
@@ -279,14 +357,8 @@ fn no_machine_outlives_a_maker_that_was_killed() {
     let store = tempfile::tempdir().unwrap();
     let (mut command, _results) = saved_case("saved_healthy", store.path());
     let mut child = command.spawn().unwrap();
+    let qemu = wait_for_hypervisor(&child);
     let deadline = Instant::now() + Duration::from_secs(60);
-    let qemu = loop {
-        if let Some(pid) = hypervisor_of(&child) {
-            break pid;
-        }
-        assert!(Instant::now() < deadline, "no hypervisor within a minute");
-        std::thread::sleep(Duration::from_millis(5));
-    };
     child.kill().unwrap();
     child.wait().unwrap();
     while Path::new(&format!("/proc/{qemu}/exe")).exists() {
