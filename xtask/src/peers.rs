@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) const HELP: &str = "\
 cargo xtask peers [--only NAME]... [--accel MODE]
+cargo xtask peers --document
 
 Builds schedulers of the scx project from crates.io (pinned; a few minutes each, once),
 plays the canned scenarios under each on four machines, and under the kernel's own for
@@ -29,6 +30,7 @@ Five minutes for each scheduler where code is emulated.
   --only NAME   only this scheduler (scx_bpfland, …), may be given several times; the
                 document keeps what is known of the others
   --accel MODE  auto, kvm, tcg or deterministic
+  --document    run nothing, and write the document from what is known
 
 Exit code 1 if something has no result; a scheduler that fails is a result.";
 
@@ -51,7 +53,7 @@ const PEERS: [Peer; 7] = [
 ];
 
 /// What they are compared with.
-const BASELINE: Peer = Peer { name: "eevdf", version: "the kernel's" };
+const BASELINE: Peer = Peer { name: "eevdf", version: "kernel" };
 
 /// The kernel with sched_ext.
 const KERNEL: &str = "apt:6.12";
@@ -62,8 +64,12 @@ const DOCUMENT: &str = "docs/peers.md";
 pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
     let only = args.values("--only")?;
     let accel = args.values("--accel")?.pop();
+    let document = args.flag("--document");
     args.finish()?;
     let peers = chosen(&only)?;
+    if document {
+        return write_document(project, &[], &[]);
+    }
 
     say::heading("What this machine needs");
     setup::ensure(project, &[Part::Machine, Part::KernelBuild, Part::Tests, Part::Peers])?;
@@ -82,6 +88,11 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
         play.sweep(peer)?;
     }
 
+    write_document(project, &peers, &builds)
+}
+
+/// True if nothing is missing of those chosen.
+fn write_document(project: &Project, chosen: &[&Peer], builds: &[Build]) -> Result<bool> {
     let entries = std::iter::once(&BASELINE).chain(&PEERS).map(|peer| {
         let build = builds.iter().find(|build| build.peer.name == peer.name);
         Entry::read(peer, build.and_then(|build| build.program.as_ref().err().cloned()), &kept(project, peer))
@@ -91,7 +102,7 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
     println!("{}", report.overview());
     report::write(&project.root.join(DOCUMENT), &report.markdown())?;
     println!("All of it is in {DOCUMENT} now.");
-    Ok(builds.iter().all(|build| report.is_complete(build.peer.name)))
+    Ok(chosen.iter().all(|peer| report.is_complete(peer.name)))
 }
 
 /// Where the results of one are kept, so that a run of another finds them.

@@ -34,12 +34,16 @@ const SCENARIOS: [&str; 14] = [
 const MACHINES: [&str; 4] = ["1n1l2c1t", "1n2l2c1t", "1n2l2c2t", "2n4l2c1t"];
 
 /// One test's end.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Ending {
     /// As in the sidecar: `passed`, `failed`, `inconclusive` or `skipped`.
     outcome: String,
     /// Why, unless it passed.
     reasons: Vec<String>,
+    /// The worst of its cgroups: percent between workers that may expect the same, and ms in
+    /// which a worker did not run.
+    worst_spread: f64,
+    worst_gap_ms: u64,
 }
 
 /// What is known of one scheduler.
@@ -84,8 +88,14 @@ impl Entry {
         let text = |key: &str| sidecar[key].as_str().unwrap_or("?").to_owned();
         let details = sidecar["result"]["details"].as_array();
         let reasons = details.into_iter().flatten().filter_map(|detail| detail["message"].as_str());
-        let reasons = reasons.map(one_line).collect();
-        self.endings.insert(text("test_name"), Ending { outcome: text("outcome"), reasons });
+        let cgroups = || sidecar["result"]["stats"]["cgroups"].as_array().into_iter().flatten();
+        let ending = Ending {
+            outcome: text("outcome"),
+            reasons: reasons.map(one_line).collect(),
+            worst_spread: cgroups().filter_map(|cgroup| cgroup["spread"].as_f64()).fold(0.0, f64::max),
+            worst_gap_ms: cgroups().filter_map(|cgroup| cgroup["max_gap_ms"].as_u64()).max().unwrap_or(0),
+        };
+        self.endings.insert(text("test_name"), ending);
         let (version, kernel) = (text("kernel_version"), text("kernel"));
         let (accel, hypervisor) = (text("accel"), text("hypervisor"));
         self.platforms.insert(format!("kernel {version} (`{kernel}`), mode {accel}, {hypervisor}"));
@@ -98,22 +108,20 @@ impl Entry {
     fn overview(&self) -> String {
         let (name, version) = (self.name, self.version);
         let counts = match &self.not_built {
-            Some(why) => format!("not built: {} | | | | |", cell(why)),
-            None if self.endings.is_empty() => "not run | | | | |".to_owned(),
+            Some(why) => format!("not built: {} | | | | | | |", cell(why)),
+            None if self.endings.is_empty() => "not run | | | | | | |".to_owned(),
             None => {
                 let endings: Vec<_> =
-                    places().map(|(scenario, machine)| self.of(scenario, machine)).collect();
-                let count = |outcome: &str| {
-                    endings.iter().flatten().filter(|ending| ending.outcome == outcome).count()
-                };
-                let known = ["passed", "failed", "inconclusive", "skipped"].map(count);
-                let missing = endings.iter().filter(|ending| ending.is_none()).count();
-                known
-                    .into_iter()
-                    .chain([missing])
-                    .map(|count| format!("{count} |"))
-                    .collect::<Vec<_>>()
-                    .join(" ")
+                    places().filter_map(|(scenario, machine)| self.of(scenario, machine)).collect();
+                let count = |outcome: &str| endings.iter().filter(|ending| ending.outcome == outcome).count();
+                let [passed, failed, inconclusive, skipped] =
+                    ["passed", "failed", "inconclusive", "skipped"].map(count);
+                let missing = places().count() - endings.len();
+                let spread = endings.iter().map(|ending| ending.worst_spread).fold(0.0, f64::max);
+                let gap = endings.iter().map(|ending| ending.worst_gap_ms).max().unwrap_or(0);
+                format!(
+                    "{passed} | {failed} | {inconclusive} | {skipped} | {missing} | {spread:.0} % | {gap} ms |"
+                )
             }
         };
         format!("| {name} | {version} | {counts}\n")
@@ -189,7 +197,7 @@ impl Report {
     }
 
     pub(super) fn overview(&self) -> String {
-        let head = "| scheduler | version | passed | failed | inconclusive | skipped | no result |\n|---|---|---|---|---|---|---|\n";
+        let head = "| scheduler | version | passed | failed | inconclusive | skipped | no result | worst spread | worst gap |\n|---|---|---|---|---|---|---|---|---|\n";
         std::iter::once(head.to_owned()).chain(self.entries.iter().map(Entry::overview)).collect()
     }
 
@@ -249,7 +257,10 @@ mod tests {
     fn sidecar(name: &str, outcome: &str, messages: &[&str]) -> Value {
         let details: Vec<_> = messages.iter().map(|message| json!({ "message": message })).collect();
         json!({
-            "test_name": name, "outcome": outcome, "result": { "details": details },
+            "test_name": name, "outcome": outcome, "result": {
+                "details": details,
+                "stats": { "cgroups": [{ "spread": 2.5, "max_gap_ms": 90 }, { "spread": 40.6, "max_gap_ms": 7 }] },
+            },
             "kernel_version": "6.12.1", "kernel": "key", "accel": "tcg", "hypervisor": "QEMU 7.2",
         })
     }
@@ -272,9 +283,9 @@ mod tests {
         let text = report.markdown();
         for part in [
             "Ran on kernel 6.12.1 (`key`), mode tcg, QEMU 7.2.",
-            "| scx_bpfland | 1.1.4 | 1 | 1 | 0 | 0 | 54 |",
-            "| scx_x | 2 | not built: a \\| b | | | | |",
-            "| scx_y | 3 | not run | | | | |",
+            "| scx_bpfland | 1.1.4 | 1 | 1 | 0 | 0 | 54 | 41 % | 90 ms |",
+            "| scx_x | 2 | not built: a \\| b | | | | | | |",
+            "| scx_y | 3 | not run | | | | | | |",
             "| steady | pass | no result | no result | **fail** |",
             "- steady on 2n4l2c1t: `unfair: 40%` (and 1 more)",
             "| 4cpu-1llc-nosmt | pass | 2 | 7 |",
