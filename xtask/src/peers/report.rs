@@ -148,19 +148,30 @@ impl Entry {
         text
     }
 
+    /// Each reason once, with where it was seen.
     fn reasons(&self) -> String {
-        let bad = places().filter_map(|(scenario, machine)| {
-            let ending = self.of(scenario, machine)?;
-            (ending.outcome != "passed").then_some((scenario, machine, ending))
-        });
-        let mut text = String::new();
-        for (scenario, machine, ending) in bad {
+        let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
+        for (scenario, machine) in places() {
+            let Some(ending) = self.of(scenario, machine).filter(|ending| ending.outcome != "passed") else {
+                continue;
+            };
             let first = ending.reasons.first().map_or("without a reason", String::as_str);
             let more = match ending.reasons.len() {
                 0 | 1 => String::new(),
                 n => format!(" (and {} more)", n - 1),
             };
-            let _ = writeln!(text, "- {scenario} on {machine}: `{}`{more}", first.replace('`', "'"));
+            let (reason, place) =
+                (format!("`{}`{more}", first.replace('`', "'")), format!("{scenario} on {machine}"));
+            match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, seen)) => seen.push(place),
+                None => reasons.push((reason, vec![place])),
+            }
+        }
+        let all = places().count();
+        let mut text = String::new();
+        for (reason, seen) in reasons {
+            let place = if seen.len() == all { "everywhere".to_owned() } else { seen.join(", ") };
+            let _ = writeln!(text, "- {place}: {reason}");
         }
         if text.is_empty() { text } else { format!("\n{text}") }
     }
@@ -293,6 +304,17 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_fails_everywhere_is_told_once() {
+        let mut entry = Entry { name: "scx_x", ..Entry::default() };
+        for (scenario, machine) in places() {
+            entry.add(&sidecar(&format!("scx_x/{scenario}/{machine}"), "failed", &["no such map"]));
+        }
+        assert_eq!(entry.reasons(), "\n- everywhere: `no such map`\n");
+        entry.add(&sidecar("scx_x/steady/1n1l2c1t", "passed", &[]));
+        assert!(entry.reasons().starts_with("\n- steady on 1n2l2c1t, steady on 1n2l2c2t, "));
     }
 
     #[test]
