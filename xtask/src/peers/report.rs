@@ -41,9 +41,9 @@ struct Ending {
     /// Why, unless it passed.
     reasons: Vec<String>,
     /// The worst of its cgroups: percent between workers that may expect the same, and ms in
-    /// which a worker did not run.
-    worst_spread: f64,
-    worst_gap_ms: u64,
+    /// which a worker did not run; `None` if no workload was played.
+    worst_spread: Option<f64>,
+    worst_gap_ms: Option<u64>,
 }
 
 /// What is known of one scheduler.
@@ -92,8 +92,8 @@ impl Entry {
         let ending = Ending {
             outcome: text("outcome"),
             reasons: reasons.map(one_line).collect(),
-            worst_spread: cgroups().filter_map(|cgroup| cgroup["spread"].as_f64()).fold(0.0, f64::max),
-            worst_gap_ms: cgroups().filter_map(|cgroup| cgroup["max_gap_ms"].as_u64()).max().unwrap_or(0),
+            worst_spread: cgroups().filter_map(|cgroup| cgroup["spread"].as_f64()).reduce(f64::max),
+            worst_gap_ms: cgroups().filter_map(|cgroup| cgroup["max_gap_ms"].as_u64()).max(),
         };
         self.endings.insert(text("test_name"), ending);
         let (version, kernel) = (text("kernel_version"), text("kernel"));
@@ -117,11 +117,12 @@ impl Entry {
                 let [passed, failed, inconclusive, skipped] =
                     ["passed", "failed", "inconclusive", "skipped"].map(count);
                 let missing = places().count() - endings.len();
-                let spread = endings.iter().map(|ending| ending.worst_spread).fold(0.0, f64::max);
-                let gap = endings.iter().map(|ending| ending.worst_gap_ms).max().unwrap_or(0);
-                format!(
-                    "{passed} | {failed} | {inconclusive} | {skipped} | {missing} | {spread:.0} % | {gap} ms |"
-                )
+                // Where nothing was played there is no best value either.
+                let spread = endings.iter().filter_map(|ending| ending.worst_spread).reduce(f64::max);
+                let gap = endings.iter().filter_map(|ending| ending.worst_gap_ms).max();
+                let spread = spread.map_or("-".to_owned(), |spread| format!("{spread:.0} %"));
+                let gap = gap.map_or("-".to_owned(), |gap| format!("{gap} ms"));
+                format!("{passed} | {failed} | {inconclusive} | {skipped} | {missing} | {spread} | {gap} |")
             }
         };
         format!("| {name} | {version} | {counts}\n")
