@@ -6,6 +6,7 @@ mod image;
 pub(crate) mod kernel;
 mod machine;
 mod record;
+mod repro;
 mod schedulers;
 
 use crate::registry::KtstrTestEntry;
@@ -15,7 +16,10 @@ use anyhow::{Context, Result};
 use ktstr_assert::{AssertResult, Outcome};
 use ktstr_machine::{Accel, CommandLine, MachineSpec, memory_floor_mib};
 use ktstr_monitor::MonitorLog;
-use ktstr_run::{CaseResult, GuestPlan, Limits, Observation, RunFacts, judge, judge_kernel_state, render};
+use ktstr_run::{
+    CaseResult, Crash, GuestPlan, Limits, Observation, RunFacts, judge, judge_kernel_state, judge_repro,
+    render,
+};
 use record::{Provenance, Run};
 use schedulers::Schedulers;
 use std::time::Duration;
@@ -143,8 +147,22 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
         case.result.note(machine::LOST_PATCH);
     }
     let resumed = played.resumed;
-    let mut facts =
-        RunFacts { mode: accel.to_string(), kernel: kernel.label(), resumed, ..facts(entry, settings) };
+    let repro = Crash::of(&entry.spec, &case, &seen).map(|crash| {
+        repro::again(&machine, settings, &crash, |probes| {
+            image::plan_archive(&GuestPlan { probes, ..plan.clone() }, &schedulers)
+        })
+    });
+    if entry.spec.expect_auto_repro {
+        judge_repro(&mut case, repro.as_ref());
+    }
+    let repro = repro.map(|repro| repro.text);
+    let mut facts = RunFacts {
+        mode: accel.to_string(),
+        kernel: kernel.label(),
+        resumed,
+        repro,
+        ..facts(entry, settings)
+    };
     let run = Run { spec: &spec, kernel: &kernel, entry, case: &case, seen: &seen, provenance };
     run.record(settings, &mut facts);
     verifier::record(entry, Some(&kernel.label()), &case.result, &seen.schedulers)?;
@@ -171,6 +189,7 @@ fn plan(entry: &KtstrTestEntry, settings: &Settings, build_id: &str) -> GuestPla
         env,
         want_kernel_log: true,
         schedulers: Vec::new(),
+        probes: Vec::new(),
         cgroup_parent: cgroup_parent(entry),
     }
 }

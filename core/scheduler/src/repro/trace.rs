@@ -1,0 +1,275 @@
+//! Lines of a trace, and which of them are about the task that triggered the end.
+
+use super::probe::{Part, Probe};
+use crate::{ScxDump, ScxExit};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+/// Events that are kept: the last ones.
+const KEEP_EVENTS: usize = 400;
+/// Bytes of them.
+const KEEP_BYTES: usize = 256 << 10;
+/// Entries without an exit so far; a probed function that never returns must not fill the memory.
+const OPEN: usize = 64;
+
+/// The task that an end is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its name.
+    pub comm: String,
+    /// Its pid.
+    pub pid: u32,
+}
+
+impl Task {
+    /// The task behind the end of a scheduler: the one that starved, else the one that the kernel's words end with
+    /// (`… not allowed for w[53]`), else the one that ran when it happened.
+    pub fn behind(exit: &ScxExit, dump: Option<&ScxDump>) -> Option<Self> {
+        if let Some(stuck) = &exit.stuck {
+            return Some(Self { comm: stuck.comm.clone(), pid: stuck.pid });
+        }
+        Self::at_end_of(&exit.message)
+            .or_else(|| Self::in_brackets(dump?.trigger.split_once(" triggered exit kind ")?.0))
+    }
+
+    /// `… for comm[pid]`.
+    fn at_end_of(message: &str) -> Option<Self> {
+        let (_, task) = message.rsplit_once(" for ")?;
+        Self::in_brackets(task)
+    }
+
+    /// `comm[pid]`.
+    fn in_brackets(text: &str) -> Option<Self> {
+        let (comm, pid) = text.strip_suffix(']')?.rsplit_once('[')?;
+        Some(Self { comm: comm.to_string(), pid: pid.parse().ok().filter(|pid| *pid > 0)? })
+    }
+}
+
+/// What the probes of a run saw of one task.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeTrace {
+    /// The probes, in the order of their numbers.
+    pub probes: Vec<Probe>,
+    /// Functions that the kernel would not have probed, with its reason.
+    pub refused: Vec<(String, String)>,
+    /// Why there is no trace, or not all of it.
+    pub problems: Vec<String>,
+    /// The task that it is about.
+    pub task: Option<Task>,
+    /// The task's last events, in time order, as the kernel printed them.
+    pub lines: Vec<String>,
+    /// Events of all tasks.
+    pub seen: u64,
+    /// Events of the task.
+    pub of_task: u64,
+    /// Older events that were overwritten.
+    pub overwritten: u64,
+}
+
+/// An event of a probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Event {
+    pub(super) cpu: u32,
+    /// Who ran.
+    pub(super) pid: u32,
+    /// Since the clock's start.
+    pub(super) at_us: u64,
+    /// The probe's number.
+    pub(super) probe: usize,
+    pub(super) exit: bool,
+    /// What it fetched, by field number.
+    pub(super) values: Vec<Option<String>>,
+    pub(super) returned: Option<String>,
+}
+
+/// The first part of an event, which is cheap to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Head<'a> {
+    cpu: u32,
+    pid: u32,
+    time: &'a str,
+    probe: usize,
+    exit: bool,
+    rest: &'a str,
+}
+
+impl<'a> Head<'a> {
+    /// Reads `comm-pid [cpu] flags seconds.micros: e3: (…) a0=… a1=…`, where the name may hold anything; `None` for
+    /// lines of another kind.
+    fn parse(line: &'a str) -> Option<Self> {
+        let (pid, cpu, rest) = header(line)?;
+        let (_flags, rest) = rest.trim_start().split_once(' ')?;
+        let (time, rest) = rest.split_once(": ")?;
+        let (name, rest) = rest.split_once(": ")?;
+        let (kind, number) = name.split_at_checked(1)?;
+        let exit = match kind {
+            "e" => false,
+            "x" => true,
+            _ => return None,
+        };
+        Some(Self { cpu, pid, time: time.trim(), probe: number.parse().ok()?, exit, rest })
+    }
+}
+
+impl Event {
+    /// Reads a line of a trace; `None` if it is of no probe.
+    pub(super) fn parse(line: &str, probes: &[Probe]) -> Option<Self> {
+        Self::of(&Head::parse(line)?, probes)
+    }
+
+    fn of(head: &Head<'_>, probes: &[Probe]) -> Option<Self> {
+        let Head { cpu, pid, time, probe, exit, rest } = *head;
+        let (returned, values) = values(rest, probes.get(probe)?.fields.len(), exit);
+        Some(Self { cpu, pid, at_us: micros(time)?, probe, exit, values, returned })
+    }
+}
+
+/// Pid, CPU and what follows the CPU.
+fn header(line: &str) -> Option<(u32, u32, &str)> {
+    line.match_indices('[').find_map(|(at, _)| {
+        let (cpu, rest) = line[at + 1..].split_once("] ")?;
+        let cpu = cpu.parse().ok()?;
+        let (_, pid) = line[..at].trim_end().rsplit_once('-')?;
+        Some((pid.parse().ok()?, cpu, rest))
+    })
+}
+
+fn micros(time: &str) -> Option<u64> {
+    let (seconds, micros) = time.split_once('.')?;
+    let micros = if micros.len() == 6 { micros.parse::<u64>().ok()? } else { return None };
+    seconds.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(micros)
+}
+
+/// ` ret=… a0=… a2=…`: the names come in order, so that a text which looks like one of them misleads at most about
+/// itself and what follows.
+fn values(mut rest: &str, fields: usize, exit: bool) -> (Option<String>, Vec<Option<String>>) {
+    let mut found: Vec<(usize, &str)> = Vec::new();
+    let mut returned = None;
+    if exit && let Some((_, after)) = rest.split_once(" ret=") {
+        let end = after.find(' ').unwrap_or(after.len());
+        returned = Some(after[..end].to_string());
+        rest = &after[end..];
+    }
+    for number in 0..fields {
+        if let Some((before, after)) = rest.split_once(&format!(" a{number}=")) {
+            if let Some((_, text)) = found.last_mut() {
+                *text = before;
+            }
+            found.push((number, after));
+            rest = after;
+        }
+    }
+    let mut values = vec![None; fields];
+    for (number, text) in found {
+        if let Some(value) = values.get_mut(number) {
+            *value = Some(text.trim_end().to_string());
+        }
+    }
+    (returned, values)
+}
+
+/// Keeps the last events of one task out of a trace that is read line by line.
+pub struct Selection<'a> {
+    probes: &'a [Probe],
+    pid: u32,
+    /// What a line holds that has its pid for a value.
+    mark: String,
+    /// Entries that were kept and wait for their exit: probe, CPU, who ran.
+    open: VecDeque<(usize, u32, u32)>,
+    kept: VecDeque<String>,
+    bytes: usize,
+    seen: u64,
+    of_task: u64,
+}
+
+impl<'a> Selection<'a> {
+    /// Of the task with that pid.
+    pub fn new(probes: &'a [Probe], pid: u32) -> Self {
+        let (open, kept) = (VecDeque::new(), VecDeque::new());
+        Self { probes, pid, mark: format!("={pid}"), open, kept, bytes: 0, seen: 0, of_task: 0 }
+    }
+
+    /// Takes the next line of the trace.
+    pub fn push(&mut self, line: &str) {
+        let Some(head) = Head::parse(line) else { return };
+        self.seen += 1;
+        let call = (head.probe, head.cpu, head.pid);
+        let is_its = if head.exit {
+            let open = self.open.iter().rposition(|open| *open == call);
+            open.is_some_and(|at| self.open.remove(at).is_some())
+        } else {
+            let its = self.is_of_task(&head);
+            if its {
+                self.open.push_back(call);
+                if self.open.len() > OPEN {
+                    self.open.pop_front();
+                }
+            }
+            its
+        };
+        if !is_its {
+            return;
+        }
+        self.of_task += 1;
+        self.bytes += line.len();
+        self.kept.push_back(line.trim().to_string());
+        while self.kept.len() > KEEP_EVENTS || self.bytes > KEEP_BYTES {
+            let Some(oldest) = self.kept.pop_front() else { break };
+            self.bytes = self.bytes.saturating_sub(oldest.len());
+        }
+    }
+
+    /// It ran, or the function was about it.
+    fn is_of_task(&self, head: &Head<'_>) -> bool {
+        if head.pid == self.pid {
+            return true;
+        }
+        // Most lines are none of the task's: reading all their values would cost more than all else here.
+        if !head.rest.contains(&self.mark) {
+            return false;
+        }
+        let Some(event) = Event::of(head, self.probes) else { return false };
+        let is_pid = |number: usize| {
+            let field = self.probes.get(event.probe).and_then(|probe| probe.fields.get(number));
+            field.is_some_and(|field| field.part == Part::Pid)
+        };
+        let its = |value: &Option<String>| value.as_deref().and_then(|v| v.parse().ok()) == Some(self.pid);
+        event.values.iter().enumerate().any(|(n, value)| is_pid(n) && its(value))
+    }
+
+    /// Puts what was kept into `trace`.
+    pub fn finish(self, trace: &mut ProbeTrace) {
+        trace.lines = self.kept.into();
+        trace.seen = self.seen;
+        trace.of_task = self.of_task;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_task_behind_an_end_is_found() {
+        let behind = |log: &str| {
+            let exit = ScxExit::last_in(log).unwrap();
+            let task = Task::behind(&exit, ScxDump::parse(log).as_ref()).unwrap();
+            format!("{}[{}]", task.comm, task.pid)
+        };
+        assert_eq!(behind(include_str!("../../tests/logs/stall-cpu.log")), "w_cg_0_2[56]");
+        assert_eq!(behind(include_str!("../../tests/logs/ignore-affinity.log")), "w_cg_0_0[53]");
+        assert_eq!(behind(include_str!("../../tests/logs/scx-error.log")), "w_cg_0_0[54]");
+    }
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        let (pid, cpu, rest) = header("  a [x] b-1-77   [003] d..2. 1.000001: e0: (f+0x0/0x1)").unwrap();
+        assert_eq!((pid, cpu), (77, 3));
+        assert!(rest.starts_with("d..2."));
+        assert_eq!(micros("12.000034"), Some(12_000_034));
+        let (ret, found) = values("(f <- g) ret=-1 a0=0x1 a2=\"x y\" a3=4", 4, true);
+        assert_eq!(ret.as_deref(), Some("-1"));
+        let of = |text: &str| Some(text.to_string());
+        assert_eq!(found, [of("0x1"), None, of("\"x y\""), of("4")]);
+    }
+}
