@@ -5,7 +5,7 @@ use crate::kernel::{Kernel, Scx};
 use crate::probes::Probes;
 use crate::process::{Process, how};
 use ktstr_scenario::ports::{SchedulerError, SchedulerOps};
-use ktstr_scheduler::repro::{Probe, ProbeTrace, Task};
+use ktstr_scheduler::repro::{Probe, ProbeTrace};
 use ktstr_scheduler::{
     Detach, NotAttached, Program, SchedulerPlan, SchedulerReport, ScxDump, ScxExit, why_not_attached,
 };
@@ -330,7 +330,7 @@ impl GuestSchedulers {
     /// What the probes saw of the task that the end is about.
     fn probed(&self, exit: Option<&ScxExit>, dump: Option<&ScxDump>) -> Option<ProbeTrace> {
         let exit = exit.filter(|exit| exit.is_failure())?;
-        Some(self.probes.as_ref()?.of_task(Task::behind(exit, dump)))
+        Some(self.probes.as_ref()?.of_end(exit, dump))
     }
 
     fn dump(&self) -> (String, Option<ScxDump>) {

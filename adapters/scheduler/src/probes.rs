@@ -1,6 +1,7 @@
 //! Probes on kernel functions, by tracefs: kprobe events in a trace buffer of their own.
 
-use ktstr_scheduler::repro::{Probe, ProbeTrace, Selection, Task};
+use ktstr_scheduler::repro::{AtTheEnd, Probe, ProbeTrace, Selection, Task};
+use ktstr_scheduler::{ScxDump, ScxExit};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -90,23 +91,31 @@ impl Probes {
         let _ = std::fs::write(buffer.join("tracing_on"), "1");
     }
 
-    /// Ends the trace; what it says of that task.
-    pub(crate) fn of_task(&self, task: Option<Task>) -> ProbeTrace {
+    /// Ends the trace; what it says of the task that a scheduler's end is about.
+    pub(crate) fn of_end(&self, exit: &ScxExit, dump: Option<&ScxDump>) -> ProbeTrace {
         let mut trace = self.armed.clone();
         let buffer = self.tracefs.join(BUFFER);
         let _ = std::fs::write(buffer.join("tracing_on"), "0");
-        let Some(task) = task else {
+        trace.task = Task::named(exit).or_else(|| self.at_the_end()).or_else(|| Task::of_dump(dump?));
+        let Some(task) = &trace.task else {
             trace.problems.push("the kernel does not say which task its end is about".to_string());
             return trace;
         };
         let mut selection = Selection::new(&self.armed.probes, task.pid);
-        trace.task = Some(task);
         if let Err(e) = each_line(&buffer.join("trace"), |line| selection.push(line)) {
             trace.problems.push(format!("reading the trace: {e}"));
         }
         selection.finish(&mut trace);
         trace.overwritten = overwritten(&buffer);
         trace
+    }
+
+    /// The task that ran when the kernel ended the scheduler.
+    fn at_the_end(&self) -> Option<Task> {
+        let mut found = AtTheEnd::new(&self.armed.probes);
+        // Whatever is wrong with the trace shows when it is read for the task.
+        each_line(&self.tracefs.join(BUFFER).join("trace"), |line| found.push(line)).ok()?;
+        found.finish()
     }
 }
 
@@ -174,10 +183,12 @@ mod tests {
                      a-9 [000] d..2. 1.000002: e0: (enqueue+0x0/0x1) a0=8\n";
         std::fs::write(buffer.join("trace"), trace).unwrap();
         std::fs::write(buffer.join("per_cpu/cpu0/stats"), "entries: 2\noverrun: 5\n").unwrap();
-        let seen = probes.of_task(Some(Task { comm: "w".to_string(), pid: 7 }));
+        let end = "sched_ext: BPF scheduler \"a\" disabled (runtime error)\nsched_ext: a: CPU 0 not allowed for w[7]";
+        let seen = probes.of_end(&ScxExit::last_in(end).unwrap(), None);
         assert_eq!((seen.seen, seen.of_task, seen.overwritten, seen.lines.len()), (2, 1, 5, 1));
         assert!(seen.lines[0].ends_with("a0=7"), "{:?}", seen.lines);
-        assert!(probes.of_task(None).problems[0].contains("which task"));
+        let vague = ScxExit::last_in("sched_ext: BPF scheduler \"a\" disabled (runtime error)").unwrap();
+        assert!(probes.of_end(&vague, None).problems[0].contains("which task"));
     }
 
     #[test]

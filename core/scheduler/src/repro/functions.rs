@@ -24,6 +24,9 @@ const AROUND: [&str; 14] = [
     "scx_bpf_dsq_move_to_local",
 ];
 
+/// What ends a scheduler, in the context of the task that was at fault: 6.12's name, then later ones.
+const ENDS: [&str; 3] = ["scx_ops_exit_kind", "scx_exit", "scx_vexit"];
+
 /// From here outwards a stack tells how the CPU came to schedule at all, which is the same for every scheduler.
 const OUTSIDE: [&str; 17] = [
     "schedule",
@@ -83,12 +86,17 @@ pub fn choose(exit: &ScxExit) -> Option<Choice> {
         }
     }
     choice.of_backtrace = choice.functions.len();
-    for function in AROUND {
+    for function in AROUND.into_iter().chain(ENDS) {
         if !choice.functions.iter().any(|f| f == function) {
             choice.functions.push(function.to_string());
         }
     }
     Some(choice)
+}
+
+/// True of a function that ends a scheduler.
+pub(super) fn is_end(function: &str) -> bool {
+    ENDS.contains(&function) || function.starts_with("scx_bpf_error")
 }
 
 fn is_outside(function: &str) -> bool {
@@ -145,7 +153,7 @@ mod tests {
     #[test]
     fn the_watchdogs_stack_is_no_clue() {
         let choice = chosen(include_str!("../../tests/logs/stall-cpu.log"));
-        assert_eq!((choice.of_backtrace, choice.functions.len()), (0, AROUND.len()));
+        assert_eq!((choice.of_backtrace, choice.functions.len()), (0, AROUND.len() + ENDS.len()));
     }
 
     #[test]
@@ -160,7 +168,7 @@ mod tests {
             let log = "sched_ext: BPF scheduler \"a\" disabled (runtime error)";
             let exit = ScxExit { backtrace, ..ScxExit::last_in(log).unwrap() };
             let choice = choose(&exit).unwrap();
-            prop_assert!(choice.functions.len() <= MOST + AROUND.len());
+            prop_assert!(choice.functions.len() <= MOST + AROUND.len() + ENDS.len());
             let mut once = choice.functions.clone();
             once.sort();
             once.dedup();

@@ -1,5 +1,6 @@
 //! Lines of a trace, and which of them are about the task that triggered the end.
 
+use super::functions::is_end;
 use super::probe::{Part, Probe};
 use crate::{ScxDump, ScxExit};
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ const KEEP_BYTES: usize = 256 << 10;
 /// Entries without an exit so far; a probed function that never returns must not fill the memory.
 const OPEN: usize = 64;
 
-/// The task that an end is about.
+/// A task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// Its name.
@@ -22,14 +23,16 @@ pub struct Task {
 }
 
 impl Task {
-    /// The task behind the end of a scheduler: the one that starved, else the one that the kernel's words end with
-    /// (`… not allowed for w[53]`), else the one that ran when it happened.
-    pub fn behind(exit: &ScxExit, dump: Option<&ScxDump>) -> Option<Self> {
-        if let Some(stuck) = &exit.stuck {
-            return Some(Self { comm: stuck.comm.clone(), pid: stuck.pid });
-        }
-        Self::at_end_of(&exit.message)
-            .or_else(|| Self::in_brackets(dump?.trigger.split_once(" triggered exit kind ")?.0))
+    /// The task that the kernel's words are about: the one that starved, or the one that they end with (`… not
+    /// allowed for w[53]`).
+    pub fn named(exit: &ScxExit) -> Option<Self> {
+        let stuck = exit.stuck.as_ref().map(|stuck| Self { comm: stuck.comm.clone(), pid: stuck.pid });
+        stuck.or_else(|| Self::at_end_of(&exit.message))
+    }
+
+    /// The one that ran when the kernel wrote its dump: the one at fault or, as interrupts come late, the next.
+    pub fn of_dump(dump: &ScxDump) -> Option<Self> {
+        Self::in_brackets(dump.trigger.split_once(" triggered exit kind ")?.0)
     }
 
     /// `… for comm[pid]`.
@@ -85,6 +88,7 @@ pub(super) struct Event {
 /// The first part of an event, which is cheap to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Head<'a> {
+    comm: &'a str,
     cpu: u32,
     pid: u32,
     time: &'a str,
@@ -97,7 +101,7 @@ impl<'a> Head<'a> {
     /// Reads `comm-pid [cpu] flags seconds.micros: e3: (…) a0=… a1=…`, where the name may hold anything; `None` for
     /// lines of another kind.
     fn parse(line: &'a str) -> Option<Self> {
-        let (pid, cpu, rest) = header(line)?;
+        let (comm, pid, cpu, rest) = header(line)?;
         let (_flags, rest) = rest.trim_start().split_once(' ')?;
         let (time, rest) = rest.split_once(": ")?;
         let (name, rest) = rest.split_once(": ")?;
@@ -107,7 +111,7 @@ impl<'a> Head<'a> {
             "x" => true,
             _ => return None,
         };
-        Some(Self { cpu, pid, time: time.trim(), probe: number.parse().ok()?, exit, rest })
+        Some(Self { comm, cpu, pid, time: time.trim(), probe: number.parse().ok()?, exit, rest })
     }
 }
 
@@ -118,19 +122,19 @@ impl Event {
     }
 
     fn of(head: &Head<'_>, probes: &[Probe]) -> Option<Self> {
-        let Head { cpu, pid, time, probe, exit, rest } = *head;
+        let Head { cpu, pid, time, probe, exit, rest, .. } = *head;
         let (returned, values) = values(rest, probes.get(probe)?.fields.len(), exit);
         Some(Self { cpu, pid, at_us: micros(time)?, probe, exit, values, returned })
     }
 }
 
-/// Pid, CPU and what follows the CPU.
-fn header(line: &str) -> Option<(u32, u32, &str)> {
+/// Who ran, by name and pid, the CPU and what follows it.
+fn header(line: &str) -> Option<(&str, u32, u32, &str)> {
     line.match_indices('[').find_map(|(at, _)| {
         let (cpu, rest) = line[at + 1..].split_once("] ")?;
         let cpu = cpu.parse().ok()?;
-        let (_, pid) = line[..at].trim_end().rsplit_once('-')?;
-        Some((pid.parse().ok()?, cpu, rest))
+        let (comm, pid) = line[..at].trim_end().rsplit_once('-')?;
+        Some((comm.trim_start(), pid.parse().ok()?, cpu, rest))
     })
 }
 
@@ -166,6 +170,32 @@ fn values(mut rest: &str, fields: usize, exit: bool) -> (Option<String>, Vec<Opt
         }
     }
     (returned, values)
+}
+
+/// Finds the task that ran when the scheduler was ended, in a trace that is read line by line.
+pub struct AtTheEnd<'a> {
+    probes: &'a [Probe],
+    last: Option<Task>,
+}
+
+impl<'a> AtTheEnd<'a> {
+    /// In a trace of those probes.
+    pub fn new(probes: &'a [Probe]) -> Self {
+        Self { probes, last: None }
+    }
+
+    /// Takes the next line of the trace.
+    pub fn push(&mut self, line: &str) {
+        let Some(head) = Head::parse(line).filter(|head| !head.exit) else { return };
+        if self.probes.get(head.probe).is_some_and(|probe| is_end(&probe.function)) {
+            self.last = Some(Task { comm: head.comm.to_string(), pid: head.pid });
+        }
+    }
+
+    /// The task; `None` if no probe saw the end.
+    pub fn finish(self) -> Option<Task> {
+        self.last
+    }
 }
 
 /// Keeps the last events of one task out of a trace that is read line by line.
@@ -250,21 +280,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_task_behind_an_end_is_found() {
-        let behind = |log: &str| {
-            let exit = ScxExit::last_in(log).unwrap();
-            let task = Task::behind(&exit, ScxDump::parse(log).as_ref()).unwrap();
-            format!("{}[{}]", task.comm, task.pid)
+    fn the_task_of_an_end_is_found() {
+        let named = |log: &str| {
+            let task = Task::named(&ScxExit::last_in(log).unwrap())?;
+            Some(format!("{}[{}]", task.comm, task.pid))
         };
-        assert_eq!(behind(include_str!("../../tests/logs/stall-cpu.log")), "w_cg_0_2[56]");
-        assert_eq!(behind(include_str!("../../tests/logs/ignore-affinity.log")), "w_cg_0_0[53]");
-        assert_eq!(behind(include_str!("../../tests/logs/scx-error.log")), "w_cg_0_0[54]");
+        assert_eq!(named(include_str!("../../tests/logs/stall-cpu.log")).unwrap(), "w_cg_0_2[56]");
+        assert_eq!(named(include_str!("../../tests/logs/ignore-affinity.log")).unwrap(), "w_cg_0_0[53]");
+        let error = include_str!("../../tests/logs/scx-error.log");
+        assert_eq!(named(error), None);
+        let of_dump = Task::of_dump(&ScxDump::parse(error).unwrap()).unwrap();
+        assert_eq!((of_dump.comm.as_str(), of_dump.pid), ("w_cg_0_0", 54));
+    }
+
+    #[test]
+    fn who_ran_at_the_end_is_found() {
+        let probe =
+            |function: &str| Probe { function: function.to_string(), fields: Vec::new(), returns: None };
+        let probes = [probe("balance_one"), probe("scx_ops_exit_kind")];
+        let mut at_the_end = AtTheEnd::new(&probes);
+        for line in [
+            "  a b-7 [000] d..2. 1.000001: e0: (balance_one+0x0/0x1)",
+            "  a b-7 [000] d..2. 1.000002: e1: (scx_ops_exit_kind+0x0/0x1)",
+            "  c-8 [001] d..2. 1.000003: e0: (balance_one+0x0/0x1)",
+        ] {
+            at_the_end.push(line);
+        }
+        assert_eq!(at_the_end.finish(), Some(Task { comm: "a b".to_string(), pid: 7 }));
     }
 
     #[test]
     fn a_name_may_hold_anything() {
-        let (pid, cpu, rest) = header("  a [x] b-1-77   [003] d..2. 1.000001: e0: (f+0x0/0x1)").unwrap();
-        assert_eq!((pid, cpu), (77, 3));
+        let (comm, pid, cpu, rest) =
+            header("  a [x] b-1-77   [003] d..2. 1.000001: e0: (f+0x0/0x1)").unwrap();
+        assert_eq!((comm, pid, cpu), ("a [x] b-1", 77, 3));
         assert!(rest.starts_with("d..2."));
         assert_eq!(micros("12.000034"), Some(12_000_034));
         let (ret, found) = values("(f <- g) ret=-1 a0=0x1 a2=\"x y\" a3=4", 4, true);
