@@ -137,6 +137,43 @@ fn drill_expects_another_error(ctx: &Ctx) -> Result<AssertResult> {
     scenarios::steady(ctx)
 }
 
+/// How many times the iterations under EEVDF there must be.
+fn compared(ctx: &Ctx, times: f64) -> Result<AssertResult> {
+    let mut result = scenarios::steady(ctx)?;
+    // The run that makes the numbers has none to compare with.
+    if ctx.baseline.is_some() {
+        let mut v = ctx.assert.verdict();
+        let base = ctx.baseline_metric("total_iterations").map(|n| n * times);
+        v.claim_better("total_iterations", result.stats.metric("total_iterations")).than(base);
+        result.merge(v.into_result());
+    }
+    Ok(result)
+}
+
+#[ktstr_test(scheduler = FIXTURE, baseline, duration_s = 1)]
+fn a_sound_scheduler_is_not_far_behind(ctx: &Ctx) -> Result<AssertResult> {
+    compared(ctx, 0.2)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, baseline, duration_s = 1)]
+fn drill_claims_to_be_ten_times_better(ctx: &Ctx) -> Result<AssertResult> {
+    compared(ctx, 10.0)
+}
+
+#[test]
+fn a_claim_to_be_better_is_checked() {
+    let text = fails("drill_claims_to_be_ten_times_better", &[]);
+    assert_says(
+        &text,
+        &[
+            "total_iterations: expected better than ",
+            "(higher is better), got ",
+            "--- beside eevdf ---",
+            "metric  ",
+        ],
+    );
+}
+
 #[test]
 fn a_stall_is_found_with_task_and_cpu() {
     let text = fails("drill_stalls_a_cpu", &[]);

@@ -153,6 +153,7 @@ impl GuestSchedulers {
                     report.attach_ms = ms(started.elapsed());
                     report.ops = Some(scx.ops.clone());
                     report.programs = programs();
+                    report.switch_all = self.kernel.switch_all();
                     match plan.ops.as_ref().filter(|ops| !scx.ops.starts_with(ops.as_str())) {
                         Some(expected) => {
                             break NotAttached::OtherName { expected: expected.clone(), seen: scx.ops };
@@ -259,6 +260,7 @@ impl GuestSchedulers {
                 live.report.programs = now;
             }
             live.report.events = self.kernel.events();
+            live.report.nr_rejected = self.kernel.nr_rejected();
         }
         let detach = match &mut live.process {
             Some(process) => self.end(process),

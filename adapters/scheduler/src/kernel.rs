@@ -54,6 +54,16 @@ impl Kernel {
         Some(Scx { state, ops })
     }
 
+    /// Whether the attached scheduler takes every ordinary task.
+    pub(crate) fn switch_all(&self) -> Option<bool> {
+        Some(read(&self.path("sys/kernel/sched_ext/switch_all"))? == "1")
+    }
+
+    /// Tasks refused since boot.
+    pub(crate) fn nr_rejected(&self) -> Option<u64> {
+        read(&self.path("sys/kernel/sched_ext/nr_rejected"))?.parse().ok()
+    }
+
     /// Event counters of the attached scheduler, `name value` a line (kernel 6.15 and later).
     pub(crate) fn events(&self) -> BTreeMap<String, u64> {
         let text = read(&self.path("sys/kernel/sched_ext/root/events")).unwrap_or_default();

@@ -207,6 +207,7 @@ fn configure(ctx: &mut Ctx<'_>, entry: &KtstrTestEntry, plan: &GuestPlan) -> Res
     ctx.duration = plan.duration_ms.map_or(spec.duration, std::time::Duration::from_millis);
     ctx.workers_per_cgroup = spec.workers_per_cgroup;
     ctx.seed = plan.seed;
+    ctx.baseline = plan.baseline.clone();
     let defaults = if plan.emulated { Assert::default_checks_emulated() } else { Assert::default_checks() };
     ctx.assert = defaults.merge(&spec.own_checks());
     if let Some(name) = &plan.work_type {

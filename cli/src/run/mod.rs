@@ -1,5 +1,6 @@
 //! The host's composition root: one case from its declaration to its verdict.
 
+mod baseline;
 mod host_only;
 mod hypervisor;
 mod image;
@@ -13,7 +14,7 @@ use crate::registry::KtstrTestEntry;
 use crate::settings::Settings;
 use crate::verifier;
 use anyhow::{Context, Result};
-use ktstr_assert::{AssertResult, Outcome};
+use ktstr_assert::{AssertResult, Outcome, ScenarioStats};
 use ktstr_machine::{Accel, CommandLine, MachineSpec, memory_floor_mib};
 use ktstr_monitor::MonitorLog;
 use ktstr_run::{
@@ -37,6 +38,8 @@ pub(crate) fn template_store() -> Result<ktstr_templates::TemplateStore> {
 pub(crate) struct CaseRun {
     pub(crate) outcome: Outcome,
     pub(crate) text: String,
+    /// What its workers measured.
+    stats: ScenarioStats,
 }
 
 /// Runs a test on its own machine (or on the host, if it says so). Whatever goes
@@ -57,7 +60,12 @@ pub(crate) fn run_case(entry: &'static KtstrTestEntry) -> CaseRun {
             RunFacts { mode: "host".to_string(), topology: "host".to_string(), ..facts(entry, &settings) };
         return finish(&settings, &facts, &case, None);
     }
-    match run_in_machine(entry, &settings) {
+    let ran = if entry.spec.baseline {
+        baseline::run(entry, &settings)
+    } else {
+        run_in_machine(entry, &settings, None)
+    };
+    match ran {
         Ok(run) => run,
         Err(e) => {
             let kernel = kernel::resolve_for_test().ok().map(|kernel| kernel.label());
@@ -79,7 +87,7 @@ fn not_run(entry: &KtstrTestEntry, mode: &str, error: &anyhow::Error) -> CaseRun
         kernel: "-".to_string(),
         ..RunFacts::default()
     };
-    CaseRun { outcome: Outcome::Fail, text: render(&facts, &case, None) }
+    CaseRun { outcome: Outcome::Fail, text: render(&facts, &case, None), stats: ScenarioStats::default() }
 }
 
 fn facts(entry: &KtstrTestEntry, settings: &Settings) -> RunFacts {
@@ -89,21 +97,33 @@ fn facts(entry: &KtstrTestEntry, settings: &Settings) -> RunFacts {
         seed: settings.seed,
         checks: entry.spec.own_checks(),
         verbose: settings.verbose,
+        scheduler: entry.spec.scheduler.name.to_string(),
         raw_verifier_log: std::env::var_os(verifier::RAW).is_some(),
         ..RunFacts::default()
     }
 }
 
-fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result<CaseRun> {
+/// `baseline` are the numbers of the same test under the kernel's own scheduler.
+fn run_in_machine(
+    entry: &'static KtstrTestEntry,
+    settings: &Settings,
+    baseline: Option<ScenarioStats>,
+) -> Result<CaseRun> {
     entry.spec.topology.validate()?;
     let (hypervisor, accel) = hypervisor::choose(settings)?;
     let kernel = kernel::resolve_for_test()?;
     let image = image::of_this_binary(settings)?;
+    if let Ok(store) = machine::store(settings)
+        && !settings.no_template
+    {
+        kernel.summed_up_by(&store);
+    }
     let schedulers = Schedulers::of(entry, settings, &image)?;
     let plan = GuestPlan {
         emulated: accel == Accel::Tcg,
         bell: accel == Accel::Deterministic,
         schedulers: schedulers.plans.clone(),
+        baseline: baseline.clone(),
         ..plan(entry, settings, &image.build_id)
     };
     let spec = MachineSpec {
@@ -131,10 +151,18 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
         monitor_period: settings.monitor_period,
         snapshot_paths: entry.spec.snapshot_paths,
     };
-    // What the record needs of the host is looked up while the machine runs.
+    // What the record needs of the host is looked up while the test runs, not before: the
+    // machine's start needs the host's CPUs itself.
+    let (begun, begins) = std::sync::mpsc::channel();
+    let (of_kernel, by) = (&kernel, hypervisor.as_ref());
+    let find = move || {
+        // Or the machine has ended before.
+        let _ = begins.recv();
+        Provenance::find(settings, of_kernel, by)
+    };
     let (provenance, played) = std::thread::scope(|scope| {
-        let provenance = scope.spawn(|| Provenance::find(settings, &kernel, hypervisor.as_ref()));
-        let played = machine.run(settings);
+        let provenance = scope.spawn(find);
+        let played = machine.run(settings, begun);
         (provenance.join(), played)
     });
     let played = played?;
@@ -146,7 +174,10 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
     for _ in 0..played.restarts {
         case.result.note(machine::LOST_PATCH);
     }
-    let resumed = played.resumed;
+    if accel == Accel::Deterministic && !played.resumed && !settings.no_template && !settings.verbose {
+        case.result.note(machine::NOT_SAVED);
+    }
+    let (resumed, began) = (played.resumed, played.began);
     let repro = Crash::of(&entry.spec, &case, &seen).map(|crash| {
         repro::again(&machine, settings, &crash, |probes| {
             image::plan_archive(&GuestPlan { probes, ..plan.clone() }, &schedulers)
@@ -161,9 +192,10 @@ fn run_in_machine(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
         kernel: kernel.label(),
         resumed,
         repro,
+        baseline,
         ..facts(entry, settings)
     };
-    let run = Run { spec: &spec, kernel: &kernel, entry, case: &case, seen: &seen, provenance };
+    let run = Run { spec: &spec, kernel: &kernel, entry, case: &case, seen: &seen, began, provenance };
     run.record(settings, &mut facts);
     verifier::record(entry, Some(&kernel.label()), &case.result, &seen.schedulers)?;
     Ok(finish(settings, &facts, &case, Some(&seen)))
@@ -190,6 +222,7 @@ fn plan(entry: &KtstrTestEntry, settings: &Settings, build_id: &str) -> GuestPla
         want_kernel_log: true,
         schedulers: Vec::new(),
         probes: Vec::new(),
+        baseline: None,
         cgroup_parent: cgroup_parent(entry),
     }
 }
@@ -227,5 +260,5 @@ fn finish(settings: &Settings, facts: &RunFacts, case: &CaseResult, seen: Option
     if outcome == Outcome::Pass && !settings.log_passes && !settings.verbose {
         text.clear();
     }
-    CaseRun { outcome, text }
+    CaseRun { outcome, text, stats: case.result.stats.clone() }
 }

@@ -7,6 +7,7 @@ use ktstr_machine::{Accel, Digest, Hypervisor, MachineSpec};
 use ktstr_results::{ResultsDir, project_commit};
 use ktstr_run::ports::SidecarStore;
 use ktstr_run::{CaseResult, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes};
+use ktstr_scheduler::SchedulerReport;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -41,6 +42,8 @@ pub(super) struct Run<'a> {
     pub(super) entry: &'a KtstrTestEntry,
     pub(super) case: &'a CaseResult,
     pub(super) seen: &'a Observation,
+    /// When the machine that was seen began.
+    pub(super) began: SystemTime,
     pub(super) provenance: Provenance,
 }
 
@@ -52,8 +55,7 @@ impl Run<'_> {
             target_dir().join("ktstr").join(format!("{}-{}", sidecar.kernel_version, sidecar.project_commit))
         });
         let results = ResultsDir::new(dir);
-        let failed = !self.case.result.is_pass() && !self.case.result.is_skip();
-        let state = self.seen.kernel_state.as_ref().filter(|_| failed);
+        let state = self.seen.kernel_state.as_ref().filter(|_| self.case.result.is_fail());
         match state.map(|state| results.write_state(&sidecar, state)) {
             Some(Ok(path)) => facts.kernel_state = Some(path.display().to_string()),
             Some(Err(e)) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
@@ -66,13 +68,15 @@ impl Run<'_> {
     }
 
     fn sidecar(&self, facts: &RunFacts) -> Sidecar {
-        let Self { spec, kernel, entry, case, seen, provenance } = self;
+        let Self { spec, kernel, entry, case, seen, began, provenance } = self;
         let ms = |d: Duration| d.as_millis() as u64;
         let result = &case.result;
         let hash = |value: u64| format!("{value:016x}");
         let mut kernel_log = Digest::default();
         kernel_log.push(&seen.kernel_log);
         let finished = SystemTime::now().duration_since(UNIX_EPOCH).map(ms).unwrap_or_default();
+        let test_began =
+            seen.times.to_test.map(|t| *began + t).and_then(|t| t.duration_since(UNIX_EPOCH).ok());
         let text =
             |s: &ktstr_wire::Stimulus| [s.kind.as_str(), &s.label, &s.detail].join(" ").trim().to_string();
         Sidecar {
@@ -89,6 +93,7 @@ impl Run<'_> {
             kernel: kernel.origin.clone(),
             kernel_crc: provenance.kernel_crc.clone(),
             scheduler: entry.spec.scheduler.name.to_string(),
+            schedulers: seen.schedulers.iter().map(SchedulerReport::without_texts).collect(),
             project_commit: provenance.project_commit.clone(),
             outcome: result.outcome.word().to_string(),
             passed: result.is_pass(),
@@ -111,6 +116,7 @@ impl Run<'_> {
                 finished_unix_ms: finished,
                 boot_ms: seen.times.boot.map(ms),
                 to_test_ms: seen.times.to_test.map(ms),
+                test_unix_us: test_began.map(|t| t.as_micros() as u64),
                 test_ms: seen.times.test.map(ms),
                 total_ms: ms(seen.times.total),
             },

@@ -19,7 +19,9 @@ pub(super) fn again(
     );
     let played = guest(crash.functions().to_vec()).and_then(|guest| {
         let spec = MachineSpec { initramfs: vec![guest], ..first.spec.clone() };
-        Machine { spec: &spec, ..first.clone() }.run(settings)
+        // Nobody waits for its beginning.
+        let (begun, _waiting) = std::sync::mpsc::channel();
+        Machine { spec: &spec, ..first.clone() }.run(settings, begun)
     });
     match played {
         Ok(played) => crash.told(&played.seen),

@@ -159,6 +159,12 @@ impl ScenarioStats {
         self.cgroups.iter().map(|c| c.max_gap_ms).max().unwrap_or(0)
     }
 
+    /// The metric of that name ([`METRICS`](crate::METRICS)); `None` if it is not known or was
+    /// not measured.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        crate::Metric::by_name(name)?.of(self)
+    }
+
     /// Appends the cgroups of another scenario's numbers.
     pub fn merge(&mut self, other: Self) {
         self.cgroups.extend(other.cgroups);

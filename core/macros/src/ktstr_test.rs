@@ -77,6 +77,7 @@ const ATTRIBUTES: &[(&str, Kind, Into)] = &[
     ("post_vm_unconditional", Kind::Function, Into::Hook("post_vm_unconditional")),
     ("scheduler", Kind::Constant, Into::Scheduler),
     ("extra_sched_args", Kind::Strings, Into::Field("extra_sched_args")),
+    ("baseline", Kind::Flag, Into::Field("baseline")),
     ("staged_schedulers", Kind::Constants, Into::Field("staged_schedulers")),
     ("expect_scx_bpf_error_contains", Kind::Text, Into::Optional("scx_error_contains")),
     ("expect_scx_bpf_error_matches", Kind::Text, Into::Optional("scx_error_matches")),
@@ -443,6 +444,7 @@ fn check_combinations(given: &[Given]) -> Result<()> {
     for name in [
         "expect_auto_repro",
         "extra_sched_args",
+        "baseline",
         "staged_schedulers",
         "expect_scx_bpf_error_contains",
         "expect_scx_bpf_error_matches",

@@ -48,6 +48,7 @@ pub fn json(input: TokenStream) -> TokenStream {
 ///   `memory_mib` = 256, `kargs = ["…"]`;
 /// - the scheduler: `scheduler = CONST` (see `declare_scheduler!`), whose machine is
 ///   inherited as far as the test declares none, `extra_sched_args = ["…"]`,
+///   `baseline` to run under EEVDF first and compare (`ctx.baseline`),
 ///   `staged_schedulers = [CONST, …]` for ops that change the scheduler; with `expect_err`,
 ///   `expect_scx_bpf_error_contains` and `expect_scx_bpf_error_matches` (a regex) say what
 ///   the scheduler's own error must be;

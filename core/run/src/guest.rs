@@ -1,6 +1,6 @@
 //! What the host tells the guest, and what the guest returns.
 
-use ktstr_assert::AssertResult;
+use ktstr_assert::{AssertResult, ScenarioStats};
 use ktstr_scheduler::{SchedulerPlan, SchedulerReport};
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ pub struct PayloadError {
 
 /// What the guest is to do. Everything else is in the binary, which is the same on
 /// both sides.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GuestPlan {
     /// The test to run.
     pub test: String,
@@ -45,6 +45,8 @@ pub struct GuestPlan {
     pub schedulers: Vec<SchedulerPlan>,
     /// Kernel functions to probe while a scheduler runs; none unless a crash is repeated.
     pub probes: Vec<String>,
+    /// The numbers of the same test under the kernel's own scheduler.
+    pub baseline: Option<ScenarioStats>,
     /// Where in the cgroup tree the test's cgroups are made, without slashes at the ends.
     pub cgroup_parent: String,
 }

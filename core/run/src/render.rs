@@ -3,9 +3,9 @@
 use crate::drive::{Observation, Times};
 use crate::judge::CaseResult;
 use crate::scheduler::bug_summary;
-use ktstr_assert::{Assert, render_failure};
+use ktstr_assert::{Assert, ScenarioStats, render_comparison, render_failure};
 use ktstr_monitor::{render_assessment, render_state};
-use ktstr_scheduler::{Detach, SchedulerReport};
+use ktstr_scheduler::{Detach, ProgramStats, SchedulerReport};
 use ktstr_verifier::{Mode, VerifierLog};
 use ktstr_wire::Stimulus;
 use std::fmt::Write;
@@ -42,6 +42,10 @@ pub struct RunFacts {
     pub kernel_state: Option<String>,
     /// What came of repeating a crash with probes, in words.
     pub repro: Option<String>,
+    /// The numbers of the same test under the kernel's own scheduler.
+    pub baseline: Option<ScenarioStats>,
+    /// The scheduler's name.
+    pub scheduler: String,
     /// Show what a verifier said as it came.
     pub raw_verifier_log: bool,
     /// Show diagnostics in any case.
@@ -72,6 +76,10 @@ pub fn render(facts: &RunFacts, case: &CaseResult, seen: Option<&Observation>) -
 }
 
 fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Observation) {
+    if let Some(base) = facts.baseline.as_ref().filter(|_| !case.result.stats.is_empty()) {
+        let names = ("eevdf", facts.scheduler.as_str());
+        section(text, "beside eevdf", &render_comparison(names, base, &case.result.stats));
+    }
     if !seen.timeline.is_empty() {
         section(text, "timeline", &render_timeline(&seen.timeline));
     }
@@ -86,6 +94,9 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
     if !show_all {
         return;
     }
+    for report in seen.schedulers.iter().filter(|r| r.programs.iter().any(|p| p.run_cnt > 0)) {
+        section(text, &format!("programs of {}", report.name), &program_lines(report));
+    }
     for report in seen.schedulers.iter().filter(|r| !r.dump_text.is_empty()) {
         section(text, "sched_ext dump", &shortened(&report.dump_text, DUMP_LINES));
     }
@@ -99,12 +110,27 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
     if !output.is_empty() {
         section(text, "test output (last lines)", &output.join("\n"));
     }
-    if let Some(state) = &seen.kernel_state {
+    // Of what merely lacks data it would explain nothing.
+    if let Some(state) = seen.kernel_state.as_ref().filter(|_| case.result.is_fail()) {
         section(text, "kernel state", &render_state(state));
     }
     if case.broken || facts.verbose {
         section(text, "diagnostics", &diagnostics(seen));
     }
+}
+
+/// How often each BPF program ran, and how long.
+fn program_lines(report: &SchedulerReport) -> String {
+    let mut programs: Vec<_> = report.programs.iter().filter(|p| p.run_cnt > 0).collect();
+    programs.sort_by_key(|p| std::cmp::Reverse(p.run_time_ns));
+    let line = |p: &&ProgramStats| {
+        let each = p.run_time_ns / p.run_cnt.max(1);
+        format!(
+            "{:<16} {:>9} runs, {each:>7} ns each, {} instructions verified",
+            p.name, p.run_cnt, p.verified_insns
+        )
+    };
+    programs.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// What the schedulers wrote: as it came, then the end of what was too much.

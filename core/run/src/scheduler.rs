@@ -23,6 +23,9 @@ pub(crate) fn judge_schedulers(spec: &TestSpec, seen: &Observation, case: &mut C
         return;
     }
     for report in &seen.schedulers {
+        for remark in report.remarks() {
+            case.result.note(remark);
+        }
         for (text, whole) in problems(report) {
             if !case.result.details.iter().any(|d| d.message.contains(&text)) {
                 case.result.push(Detail::fail(DetailKind::Scheduler, whole));

@@ -6,6 +6,9 @@ use ktstr_monitor::{KernelState, SampleError, Snapshot, SnapshotCause, Value};
 use ktstr_wire::{ANSWER_BODY_AT, Answer, Call, Request};
 use std::time::Duration;
 
+/// Bytes of a name or path, and process ids, that are kept.
+const MAX_TEXT: usize = 256;
+const MAX_PIDS: usize = 1 << 16;
 /// What a debug register watches at least, of a word that is aligned.
 const WATCHED_BYTES: usize = 4;
 /// Writes to a variable after which it is left alone: each costs the guest a stop.
@@ -55,6 +58,7 @@ impl Watch<'_> {
 
     fn call(&mut self, vm: &mut dyn Vm, request: &Request, paused: bool) -> Result<u64, String> {
         let (at, step) = (request.elapsed_ms, request.step);
+        check_length(&request.call)?;
         match &request.call {
             Call::Capture { name, periodic } => {
                 let cause = if *periodic { SnapshotCause::Periodic } else { SnapshotCause::Op };
@@ -184,6 +188,25 @@ impl Watch<'_> {
             return Err(format!("{value} does not fit {path}, which has {} bytes", place.bytes));
         }
         vm.write_memory(place.physical, kept).map_err(|e| e.to_string())
+    }
+}
+
+/// What is kept of a request must not fill the host's memory.
+fn check_length(call: &Call) -> Result<(), String> {
+    let (texts, pids): (&[&String], usize) = match call {
+        Call::Capture { name, .. } => (&[name], 0),
+        Call::ReadKernel { tag, path, .. } => (&[tag, path], 0),
+        Call::WriteKernel { path, .. } => (&[path], 0),
+        Call::Watch { symbol } => (&[symbol], 0),
+        Call::KeepPids { tag, pids } => (&[tag], pids.len()),
+        _ => (&[], 0),
+    };
+    match texts.iter().map(|text| text.len()).max() {
+        Some(length) if length > MAX_TEXT => {
+            Err(format!("a name or path has {length} bytes: expected at most {MAX_TEXT}"))
+        }
+        _ if pids > MAX_PIDS => Err(format!("{pids} process ids: expected at most {MAX_PIDS}")),
+        _ => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use ktstr_assert::AssertResult;
 use ktstr_monitor::{MonitorSummary, Snapshot};
+use ktstr_scheduler::SchedulerReport;
 use serde::{Deserialize, Serialize};
 
 /// Version of the file's layout; raised when a field changes its meaning.
@@ -40,6 +41,9 @@ pub struct Sidecar {
     pub kernel_crc: String,
     /// The scheduler; `eevdf` is the kernel's own.
     pub scheduler: String,
+    /// What became of the schedulers, one entry a start.
+    #[serde(default)]
+    pub schedulers: Vec<SchedulerReport>,
     /// Commit of the project under test, 7 hex digits, `-dirty` if modified.
     pub project_commit: String,
     /// The verdict: `passed`, `failed`, `inconclusive` or `skipped`.
@@ -86,6 +90,10 @@ pub struct SidecarTimes {
     pub boot_ms: Option<u64>,
     /// Start of the machine to the test's first line, ms.
     pub to_test_ms: Option<u64>,
+    /// When the test's first line ran, microseconds since the Unix epoch; whoever started
+    /// this process can tell from it what all that came before the machine took.
+    #[serde(default)]
+    pub test_unix_us: Option<u64>,
     /// The test function, ms of host time.
     pub test_ms: Option<u64>,
     /// Start to end of the machine, ms.

@@ -19,6 +19,8 @@ pub struct TestSpec {
     pub extra_sched_args: &'static [&'static str],
     /// Schedulers that lie ready for ops that change it.
     pub staged_schedulers: &'static [&'static Scheduler],
+    /// Runs under the kernel's own scheduler first, for numbers to compare with.
+    pub baseline: bool,
     /// What the scheduler's own error must contain, for a test that is meant to fail.
     pub scx_error_contains: Option<&'static str>,
     /// A regular expression that it must match.
@@ -74,6 +76,7 @@ impl TestSpec {
             scheduler: &Scheduler::EEVDF,
             extra_sched_args: &[],
             staged_schedulers: &[],
+            baseline: false,
             scx_error_contains: None,
             scx_error_matches: None,
             topology,

@@ -3,7 +3,7 @@
 use crate::CgroupDef;
 use crate::ports::{CgroupOps, Clock, EventSink, HostLink, SchedulerOps, WorkerOps};
 use crate::step::fraction_of;
-use ktstr_assert::Assert;
+use ktstr_assert::{Assert, ScenarioStats};
 use ktstr_topology::{CpusetError, CpusetSpec, TestTopology};
 use ktstr_workload::{Pid, WorkType};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -44,6 +44,9 @@ pub struct Ctx<'a> {
     pub assert: Assert,
     /// True when the host writes a BPF map before the scenario starts.
     pub wait_for_map_write: bool,
+    /// The numbers of the same test under the kernel's own scheduler: in a test with
+    /// `baseline`, but for the run that makes them.
+    pub baseline: Option<ScenarioStats>,
     /// Decides everything random; the same seed gives the same draws.
     pub seed: u64,
     /// What the engine works through.
@@ -65,10 +68,16 @@ impl<'a> Ctx<'a> {
             work_type_override: None,
             assert: Assert::default_checks(),
             wait_for_map_write: false,
+            baseline: None,
             seed: 0,
             ports,
             step: AtomicU16::new(0),
         }
+    }
+
+    /// A metric of the baseline; `None` without one, and if it was not measured.
+    pub fn baseline_metric(&self, name: &str) -> Option<f64> {
+        self.baseline.as_ref()?.metric(name)
     }
 
     /// The step being played: 0 before the first, then from 1.

@@ -52,6 +52,11 @@ pub struct SchedulerReport {
     pub detach: Option<Detach>,
     /// Its BPF programs.
     pub programs: Vec<ProgramStats>,
+    /// Whether it schedules every ordinary task (`/sys/kernel/sched_ext/switch_all`) rather
+    /// than only those of policy `SCHED_EXT`; `None` if the kernel doesn't say.
+    pub switch_all: Option<bool>,
+    /// Tasks that it refused (`/sys/kernel/sched_ext/nr_rejected`, since the machine's boot).
+    pub nr_rejected: Option<u64>,
     /// The kernel's event counters, where it has any (`/sys/kernel/sched_ext/root/events`).
     pub events: BTreeMap<String, u64>,
     /// The end of its log (what did not go to the host as it was written).
@@ -61,6 +66,31 @@ pub struct SchedulerReport {
 }
 
 impl SchedulerReport {
+    /// Without the texts that are shown elsewhere: for a result file.
+    #[must_use]
+    pub fn without_texts(&self) -> Self {
+        Self { dump_text: String::new(), log_tail: String::new(), ..self.clone() }
+    }
+
+    /// What a reader of the test's numbers must know.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if self.switch_all == Some(false) {
+            remarks.push(format!(
+                "scheduler {:?} takes only tasks of policy SCHED_EXT (SCX_OPS_SWITCH_PARTIAL): ordinary workers ran \
+                 under the kernel's own",
+                self.name
+            ));
+        }
+        if let Some(n) = self.nr_rejected.filter(|n| *n > 0) {
+            remarks.push(format!(
+                "scheduler {:?} refused {n} tasks: they ran under the kernel's own",
+                self.name
+            ));
+        }
+        remarks
+    }
+
     /// One line on a bug that was found: what, who, where.
     pub fn bug_summary(&self) -> Option<String> {
         let Some(exit) = self.exit.as_ref().filter(|e| e.is_failure()) else {

@@ -145,7 +145,7 @@ impl Index {
     }
 }
 
-/// A folder of indexes, one a key. It grows by some 6 to 12 MiB a kernel; deleting any file of it is always right.
+/// A folder of indexes, one a key. It grows by some 6 to 16 MiB a kernel; deleting any file of it is always right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexFolder {
     folder: PathBuf,

@@ -2,7 +2,9 @@
 
 mod world;
 
-use ktstr_introspect_kernel::{BpfMap, BpfMapKind, BpfProgram, ErrorKind, Kernel, KernelError, MapValue};
+use ktstr_introspect_kernel::{
+    BpfMap, BpfMapKind, BpfProgram, DispatchQueue, ErrorKind, Kernel, KernelError, MapValue,
+};
 use ktstr_introspect_memory::{PhysAddr, VirtAddr};
 use ktstr_introspect_types::DecodeLimits;
 use proptest::prelude::*;
@@ -174,7 +176,11 @@ fn a_scheduler_behind_scx_root_shows_its_end_operations_queues_and_events() {
     let names: Vec<_> = operations.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["enqueue", "init"]);
     assert_eq!(kernel.scx_events().unwrap(), [("SCX_EV_A".to_owned(), 33), ("SCX_EV_B".to_owned(), 44)]);
-    assert_eq!(kernel.dispatch_queues().unwrap(), [place(at::QUEUE_TABLE + 0x40)]);
+    let queues = kernel.dispatch_queues().unwrap();
+    assert_eq!(queues, [place(at::NODES + 24), place(at::QUEUE_TABLE + 0x40)]);
+    let global = DispatchQueue::read(&kernel, queues[0]).id.unwrap();
+    assert_eq!(kernel.queue_name(global), "global");
+    assert_eq!(kernel.bypass_queue(1).unwrap(), place(at::EVENTS + 0x40 + 32));
     let records = kernel.bpf_exit_records().unwrap();
     assert_eq!((records[0].variable.as_str(), records[0].kind, records[0].exit_code), ("uei", 1026, -5));
     assert_eq!((records[0].message.as_str(), records[0].dump.as_str()), ("a task waits", "a dump"));

@@ -30,11 +30,7 @@ impl StableBytes {
     /// Little-endian words as bytes, for [`StableBytes::word`].
     #[must_use]
     pub fn of_words(words: &[u32]) -> Self {
-        let mut bytes = Vec::with_capacity(words.len() * 4);
-        for word in words {
-            bytes.extend_from_slice(&word.to_le_bytes());
-        }
-        bytes.into()
+        words.iter().map(|word| word.to_le_bytes()).collect::<Vec<_>>().into_flattened().into()
     }
 
     /// The little-endian 32-bit word number `index`.

@@ -43,34 +43,26 @@ struct Entry {
 }
 
 impl Entry {
-    fn to_bytes(self) -> [u8; ENTRY] {
-        let mut bytes = [0; ENTRY];
-        bytes[..8].copy_from_slice(&self.address.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.size.to_le_bytes());
-        bytes[16..20].copy_from_slice(&self.name.to_le_bytes());
-        bytes[20..22].copy_from_slice(&self.length.to_le_bytes());
-        bytes[22] = match self.kind {
-            SymbolKind::Label => 0,
+    /// Three little-endian words: address, size, and the rest.
+    fn to_words(self) -> [[u8; 8]; 3] {
+        let kind = match self.kind {
+            SymbolKind::Label => 0u64,
             SymbolKind::Object => 1,
             SymbolKind::Function => 2,
         };
-        bytes
+        let rest = u64::from(self.name) | u64::from(self.length) << 32 | kind << 48;
+        [self.address.to_le_bytes(), self.size.to_le_bytes(), rest.to_le_bytes()]
     }
 
     #[inline]
-    fn from_bytes(bytes: &[u8; ENTRY]) -> Self {
-        let word = |at: usize| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&bytes[at..at + 8]);
-            u64::from_le_bytes(word)
-        };
-        let rest = word(16);
+    fn from_words([address, size, rest]: &[[u8; 8]; 3]) -> Self {
+        let rest = u64::from_le_bytes(*rest);
         Self {
-            address: word(0),
-            size: word(8),
+            address: u64::from_le_bytes(*address),
+            size: u64::from_le_bytes(*size),
             name: rest as u32,
             length: (rest >> 32) as u16,
-            kind: match bytes[22] {
+            kind: match rest >> 48 {
                 0 => SymbolKind::Label,
                 1 => SymbolKind::Object,
                 _ => SymbolKind::Function,
@@ -126,13 +118,10 @@ impl SymbolTableBuilder {
             next[index] = heads[bucket];
             heads[bucket] = index as u32;
         }
-        let mut entries = Vec::with_capacity(self.entries.len() * ENTRY);
-        for entry in &self.entries {
-            entries.extend_from_slice(&entry.to_bytes());
-        }
+        let entries: Vec<_> = self.entries.iter().map(|entry| entry.to_words()).collect();
         SymbolTable {
             names: self.names.into(),
-            entries: entries.into(),
+            entries: entries.into_flattened().into_flattened().into(),
             heads: StableBytes::of_words(&heads),
             next: StableBytes::of_words(&next),
             offset: KernelOffset(0),
@@ -173,9 +162,13 @@ impl SymbolTable {
             if moves(entry.address) {
                 entry.address = offset.undo(VirtAddr(entry.address)).0;
             }
-            entries.extend_from_slice(&entry.to_bytes());
+            entries.push(entry.to_words());
         }
-        Self { entries: entries.into(), offset: KernelOffset(0), ..self.clone() }
+        Self {
+            entries: entries.into_flattened().into_flattened().into(),
+            offset: KernelOffset(0),
+            ..self.clone()
+        }
     }
 
     /// The offset that runtime addresses include.
@@ -259,7 +252,8 @@ impl SymbolTable {
     #[inline]
     fn entry(&self, index: usize) -> Option<Entry> {
         let at = index.checked_mul(ENTRY)?;
-        self.entries.get(at..)?.first_chunk().map(Entry::from_bytes)
+        let (words, _) = self.entries.get(at..at.checked_add(ENTRY)?)?.as_chunks::<8>();
+        words.first_chunk().map(Entry::from_words)
     }
 
     /// The first entry whose address is above `link`.

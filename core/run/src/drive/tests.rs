@@ -361,6 +361,8 @@ fn memory_is_read_and_written_hot_and_cold() {
     let Answer(refused) = asked(write("knob", 1 << 40), false).1;
     assert!(refused.unwrap_err().contains("does not fit knob, which has 4 bytes"));
     assert!(asked(write("gone", 1), false).1.0.is_err());
+    let Answer(refused) = asked(read(&"x".repeat(300), true), false).1;
+    assert_eq!(refused, Err("a name or path has 300 bytes: expected at most 256".into()));
 }
 
 #[test]

@@ -212,14 +212,9 @@ impl Kernel {
             let (what, expected) = ("a struct_ops map's value type", "a struct around a struct named data");
             return Err(KernelError::Implausible { what, at: map, seen: ty.into(), expected });
         };
-        // `state` was in `kvalue` itself until 6.9 ("bpf: Move common definitions of bpf_struct_ops_value").
-        let state = match self
-            .btf()
-            .plan_any(&["bpf_struct_ops_map.kvalue.common.state", "bpf_struct_ops_map.kvalue.state"])
-        {
-            Ok(plan) => plan.read(self.memory(), whole)?,
-            Err(error) => return Err(error.into()),
-        };
+        // `state` was in `kvalue` itself before there was a `struct bpf_struct_ops_common_value` (6.9).
+        let state = ["bpf_struct_ops_map.kvalue.common.state", "bpf_struct_ops_map.kvalue.state"];
+        let state = self.btf().plan_any(&state)?.read(self.memory(), whole)?;
         let value = VirtAddr(self.read("bpf_struct_ops_map.uvalue", whole)?);
         let base = data.address(self.memory(), value)?;
         let mut programs = Vec::new();

@@ -27,7 +27,7 @@ record! {
         jited: bool = "bpf_prog.jited";
         /// Bytes of machine code.
         jited_len: u64 = "bpf_prog.jited_len";
-        /// Whether it may sleep. In `aux` until 6.9.
+        /// Whether it may sleep. In `aux` until 66c8473135c6 ("bpf: move sleepable flag from bpf_prog_aux to bpf_prog", 6.9).
         sleepable: bool = "bpf_prog.sleepable" | "bpf_prog.aux->sleepable";
         /// When it was loaded, boot-time nanoseconds.
         load_time: u64 = "bpf_prog.aux->load_time";

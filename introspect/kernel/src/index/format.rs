@@ -116,23 +116,30 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 /// Four independent lanes of multiply and rotate: against damage, not against malice, and fast enough that opening
-/// isn't spent on it. Each step is a bijection of its lane, so that no single change cancels out.
+/// isn't spent on it, also in a build without optimization. Each step is a bijection of its lane, so that no single
+/// change cancels out.
 fn checksum(bytes: &[u8]) -> u64 {
-    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut lanes = [1u64, 2, 3, 4];
-    let step = |lane: u64, word: u64| (lane ^ word).wrapping_mul(FACTOR).rotate_left(29);
-    let (blocks, rest) = bytes.as_chunks::<32>();
-    for block in blocks {
-        let (words, _) = block.as_chunks::<8>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane = step(*lane, u64::from_le_bytes(*word));
-        }
+    let (words, rest) = bytes.as_chunks::<8>();
+    let (blocks, words) = words.as_chunks::<4>();
+    let (mut a, mut b, mut c, mut d) = (1, 2, 3, 4);
+    for [first, second, third, fourth] in blocks {
+        a = step(a, *first);
+        b = step(b, *second);
+        c = step(c, *third);
+        d = step(d, *fourth);
     }
     let mut sum = bytes.len() as u64;
-    for byte in rest {
-        sum = step(sum, u64::from(*byte));
+    for word in words {
+        sum = step(sum, *word);
     }
-    lanes.into_iter().fold(sum, step)
+    for byte in rest {
+        sum = step(sum, u64::from(*byte).to_le_bytes());
+    }
+    [a, b, c, d].into_iter().fold(sum, |sum, lane| step(sum, lane.to_le_bytes()))
+}
+
+fn step(lane: u64, word: [u8; 8]) -> u64 {
+    (lane ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
 }
 
 #[cfg(test)]

@@ -90,33 +90,63 @@ impl Kernel {
         name.unwrap_or_else(|| format!("{id:#x}"))
     }
 
-    /// One queue a node since 6.12 (`global_dsqs`, an array of pointers).
+    /// The dispatch queue that bypass mode uses for a CPU. In its runqueue at first, in `scx_sched_pcpu` since ff06f727a941
+    /// ("sched_ext: Move bypass_dsq into scx_sched_pcpu", 7.1).
+    ///
+    /// # Errors
+    /// [`KernelError`], [`ErrorKind::Absent`] before bypass mode had queues of its own.
+    pub fn bypass_queue(&self, cpu: u32) -> Result<VirtAddr, KernelError> {
+        match self.offset("rq.scx.bypass_dsq") {
+            Ok(inside) => Ok(self.runqueue(cpu)?.wrapping_add(inside)),
+            Err(error) if error.kind() == ErrorKind::Absent => {
+                let inside = self.offset("scx_sched_pcpu.bypass_dsq")?;
+                let pointer = self.pointer("scx_sched.pcpu", self.scx_root_member("scx_sched.pcpu")?)?;
+                Ok(self.per_cpu_pointer(pointer, cpu)?.wrapping_add(inside))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// One queue a node since 6.12: `global_dsqs`, an array of pointers to them, or since `struct scx_sched_pnode` an array
+    /// of pointers to what has one inside.
     fn global_queues(&self) -> Result<Vec<VirtAddr>, KernelError> {
-        let array = self.pointer("global_dsqs", self.scx_member("global_dsqs", "scx_sched.global_dsqs")?)?;
-        if array.is_null() {
-            return Ok(Vec::new());
-        }
-        // A constant 1 without CONFIG_NUMA, and then no symbol.
-        let nodes = match self.variable(&["nr_node_ids"], 4) {
-            Err(error) if error.kind() == ErrorKind::Absent => 1,
-            other => other? as u32,
+        let (array, inside) = match self.scx_member("global_dsqs", "scx_sched.global_dsqs") {
+            Ok(at) => (self.pointer("global_dsqs", at)?, 0),
+            Err(error) if error.kind() == ErrorKind::Absent => {
+                match self.offset("scx_sched_pnode.global_dsq") {
+                    Ok(inside) => {
+                        (self.pointer("scx_sched.pnode", self.scx_root_member("scx_sched.pnode")?)?, inside)
+                    }
+                    Err(_) => return Err(error),
+                }
+            }
+            Err(other) => return Err(other),
         };
-        if nodes > MAX_NODES {
-            let expected = "at most 1024 nodes";
-            return Err(KernelError::Implausible {
-                what: "nr_node_ids",
-                at: array,
-                seen: nodes.into(),
-                expected,
-            });
-        }
         let mut found = Vec::new();
-        for node in 0..u64::from(nodes) {
-            let queue = self.pointer("global_dsqs", array.wrapping_add(node * 8))?;
+        if array.is_null() {
+            return Ok(found);
+        }
+        for node in 0..u64::from(self.nr_nodes(array)?) {
+            let queue = self.pointer("sched_ext's global dispatch queues", array.wrapping_add(node * 8))?;
             if !queue.is_null() {
-                found.push(queue);
+                found.push(queue.wrapping_add(inside));
             }
         }
         Ok(found)
+    }
+
+    /// `nr_node_ids`: a constant 1 without CONFIG_NUMA, and then no symbol.
+    fn nr_nodes(&self, at: VirtAddr) -> Result<u32, KernelError> {
+        let seen = match self.variable(&["nr_node_ids"], 4) {
+            Err(error) if error.kind() == ErrorKind::Absent => 1,
+            other => other?,
+        };
+        match u32::try_from(seen) {
+            Ok(nodes) if nodes <= MAX_NODES => Ok(nodes),
+            _ => {
+                let (what, expected) = ("nr_node_ids", "at most 1024 nodes");
+                Err(KernelError::Implausible { what, at, seen, expected })
+            }
+        }
     }
 }

@@ -50,6 +50,7 @@ pub(crate) mod at {
     pub(crate) const TEXTS: usize = 0x1300;
     pub(crate) const EVENTS: usize = 0x1400;
     pub(crate) const QUEUE_TABLE: usize = 0x1600;
+    pub(crate) const NODES: usize = 0x1680;
     pub(crate) const STORAGE: usize = 0x1700;
     pub(crate) const STORAGE_BUCKETS: usize = 0x17c0;
     pub(crate) const STORAGE_ELEMENT: usize = 0x1800;
@@ -237,7 +238,7 @@ fn storage_and_rings(b: &mut BtfBuilder, map: TypeId, [u32_, u64_, bytes]: [Type
     b.structure("bpf_ringbuf_map", 136, &[("map", map, 0), ("rb", ring, 128)]);
 }
 
-/// As from 6.18 on: all in a `struct scx_sched`.
+/// As in kernels after 6.18: all in a `struct scx_sched`.
 fn sched_ext(b: &mut BtfBuilder, [_, u32_, u64_, int]: [TypeId; 4]) {
     let prototype = b.prototype(int);
     let (operation, name) = (b.pointer(prototype), b.array(u32_, 4));
@@ -276,7 +277,7 @@ fn sched_ext(b: &mut BtfBuilder, [_, u32_, u64_, int]: [TypeId; 4]) {
         &[
             ("ops", ops, 0),
             ("dsq_hash", table, 48),
-            ("global_dsqs", u64_, 56),
+            ("pnode", u64_, 56),
             ("pcpu", u64_, 64),
             ("exit_kind", count, 72),
             ("exit_info", info, 80),
@@ -284,7 +285,6 @@ fn sched_ext(b: &mut BtfBuilder, [_, u32_, u64_, int]: [TypeId; 4]) {
     );
     let (s64, pad) = (b.integer("s64", 8, true), b.array(u64_, 2));
     let stats = b.structure("scx_event_stats", 16, &[("SCX_EV_A", s64, 0), ("SCX_EV_B", s64, 8)]);
-    b.structure("scx_sched_pcpu", 32, &[("pad", pad, 0), ("event_stats", stats, 16)]);
     b.enumeration(
         "scx_enable_state",
         false,
@@ -299,7 +299,14 @@ fn sched_ext(b: &mut BtfBuilder, [_, u32_, u64_, int]: [TypeId; 4]) {
     b.enumeration("scx_ops_state", false, &[("SCX_OPSS_NONE", 0), ("SCX_OPSS_QUEUED", 2)]);
     b.enumeration("scx_task_state", false, &[("SCX_TASK_NONE", 0), ("SCX_TASK_ENABLED", 3)]);
     let node = b.structure("dsq_hash_node", 8, &[("next", u64_, 0)]);
-    b.structure("scx_dispatch_q", 32, &[("id", u64_, 0), ("nr", u32_, 8), ("hash_node", node, 16)]);
+    let queue =
+        b.structure("scx_dispatch_q", 32, &[("id", u64_, 0), ("nr", u32_, 8), ("hash_node", node, 16)]);
+    b.structure(
+        "scx_sched_pcpu",
+        64,
+        &[("pad", pad, 0), ("event_stats", stats, 16), ("bypass_dsq", queue, 32)],
+    );
+    b.structure("scx_sched_pnode", 40, &[("pad", u64_, 0), ("global_dsq", queue, 8)]);
 }
 
 pub(crate) fn put(bytes: &mut [u8], words: &[(usize, u64)]) {
@@ -460,6 +467,9 @@ fn scheduler(bytes: &mut [u8]) {
             (at::SCHED, 0xffff_ffff_c000_0010),
             (at::SCHED + 24, 0xffff_ffff_c000_0020),
             (at::SCHED + 48, a(at::QUEUE_TABLE)),
+            (at::SCHED + 56, a(at::NODES)),
+            (at::NODES, a(at::NODES + 16)),
+            (at::NODES + 24, 1 << 63 | 1),
             (at::SCHED + 64, a(at::EVENTS)),
             (at::SCHED + 72, 1026),
             (at::SCHED + 80, a(at::EXIT)),
