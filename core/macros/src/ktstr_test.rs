@@ -428,12 +428,8 @@ fn check_combinations(given: &[Given]) -> Result<()> {
         let text = "`scheduler` needs a machine, but the test is `host_only`";
         return Err(Error::new(scheduler.span, text));
     }
-    if let Some(expected) = on("expect_auto_repro") {
-        let off = find(given, "auto_repro").is_some_and(|g| !g.flag);
-        if off || on("expect_err").is_some() {
-            let text = "`expect_auto_repro` needs a second run, which `expect_err` and `auto_repro = false` turn off";
-            return Err(Error::new(expected.span, text));
-        }
+    if let (Some(one), Some(_)) = (on("expect_auto_repro"), on("expect_err")) {
+        return Err(Error::new(one.span, "`expect_err` turns off the run that `expect_auto_repro` is about"));
     }
     for name in ["expect_scx_bpf_error_contains", "expect_scx_bpf_error_matches"] {
         if let (None, Some(expected)) = (on("expect_err"), find(given, name)) {

@@ -104,7 +104,7 @@ pub fn judge_repro(case: &mut CaseResult, repro: Option<&Repro>) {
         }
         (Outcome::Fail, None) => push(
             case,
-            "the test is declared with `expect_auto_repro`, but it did not fail by a scheduler that the kernel dropped"
+            "the test is declared with `expect_auto_repro`, but there was no second run: the kernel dropped no scheduler, or `auto_repro` is off"
                 .to_string(),
         ),
         (Outcome::Pass | Outcome::Skip, _) => push(
