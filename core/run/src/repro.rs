@@ -52,7 +52,8 @@ impl Crash {
         let report = again.schedulers.get(self.start).filter(crashed);
         let report = report.or_else(|| again.schedulers.iter().find(crashed));
         let outcome = outcome(again);
-        let text = render(&self.exit, &self.choice, &Rerun { report, outcome: &outcome });
+        let text =
+            render(&self.exit, &self.choice, &Rerun { report, outcome: &outcome, took: again.times.total });
         let exit = report.and_then(|report| report.exit.as_ref());
         let events = report.and_then(|report| report.probes.as_ref()).map_or(0, |probes| probes.of_task);
         let invalid = match exit {

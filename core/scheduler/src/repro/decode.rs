@@ -4,13 +4,14 @@ use super::probe::Show;
 use std::fmt::Write;
 
 /// `enum scx_enq_flags` with `ENQUEUE_*` of `kernel/sched/sched.h` where it takes those over (6.12).
-const ENQUEUE: [(u32, &str); 11] = [
+const ENQUEUE: [(u32, &str); 12] = [
     (0, "WAKEUP"),
     (1, "RESTORE"),
     (2, "MOVE"),
     (3, "NOCLOCK"),
     (4, "HEAD"),
     (6, "MIGRATED"),
+    (10, "CPU_SELECTED"),
     (32, "PREEMPT"),
     (40, "REENQ"),
     (41, "LAST"),

@@ -5,6 +5,7 @@ use super::functions::Choice;
 use super::trace::ProbeTrace;
 use crate::{SchedulerReport, ScxExit};
 use std::fmt::Write;
+use std::time::Duration;
 
 /// Calls that are shown: the last ones.
 const CALLS: usize = 40;
@@ -16,6 +17,8 @@ pub struct Rerun<'a> {
     pub report: Option<&'a SchedulerReport>,
     /// What the run ended in, in a word or a line.
     pub outcome: &'a str,
+    /// How long its machine lived, host time.
+    pub took: Duration,
 }
 
 /// What a reader gets: whether the crash came again, and what its task went through.
@@ -34,6 +37,7 @@ pub fn render(first: &ScxExit, choice: &Choice, rerun: &Rerun<'_>) -> String {
                 writeln!(text, "the crash did not come again; the second run ended in: {}", rerun.outcome);
         }
     }
+    let _ = writeln!(text, "its machine took {:.1} s in all", rerun.took.as_secs_f64());
     let trace = rerun.report.and_then(|report| report.probes.as_ref());
     match trace {
         None => text.push_str("no probe data: the guest sent none\n"),

@@ -4,6 +4,7 @@ use super::*;
 use crate::ports::{MemberPlace, MockKernelTypes, Prototype, ValueType};
 use crate::{SchedulerReport, ScxExit};
 use proptest::prelude::*;
+use std::time::Duration;
 
 const UNSIGNED: ValueType = ValueType::Integer { size: 8, signed: false };
 const SIGNED: ValueType = ValueType::Integer { size: 4, signed: true };
@@ -64,6 +65,7 @@ fn a_call_is_told_with_what_it_changed() {
     };
     insta::assert_snapshot!(told(trace), @r"
     the crash came again: scx_bpf_error: no (CPU 1)
+    its machine took 3.1 s in all
     probed functions: none of the back-trace, 1 around the scheduler's callbacks
     not probed: demo_enqueue (a kprobe can't be put on a BPF program; the kernel's side of it is probed)
     task a b[7]: 3 of 9 events were its, the last 2 of its calls are shown
@@ -86,7 +88,11 @@ fn told(trace: ProbeTrace) -> String {
     let report =
         SchedulerReport { exit: Some(exit.clone()), probes: Some(trace), ..SchedulerReport::default() };
     let choice = choose(&exit).unwrap();
-    render(&exit, &choice, &Rerun { report: Some(&report), outcome: "fail" })
+    render(
+        &exit,
+        &choice,
+        &Rerun { report: Some(&report), outcome: "fail", took: Duration::from_millis(3140) },
+    )
 }
 
 proptest! {
@@ -133,6 +139,30 @@ proptest! {
             .collect();
         prop_assert_eq!(seen, took);
     }
+}
+
+/// A wake-up by the task of another one is none of its calls, unless it ends the scheduler there.
+#[test]
+fn calls_for_other_tasks_are_kept_around_the_end_only() {
+    let probes = vec![define("enqueue", &types()), define("scx_ops_exit_kind", &types())];
+    let mut selection = Selection::new(&probes, 7);
+    for line in [
+        "w-7 [000] d..2. 1.000001: e0: (enqueue+0x0/0x1) a0=0x1 a1=8",
+        "w-7 [000] d..2. 1.000002: x0: (g <- enqueue) ret=1",
+        "v-9 [001] d..2. 1.000003: e0: (enqueue+0x0/0x1) a0=0x1 a1=7",
+        "w-7 [000] d..2. 1.000004: e0: (enqueue+0x0/0x1) a0=0x1 a1=8",
+        "v-9 [001] d..2. 1.000005: x0: (g <- enqueue) ret=1",
+        "w-7 [000] d..2. 1.000006: e1: (scx_ops_exit_kind+0x0/0x1)",
+        "w-7 [000] d..2. 1.000007: x1: (g <- scx_ops_exit_kind)",
+        "w-7 [000] d..2. 1.000008: x0: (g <- enqueue) ret=0",
+    ] {
+        selection.push(line);
+    }
+    let mut trace = ProbeTrace::default();
+    selection.finish(&mut trace);
+    let at: Vec<&str> = trace.lines.iter().map(|l| &l[l.find("1.00000").unwrap() + 7..][..1]).collect();
+    assert_eq!(at, ["3", "4", "5", "6", "7", "8"]);
+    assert_eq!((trace.seen, trace.of_task), (8, 6));
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 const KEEP_EVENTS: usize = 400;
 /// Bytes of them.
 const KEEP_BYTES: usize = 256 << 10;
-/// Entries without an exit so far; a probed function that never returns must not fill the memory.
-const OPEN: usize = 64;
+/// Calls without an exit so far; functions that never return must not fill the memory.
+const OPEN: usize = 1024;
 
 /// A task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,18 +198,29 @@ impl<'a> AtTheEnd<'a> {
     }
 }
 
-/// Keeps the last events of one task out of a trace that is read line by line.
+/// Keeps the last events of one task out of a trace that is read line by line: calls that are given it, calls that it
+/// makes of functions that are given no task, and the calls around the one by which it ends the scheduler.
 pub struct Selection<'a> {
     probes: &'a [Probe],
     pid: u32,
     /// What a line holds that has its pid for a value.
     mark: String,
-    /// Entries that were kept and wait for their exit: probe, CPU, who ran.
-    open: VecDeque<(usize, u32, u32)>,
-    kept: VecDeque<String>,
+    /// Calls that wait for their exit.
+    open: VecDeque<Open>,
+    /// With their numbers, by which they are in order in the end.
+    kept: VecDeque<(u64, String)>,
     bytes: usize,
     seen: u64,
     of_task: u64,
+}
+
+/// A call that waits for its exit.
+struct Open {
+    probe: usize,
+    cpu: u32,
+    pid: u32,
+    /// The entry's number and line, unless it was kept.
+    entry: Option<(u64, String)>,
 }
 
 impl<'a> Selection<'a> {
@@ -221,55 +232,73 @@ impl<'a> Selection<'a> {
 
     /// Takes the next line of the trace.
     pub fn push(&mut self, line: &str) {
-        let Some(head) = Head::parse(line) else { return };
+        let Some(head) = Head::parse(line).filter(|head| head.probe < self.probes.len()) else { return };
         self.seen += 1;
-        let call = (head.probe, head.cpu, head.pid);
-        let is_its = if head.exit {
-            let open = self.open.iter().rposition(|open| *open == call);
-            open.is_some_and(|at| self.open.remove(at).is_some())
-        } else {
-            let its = self.is_of_task(&head);
-            if its {
-                self.open.push_back(call);
-                if self.open.len() > OPEN {
-                    self.open.pop_front();
-                }
+        let line = (self.seen, line.trim().to_string());
+        if head.exit {
+            let same = |open: &Open| (open.probe, open.cpu, open.pid) == (head.probe, head.cpu, head.pid);
+            let entry = self.open.iter().rposition(same).and_then(|at| self.open.remove(at));
+            if entry.is_some_and(|open| open.entry.is_none()) {
+                self.keep(line);
             }
-            its
-        };
-        if !is_its {
             return;
         }
+        if head.pid == self.pid && self.probes.get(head.probe).is_some_and(|probe| is_end(&probe.function)) {
+            self.keep_around(&head);
+        }
+        let is_its = self.is_of_task(&head);
+        let Head { probe, cpu, pid, .. } = head;
+        let entry = if is_its {
+            self.keep(line);
+            None
+        } else {
+            Some(line)
+        };
+        self.open.push_back(Open { probe, cpu, pid, entry });
+        if self.open.len() > OPEN {
+            self.open.pop_front();
+        }
+    }
+
+    /// Keeps the calls that this one is in.
+    fn keep_around(&mut self, head: &Head<'_>) {
+        let around = self.open.iter_mut().filter(|open| (open.cpu, open.pid) == (head.cpu, head.pid));
+        let entries: Vec<_> = around.filter_map(|open| open.entry.take()).collect();
+        for entry in entries {
+            self.keep(entry);
+        }
+    }
+
+    fn keep(&mut self, line: (u64, String)) {
         self.of_task += 1;
-        self.bytes += line.len();
-        self.kept.push_back(line.trim().to_string());
+        self.bytes += line.1.len();
+        self.kept.push_back(line);
         while self.kept.len() > KEEP_EVENTS || self.bytes > KEEP_BYTES {
-            let Some(oldest) = self.kept.pop_front() else { break };
+            let Some((_, oldest)) = self.kept.pop_front() else { break };
             self.bytes = self.bytes.saturating_sub(oldest.len());
         }
     }
 
-    /// It ran, or the function was about it.
     fn is_of_task(&self, head: &Head<'_>) -> bool {
-        if head.pid == self.pid {
-            return true;
+        let Some(probe) = self.probes.get(head.probe) else { return false };
+        let is_pid = |number: usize| probe.fields.get(number).is_some_and(|field| field.part == Part::Pid);
+        if !(0..probe.fields.len()).any(is_pid) {
+            return head.pid == self.pid;
         }
         // Most lines are none of the task's: reading all their values would cost more than all else here.
         if !head.rest.contains(&self.mark) {
             return false;
         }
         let Some(event) = Event::of(head, self.probes) else { return false };
-        let is_pid = |number: usize| {
-            let field = self.probes.get(event.probe).and_then(|probe| probe.fields.get(number));
-            field.is_some_and(|field| field.part == Part::Pid)
-        };
         let its = |value: &Option<String>| value.as_deref().and_then(|v| v.parse().ok()) == Some(self.pid);
         event.values.iter().enumerate().any(|(n, value)| is_pid(n) && its(value))
     }
 
     /// Puts what was kept into `trace`.
     pub fn finish(self, trace: &mut ProbeTrace) {
-        trace.lines = self.kept.into();
+        let mut kept = Vec::from(self.kept);
+        kept.sort_unstable_by_key(|(number, _)| *number);
+        trace.lines = kept.into_iter().map(|(_, line)| line).collect();
         trace.seen = self.seen;
         trace.of_task = self.of_task;
     }
