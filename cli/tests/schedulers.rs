@@ -55,17 +55,17 @@ fn the_scheduler_changes_in_the_middle(ctx: &Ctx) -> Result<AssertResult> {
     Ok(result)
 }
 
-#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "1000"], duration_s = 4)]
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "1000"], duration_s = 4)]
 fn drill_stalls_a_cpu(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
 }
 
-#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--drop-task", "--timeout-ms", "1000"], duration_s = 4)]
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--drop-task", "--timeout-ms", "1000"], duration_s = 4)]
 fn drill_drops_a_task(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
 }
 
-#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--scx-error", "the weights are off"], duration_s = 4)]
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--scx-error", "the weights are off"], duration_s = 4)]
 fn drill_calls_an_error(ctx: &Ctx) -> Result<AssertResult> {
     scenarios::steady(ctx)
 }
@@ -90,7 +90,7 @@ fn drill_starves_a_cgroup(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(2), CgroupDef::named("cg_1").workers(2)])
 }
 
-#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--ignore-affinity"], duration_s = 3)]
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--ignore-affinity"], duration_s = 3)]
 fn drill_ignores_affinity(ctx: &Ctx) -> Result<AssertResult> {
     let pinned = CgroupDef::named("cg_0").workers(2).cpuset(CpusetSpec::exact([1]));
     execute_defs(ctx, vec![pinned])

@@ -11,6 +11,7 @@
 mod bpf;
 mod guest;
 mod kernel;
+mod probes;
 mod process;
 
 pub use guest::{GuestSchedulers, LogSink};

@@ -24,6 +24,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What a machine is made of and how long it may take.
+#[derive(Clone)]
 pub(super) struct Machine<'a> {
     /// The test that it is for.
     pub(super) name: &'a str,
