@@ -9,11 +9,12 @@
 //! Machines that run can be found by other processes of the same user, and read with the same
 //! [`expressions`](show) as a core.
 //!
-//! May touch: the vmlinux file it is given, one thread, and the files about running machines in
-//! the directory that it is given.
+//! May touch: the vmlinux file it is given, one thread, and the files about running machines and the
+//! indexes of kernels in the directories that it is given.
 
 mod expression;
 mod groups;
+mod index;
 mod live;
 mod memory;
 mod open;
@@ -21,6 +22,7 @@ mod running;
 mod state;
 
 pub use expression::{ExpressionError, expand, locate, show, value};
-pub use live::LiveKernel;
+pub use index::IndexCache;
+pub use live::{Finding, LiveKernel};
 pub use running::{Announcement, LiveMemoryError, Running, RunningError, announce, running};
 pub use state::kernel_state;

@@ -1,6 +1,7 @@
 //! `ktstr inspect`: the scheduler state in an ELF core or of a running machine, without a
 //! debugger.
 
+use crate::run::index_cache;
 use crate::settings::machines_dir;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -52,7 +53,11 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     let (memory, of_machine) = open(machine)?;
     let vmlinux = args.vmlinux.as_deref().or(of_machine.as_deref());
     let vmlinux = vmlinux.map(Vmlinux::open).transpose().context("opening the vmlinux")?;
-    let kernel = Kernel::open(memory, vmlinux.as_ref()).context("finding the kernel in its memory")?;
+    let kernel = match index_cache() {
+        Ok(index) => index.open(memory, vmlinux.as_ref()),
+        Err(_) => Kernel::open(memory, vmlinux.as_ref()),
+    };
+    let kernel = kernel.context("finding the kernel in its memory")?;
     let asked = args.tasks || args.cgroups || args.domains || !args.expressions.is_empty();
     if args.tasks {
         println!("{}", tasks(&kernel)?);

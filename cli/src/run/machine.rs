@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use ktstr_assert::Assert;
 use ktstr_guest_init::BOOT_INIT;
 use ktstr_kernel_cache::KernelCache;
-use ktstr_live_kernel::{Announcement, LiveKernel, Running};
+use ktstr_live_kernel::{Announcement, Finding, IndexCache, LiveKernel, Running};
 use ktstr_machine::mailbox::layout::{ENTROPY_BYTES, SIZE_FILE};
 use ktstr_machine::mailbox::{entropy_of, pages_for};
 use ktstr_machine::{Accel, Blob, Hypervisor, MachineSpec, Vm, VmExit, Wake};
@@ -83,12 +83,16 @@ impl Machine<'_> {
         parts.append(&mut spec.initramfs);
         spec.initramfs = parts;
         let vm = self.hypervisor.boot(&spec)?;
-        Ok((self.follow(vm, false)?, false))
+        Ok((self.follow(vm, false, settings.verbose)?, false))
     }
 
-    fn follow(&self, mut vm: Box<dyn Vm>, resumed: bool) -> Result<Observation> {
+    fn follow(&self, mut vm: Box<dyn Vm>, resumed: bool, verbose: bool) -> Result<Observation> {
         let _announced = self.announce(vm.as_ref());
         let mut eye = LiveKernel::new(self.kernel.vmlinux.clone());
+        if let Ok(index) = index_cache() {
+            let (crc, bytes) = self.kernel.mark();
+            eye = eye.with_index(index.of_image(&format!("{crc}-{bytes}")));
+        }
         let monitor = monitor(self.spec.accel, self.monitor_period).with_alarm(&self.checks);
         let watch = Watch::new(&mut eye, monitor).with_paths(self.snapshot_paths);
         // A resumed kernel is up: it can be looked for at once.
@@ -98,7 +102,11 @@ impl Machine<'_> {
             Accel::Deterministic => watch.at_the_guests_instants(),
             Accel::Tcg | Accel::Kvm => watch,
         };
-        Ok(drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new(), watch)?)
+        let seen = drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new(), watch)?;
+        if let Some(Finding { took, how }) = eye.finding().filter(|_| verbose) {
+            eprintln!("ktstr: the guest's kernel was found in {:.1} ms, {how}", took.as_secs_f64() * 1e3);
+        }
+        Ok(seen)
     }
 
     /// Lets `ktstr inspect` find the machine while it lives. A test runs as well without.
@@ -124,7 +132,7 @@ impl Machine<'_> {
             Ok(vm) => vm,
             Err(e) => return Ok(discarded(&store, lease, &e.to_string())),
         };
-        let seen = self.follow(vm, true)?;
+        let seen = self.follow(vm, true, settings.verbose)?;
         // Killed from outside is no fault of the saved machine's.
         let killed = matches!(seen.exit, Some(VmExit::Killed { .. }));
         if seen.stage.is_none() && seen.wire_error.is_none() && !killed {
@@ -223,16 +231,21 @@ fn discarded(store: &TemplateStore, lease: Lease, why: &str) -> Option<Observati
 pub(super) fn store(settings: &Settings) -> Result<TemplateStore> {
     let root = match &settings.template_dir {
         Some(dir) => dir.clone(),
-        None => beside(KernelCache::from_env()?.root()),
+        None => beside(KernelCache::from_env()?.root(), "templates"),
     };
     Ok(TemplateStore::new(root, settings.template_max_bytes))
 }
 
-/// Saved machines lie beside the kernels, or below them where a user chose the place.
-fn beside(kernels: &Path) -> PathBuf {
+/// Where symbols and types of kernels are kept for the next time.
+pub(crate) fn index_cache() -> Result<IndexCache> {
+    Ok(IndexCache::new(beside(KernelCache::from_env()?.root(), "index")))
+}
+
+/// Saved machines and indexes lie beside the kernels, or below them where a user chose the place.
+fn beside(kernels: &Path, name: &str) -> PathBuf {
     match kernels.parent() {
-        Some(parent) if kernels.ends_with("ktstr/kernels") => parent.join("templates"),
-        _ => kernels.join("templates"),
+        Some(parent) if kernels.ends_with("ktstr/kernels") => parent.join(name),
+        _ => kernels.join(name),
     }
 }
 
@@ -252,7 +265,7 @@ mod tests {
 
     #[test]
     fn saved_machines_have_a_place_of_their_own() {
-        assert_eq!(beside(Path::new("/c/ktstr/kernels")), Path::new("/c/ktstr/templates"));
-        assert_eq!(beside(Path::new("/chosen")), Path::new("/chosen/templates"));
+        assert_eq!(beside(Path::new("/c/ktstr/kernels"), "templates"), Path::new("/c/ktstr/templates"));
+        assert_eq!(beside(Path::new("/chosen"), "templates"), Path::new("/chosen/templates"));
     }
 }

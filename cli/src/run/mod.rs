@@ -9,6 +9,8 @@ mod machine;
 mod record;
 mod schedulers;
 
+#[cfg(feature = "cli-bins")]
+pub(crate) use machine::index_cache;
 use crate::registry::KtstrTestEntry;
 use crate::settings::Settings;
 use crate::verifier;
