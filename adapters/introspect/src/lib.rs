@@ -19,10 +19,12 @@ mod live;
 mod memory;
 mod open;
 mod running;
+mod scheduler;
 mod state;
 
 pub use expression::{ExpressionError, expand, locate, show, value};
 pub use index::IndexCache;
 pub use live::{Finding, LiveKernel};
 pub use running::{Announcement, LiveMemoryError, Running, RunningError, announce, running};
+pub use scheduler::{dispatch_queues, maps, programs};
 pub use state::kernel_state;

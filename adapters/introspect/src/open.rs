@@ -150,9 +150,8 @@ fn open(
 ) -> Result<ByIndex, KernelError> {
     match index {
         Some(index) => index.try_open(memory, vmlinux),
-        None => {
-            Kernel::open(memory, vmlinux).map(|kernel| ByIndex { kernel, how: "without an index".to_string() })
-        }
+        None => Kernel::open(memory, vmlinux)
+            .map(|kernel| ByIndex { kernel, how: "without an index".to_string() }),
     }
 }
 

@@ -9,8 +9,6 @@ mod machine;
 mod record;
 mod schedulers;
 
-#[cfg(feature = "cli-bins")]
-pub(crate) use machine::index_cache;
 use crate::registry::KtstrTestEntry;
 use crate::settings::Settings;
 use crate::verifier;
@@ -19,6 +17,8 @@ use ktstr_assert::{AssertResult, Outcome, ScenarioStats};
 use ktstr_machine::{Accel, CommandLine, MachineSpec, memory_floor_mib};
 use ktstr_monitor::MonitorLog;
 use ktstr_run::{CaseResult, GuestPlan, Limits, Observation, RunFacts, judge, judge_kernel_state, render};
+#[cfg(feature = "cli-bins")]
+pub(crate) use machine::index_cache;
 use record::{Provenance, Run};
 use schedulers::Schedulers;
 use std::time::Duration;
