@@ -76,8 +76,7 @@ fn program_line(program: &ProgramState) -> String {
         let _ = write!(line, ", {insns} instructions verified");
     }
     // Without kernel.bpf_stats_enabled nothing is counted.
-    if program.run_count > 0 {
-        let mean = program.run_time_ns / program.run_count;
+    if let Some(mean) = program.run_time_ns.checked_div(program.run_count) {
         let _ = write!(line, ", ran {} times, {mean} ns each", program.run_count);
     }
     if program.misses > 0 {
