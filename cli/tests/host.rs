@@ -17,6 +17,17 @@ fn host_only_tests_see_the_host(ctx: &Ctx) -> Result<AssertResult> {
     Ok(v.into_result())
 }
 
+/// The quick-start test on whatever it is started on: `cargo xtask bench start` runs it in
+/// another tool's machine.
+#[ktstr_test(ignore, host_only)]
+fn quick_start_where_it_is(ctx: &Ctx) -> Result<AssertResult> {
+    println!("the test function begins");
+    let result =
+        execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(2), CgroupDef::named("cg_1").workers(2)])?;
+    println!("the test function ends");
+    Ok(result)
+}
+
 #[ktstr_test(ignore, host_only)]
 fn host_only_that_panics(_ctx: &Ctx) -> Result<AssertResult> {
     panic!("on the host")

@@ -5,8 +5,10 @@ mod common;
 use common::{CaseOutput, assert_says, case, hypervisor_of, sidecars};
 use ktstr::prelude::*;
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
@@ -14,7 +16,24 @@ use tempfile::TempDir;
 
 #[ktstr_test(ignore)]
 fn saved_healthy(_ctx: &Ctx) -> Result<AssertResult> {
+    println!("{}", fs::read_to_string("/proc/schedstat")?);
     Ok(AssertResult::pass())
+}
+
+#[ktstr_test(ignore, numa_nodes = 2, llcs = 2, cores = 2, threads = 1)]
+fn saved_has_its_shape(_ctx: &Ctx) -> Result<AssertResult> {
+    let mut v = Assert::NO_OVERRIDES.verdict();
+    for (file, content) in [
+        ("cpu/online", "0-3"),
+        ("cpu/cpu3/cache/index3/shared_cpu_list", "2-3"),
+        ("cpu/cpu1/topology/package_cpus_list", "0-1"),
+        ("node/node1/cpulist", "2-3"),
+        ("node/node0/distance", "10 20"),
+    ] {
+        let seen = fs::read_to_string(Path::new("/sys/devices/system").join(file))?;
+        claim!(v, seen.trim().to_string()).eq(content.to_string());
+    }
+    Ok(v.into_result())
 }
 
 /// Its kernel finds no init.
@@ -37,6 +56,35 @@ fn saved_tells_clock_and_random_numbers(_ctx: &Ctx) -> Result<AssertResult> {
     bail!("told")
 }
 
+/// How fast the time stamp counter runs by the kernel's clock, kHz; an emulated guest's
+/// counter is its host's.
+fn tsc_khz() -> f64 {
+    // SAFETY: reads a counter.
+    let ticks = || unsafe { core::arch::x86_64::_rdtsc() };
+    let (begin, start) = (ticks(), Instant::now());
+    std::thread::sleep(Duration::from_millis(400));
+    let passed = start.elapsed();
+    (ticks() - begin) as f64 / passed.as_secs_f64() / 1000.0
+}
+
+/// Fails, to have its output shown.
+#[ktstr_test(ignore)]
+fn saved_tells_the_rate_of_its_clock(_ctx: &Ctx) -> Result<AssertResult> {
+    println!("counter {}", tsc_khz());
+    bail!("told")
+}
+
+fn wait_for_hypervisor(child: &Child) -> i32 {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(pid) = hypervisor_of(child) {
+            return pid;
+        }
+        assert!(Instant::now() < deadline, "no hypervisor within a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// A case with saved machines in `store`, and where its results go.
 fn saved_case(test: &str, store: &Path) -> (Command, TempDir) {
     let (mut command, results) = case(test);
@@ -57,11 +105,14 @@ fn start_of(test: &str, store: &Path, env: &[(&str, &str)]) -> (String, String) 
 }
 
 fn start_in(results: &TempDir) -> String {
+    record_in(results)["start"].as_str().expect("how it started").to_string()
+}
+
+fn record_in(results: &TempDir) -> serde_json::Value {
     let files = sidecars(results);
     assert_eq!(files.len(), 1, "{files:?}");
     let text = fs::read_to_string(&files[0]).expect("the sidecar");
-    let sidecar: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    sidecar["start"].as_str().expect("how it started").to_string()
+    serde_json::from_str(&text).expect("JSON")
 }
 
 /// The directories of saved machines, whole ones only.
@@ -88,6 +139,30 @@ fn the_second_test_resumes_and_who_says_so_boots() {
 }
 
 #[test]
+fn a_resumed_machine_has_the_declared_shape() {
+    let store = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        assert_eq!(start_of("saved_has_its_shape", store.path(), &[]).0, "resumed");
+    }
+}
+
+#[test]
+fn a_hypervisor_that_is_killed_while_it_saves_is_no_failure_to_remember() {
+    let store = tempfile::tempdir().unwrap();
+    let (mut command, _results) = saved_case("saved_healthy", store.path());
+    let child = command.spawn().unwrap();
+    let qemu = wait_for_hypervisor(&child);
+    // SAFETY: kill(2) takes no pointers; the process is a child of the case's and alive.
+    assert_eq!(unsafe { libc::kill(qemu, libc::SIGKILL) }, 0);
+    let seen = output(Ok(child));
+    assert_eq!(seen.code, Some(0), "{}", seen.text);
+    assert_says(&seen.text, &["booting afresh", "the hypervisor was killed by signal 9"]);
+    let (start, said) = start_of("saved_healthy", store.path(), &[]);
+    assert_eq!(start, "resumed");
+    assert_says(&said, &["booting a machine to save"]);
+}
+
+#[test]
 fn a_damaged_machine_costs_a_boot_and_says_so() {
     let store = tempfile::tempdir().unwrap();
     start_of("saved_healthy", store.path(), &[]);
@@ -104,18 +179,26 @@ fn a_damaged_machine_costs_a_boot_and_says_so() {
     }
     let record = dir.join("metadata.json");
     let text = fs::read_to_string(&record).unwrap();
-    fs::write(&record, text.replace("\"schema\": 1", "\"schema\": 99")).unwrap();
+    fs::write(&record, text.replace("\"schema\": 2", "\"schema\": 99")).unwrap();
     assert_says(&start_of("saved_healthy", store.path(), &[]).1, &["is made anew", "another version"]);
-    // Whole by its record, but dead: RAM of zeroes.
+    // Of the right size, but not what was saved: RAM of zeroes, then one byte of it.
     let bytes = fs::metadata(dir.join("ram0")).unwrap().len();
     truncate("ram0");
-    let ram = fs::OpenOptions::new().write(true).open(dir.join("ram0")).unwrap();
+    let ram = fs::OpenOptions::new().read(true).write(true).open(dir.join("ram0")).unwrap();
     ram.set_len(0).unwrap();
     ram.set_len(bytes).unwrap();
+    drop(ram);
+    let altered = ["is made anew", "ram0 was changed"];
     let (start, said) = start_of("saved_healthy", store.path(), &[]);
-    assert_eq!(start, "booted");
-    assert_says(&said, &["is thrown away", "booting afresh"]);
-    assert_eq!(start_of("saved_healthy", store.path(), &[]).0, "resumed");
+    assert_eq!(start, "resumed");
+    assert_says(&said, &altered);
+    let ram = fs::OpenOptions::new().read(true).write(true).open(dir.join("ram0")).unwrap();
+    let mut byte = [0];
+    ram.read_exact_at(&mut byte, 17 << 20).unwrap();
+    ram.write_all_at(&[!byte[0]], 17 << 20).unwrap();
+    drop(ram);
+    assert_says(&start_of("saved_healthy", store.path(), &[]).1, &altered);
+    assert_eq!(start_of("saved_healthy", store.path(), &[]), ("resumed".to_string(), String::new()));
 }
 
 #[test]
@@ -178,6 +261,29 @@ fn a_full_disk_costs_the_saving_but_not_the_verdict() {
     assert_says(&seen.text, &["booting afresh", "No space left on device"]);
 }
 
+/// Booted afresh, they would differ; the machine is saved for the one test instead.
+#[test]
+fn a_full_disk_does_not_cost_a_deterministic_run_its_bytes() {
+    let store = tempfile::tempdir().unwrap();
+    let run = |full: bool| {
+        let (mut command, results) = saved_case("saved_healthy", store.path());
+        command.env("KTSTR_ACCEL", "deterministic");
+        if full {
+            common::small_disk_at(&mut command, store.path(), c"size=8m");
+        }
+        let seen = output(command.spawn());
+        assert_eq!((seen.code, start_in(&results).as_str()), (Some(0), "resumed"), "{}", seen.text);
+        let mut record = record_in(&results);
+        record.as_object_mut().unwrap().remove("host");
+        (record, seen.text)
+    };
+    let (apart, said) = run(true);
+    assert_says(&said, &["saving a machine for this test alone", "No space left on device"]);
+    let (stored, said) = run(false);
+    assert_says(&said, &["booting a machine to save"]);
+    assert_eq!(apart, stored);
+}
+
 #[test]
 fn another_kernel_of_the_same_name_is_another_machine() {
     let store = tempfile::tempdir().unwrap();
@@ -220,19 +326,39 @@ fn clocks_are_right_and_random_numbers_differ() {
     assert_ne!(tell(), tell());
 }
 
+/// A kernel that measures the rate of its clock while all of the host's CPUs are taken gets
+/// it wrong, and a machine that was saved so would go on with it.
+#[test]
+fn a_machine_that_is_saved_on_a_loaded_host_has_a_clock_that_runs_right() {
+    let store = tempfile::tempdir().unwrap();
+    let done = AtomicBool::new(false);
+    let text = std::thread::scope(|scope| {
+        let cpus = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        for _ in 0..2 * cpus {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let (mut command, _results) = saved_case("saved_tells_the_rate_of_its_clock", store.path());
+        let seen = output(command.spawn());
+        done.store(true, Ordering::Relaxed);
+        seen.text
+    });
+    assert_says(&text, &["booting a machine to save", "the test function returned an error: told"]);
+    let guest: f64 = text.lines().find_map(|l| l.strip_prefix("counter ")).unwrap().parse().unwrap();
+    let host = tsc_khz();
+    assert!((guest / host - 1.0).abs() < 0.02, "guest {guest} kHz, host {host} kHz");
+}
+
 #[test]
 fn no_machine_outlives_a_maker_that_was_killed() {
     let store = tempfile::tempdir().unwrap();
     let (mut command, _results) = saved_case("saved_healthy", store.path());
     let mut child = command.spawn().unwrap();
+    let qemu = wait_for_hypervisor(&child);
     let deadline = Instant::now() + Duration::from_secs(60);
-    let qemu = loop {
-        if let Some(pid) = hypervisor_of(&child) {
-            break pid;
-        }
-        assert!(Instant::now() < deadline, "no hypervisor within a minute");
-        std::thread::sleep(Duration::from_millis(5));
-    };
     child.kill().unwrap();
     child.wait().unwrap();
     while Path::new(&format!("/proc/{qemu}/exe")).exists() {

@@ -1,7 +1,7 @@
 //! The first PID 1 of a machine that is booted once and resumed for every test.
 //!
 //! It mounts the basic file systems, waits until the kernel's drivers are there,
-//! marks the pages of its mailbox, stops the machine and, when it is resumed, finds
+//! marks the pages of its mailbox, waits until nothing else runs, stops the machine and, when it is resumed, finds
 //! in the mailbox what to do: set the clock, feed the random number generator,
 //! unpack an archive over the root file system and become the program beside it.
 //!
@@ -41,6 +41,7 @@ extern "C" fn main() -> ! {
     wait_for_ports();
     let (fd, mailbox) = mailbox();
     mark(mailbox);
+    wait_for_rest();
     sys::say(READY);
     sys::say("\n");
     sys::drain();
@@ -74,8 +75,34 @@ fn wait_for_ports() {
             sys::sleep_ms(2);
         }
     }
-    // Whatever else boot has begun may end: the machine is saved at rest.
+}
+
+/// Lets whatever else boot has begun come to its end, such as a distribution kernel's
+/// self-tests of its ciphers: what is still at work when the machine is saved would run
+/// beside every test, and no two saved machines would be the same.
+///
+/// At rest is a machine whose only runnable task looked in on ten occasions is this one.
+/// One that is never at rest is saved as it is after a minute.
+fn wait_for_rest() {
     sys::sleep_ms(100);
+    let mut in_a_row = 0;
+    for _ in 0..30_000 {
+        in_a_row = if runnable_tasks() > 1 { 0 } else { in_a_row + 1 };
+        if in_a_row == 10 {
+            return;
+        }
+        sys::sleep_ms(2);
+    }
+}
+
+/// Of all CPUs, this one included: the fourth field of `/proc/loadavg` up to its slash
+/// (proc_loadavg(5)); 0 if there is no such file.
+fn runnable_tasks() -> u64 {
+    let mut text = [0; 64];
+    let n = sys::read_file(c"/proc/loadavg", &mut text);
+    let field = text[..n.min(text.len())].split(|b| *b == b' ').nth(3).unwrap_or_default();
+    let digits = field.iter().take_while(|b| b.is_ascii_digit());
+    digits.fold(0, |number, digit| number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
 }
 
 /// A file in the root file system, mapped: what is written to its pages is its content.

@@ -6,10 +6,14 @@
 mod introspect;
 mod monitor;
 mod overhead;
+mod peer;
+mod start;
 
 use crate::args::{Args, UsageError};
+use crate::child::Child;
 use crate::project::Project;
-use anyhow::Result;
+use anyhow::{Context, Result};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) const HELP: &str = "\
@@ -21,10 +25,12 @@ cargo xtask bench NAME [--rounds N]
              4 CPUs, opening symbols and types, the same from the index (needs python3, gcc)
   monitor    what a guest gets done while its runqueues are sampled from outside, beside
              the same guest unwatched (tcg, 2 CPUs, interleaved)
+  start      from the start of a test's process to the first line of its function: booted
+             beside resumed, tcg and deterministic, 2 and 16 CPUs; and a whole run of the
+             quick-start test under virtme-ng, where that can be had
 
-Both sides run in turn, N times (5); medians and ratios are printed.";
+All sides run in turn, N times (5); medians and ratios are printed.";
 
-/// The kernel that benches boot.
 const KERNEL: &str = "apt:6.12";
 
 pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
@@ -52,12 +58,45 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
             monitor::run(project, rounds)?;
             Ok(true)
         }
-        Some(other) => {
-            Err(UsageError(format!("there is no bench {other:?}; there are: overhead, introspect, monitor"))
-                .into())
+        Some("start") => {
+            args.finish()?;
+            start::run(project, rounds)?;
+            Ok(true)
         }
-        None => Err(UsageError("which bench? there are: overhead, introspect, monitor".into()).into()),
+        Some(other) => Err(UsageError(format!(
+            "there is no bench {other:?}; there are: overhead, introspect, monitor, start"
+        ))
+        .into()),
+        None => Err(UsageError("which bench? there are: overhead, introspect, monitor, start".into()).into()),
     }
+}
+
+fn kernel_image(project: &Project) -> Result<PathBuf> {
+    if let Some(image) = std::env::var_os("KTSTR_TEST_KERNEL") {
+        return Ok(PathBuf::from(image));
+    }
+    let command = project.ktstr(&["kernel", "path", KERNEL]);
+    let found = Child::new(&project.logs, "bench: kernel", command).keep_stdout().check()?;
+    found.last_line().map(PathBuf::from).context("asking for the kernel's path: no answer")
+}
+
+/// Builds test binaries of the facade, which the same-named files in `cli/tests` make.
+fn test_binaries<const N: usize>(project: &Project, names: [&str; N]) -> Result<[PathBuf; N]> {
+    let mut words = vec!["test", "-p", "ktstr", "--no-run", "--message-format", "json"];
+    words.extend(names.iter().flat_map(|name| ["--test", name]));
+    let built =
+        Child::new(&project.logs, "bench: building tests", project.cargo(words)).keep_stdout().check()?;
+    let messages: Vec<serde_json::Value> =
+        built.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let mut found = names.map(|_| PathBuf::new());
+    for (path, name) in found.iter_mut().zip(names) {
+        *path = messages
+            .iter()
+            .filter(|message| message["target"]["name"] == name)
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .with_context(|| format!("building the test {name}: cargo named no executable"))?;
+    }
+    Ok(found)
 }
 
 /// The middle one; of an even number the upper of the two.

@@ -3,9 +3,15 @@
 use crate::InitramfsError;
 use object::elf::{DT_NEEDED, DT_RPATH, DT_RUNPATH, FileHeader64, PT_LOAD, SHT_NOBITS, SHT_SYMTAB};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader, SectionHeader};
+use object::read::{ReadCache, ReadRef};
 use object::{Endianness, LittleEndian};
 use std::borrow::Cow;
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::path::Path;
+
+/// Bytes of a 64-bit ELF file's header.
+const ELF_HEADER: usize = 64;
 
 /// What the dynamic linker is asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -18,8 +24,14 @@ pub(crate) struct Dynamic {
     pub(crate) run_paths: Vec<String>,
 }
 
-/// Reads the dynamic section. A static binary gives an empty answer.
-pub(crate) fn dynamic(path: &Path, bytes: &[u8]) -> Result<Dynamic, InitramfsError> {
+/// Reads the dynamic section of a file, and little else of it. A static binary gives an
+/// empty answer.
+pub(crate) fn dynamic(path: &Path) -> Result<Dynamic, InitramfsError> {
+    let file = File::open(path).map_err(InitramfsError::read(path))?;
+    dynamic_in(path, &ReadCache::new(file))
+}
+
+fn dynamic_in<'data>(path: &Path, bytes: impl ReadRef<'data>) -> Result<Dynamic, InitramfsError> {
     let bad =
         |why: &dyn std::fmt::Display| InitramfsError::Elf { path: path.to_path_buf(), why: why.to_string() };
     let header = FileHeader64::<Endianness>::parse(bytes).map_err(|e| bad(&e))?;
@@ -59,10 +71,54 @@ fn text(bytes: &[u8]) -> String {
 pub fn without_debug(bytes: &[u8]) -> Cow<'_, [u8]> {
     let Some(end) = loaded_end(bytes) else { return Cow::Borrowed(bytes) };
     let mut stripped = bytes[..end].to_vec();
-    // e_shoff (8 bytes at 40), e_shentsize, e_shnum, e_shstrndx (58..64).
-    stripped[40..48].fill(0);
-    stripped[58..64].fill(0);
+    forget_sections(&mut stripped);
     Cow::Owned(stripped)
+}
+
+/// e_shoff (8 bytes at 40), e_shentsize, e_shnum, e_shstrndx (58..64).
+fn forget_sections(bytes: &mut [u8]) {
+    bytes[40..48].fill(0);
+    bytes[58..64].fill(0);
+}
+
+/// The part of an ELF file that is loaded: its first bytes, with another beginning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadedPart {
+    /// The ELF header, which says that there are no sections.
+    pub head: Vec<u8>,
+    /// Bytes of the part, those of the header included.
+    pub bytes: u64,
+}
+
+/// What [`without_debug`] leaves of a file, found without reading it: most of a test
+/// binary is debug information. `None` if it is no plain 64-bit ELF file.
+///
+/// # Errors
+/// When the file can't be read.
+pub fn loaded_part(path: &Path) -> Result<Option<LoadedPart>, InitramfsError> {
+    let mut file = File::open(path).map_err(InitramfsError::read(path))?;
+    let Some(end) = loaded_end(&ReadCache::new(&mut file)) else { return Ok(None) };
+    let mut head = vec![0; ELF_HEADER];
+    file.rewind().and_then(|()| file.read_exact(&mut head)).map_err(InitramfsError::read(path))?;
+    forget_sections(&mut head);
+    Ok(Some(LoadedPart { head, bytes: end as u64 }))
+}
+
+/// [`without_debug`] of a file, of which no more is read.
+///
+/// # Errors
+/// When the file can't be read.
+pub fn read_without_debug(path: &Path) -> Result<Vec<u8>, InitramfsError> {
+    let Some(part) = loaded_part(path)? else {
+        return std::fs::read(path).map_err(InitramfsError::read(path));
+    };
+    let mut bytes = Vec::with_capacity(part.bytes as usize);
+    let file = File::open(path).map_err(InitramfsError::read(path))?;
+    file.take(part.bytes).read_to_end(&mut bytes).map_err(InitramfsError::read(path))?;
+    if let Some(head) = bytes.get_mut(..ELF_HEADER) {
+        head.copy_from_slice(&part.head);
+    }
+    Ok(bytes)
 }
 
 /// The file without debug information but with its symbol table, so that a back-trace
@@ -114,7 +170,8 @@ fn keep_symbols(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(kept)
 }
 
-fn loaded_end(bytes: &[u8]) -> Option<usize> {
+/// Where the last byte that is loaded ends; `None` if it is no plain 64-bit ELF file.
+fn loaded_end<'data>(bytes: impl ReadRef<'data>) -> Option<usize> {
     let header = FileHeader64::<LittleEndian>::parse(bytes).ok()?;
     let endian = header.endian().ok()?;
     let table =
@@ -126,7 +183,7 @@ fn loaded_end(bytes: &[u8]) -> Option<usize> {
         .map(|s| s.p_offset(endian).saturating_add(s.p_filesz(endian)))
         .max()?;
     let end = usize::try_from(loaded.max(table)).ok()?;
-    (end >= 64 && end <= bytes.len()).then_some(end)
+    (end >= ELF_HEADER && end as u64 <= bytes.len().ok()?).then_some(end)
 }
 
 #[cfg(test)]
@@ -137,8 +194,7 @@ mod tests {
     #[test]
     fn our_own_binary_needs_libc() {
         let path = std::env::current_exe().unwrap();
-        let bytes = std::fs::read(&path).unwrap();
-        let dynamic = dynamic(&path, &bytes).unwrap();
+        let dynamic = dynamic(&path).unwrap();
         assert!(dynamic.needed.iter().any(|n| n.starts_with("libc.so")), "{dynamic:?}");
         assert!(dynamic.interpreter.is_some());
     }
@@ -149,6 +205,7 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         let stripped = without_debug(&bytes);
         assert!(stripped.len() < bytes.len());
+        assert!(read_without_debug(&path).unwrap() == *stripped);
         let dir = tempfile::tempdir().unwrap();
         let copy = dir.path().join("copy");
         std::fs::write(&copy, &stripped).unwrap();
@@ -183,7 +240,7 @@ mod tests {
     fn what_is_no_elf_file_stays_as_it_is() {
         assert_eq!(&*without_debug(b"#!/bin/sh\n"), b"#!/bin/sh\n");
         assert_eq!(&*with_symbols_only(b"#!/bin/sh\n"), b"#!/bin/sh\n");
-        let err = dynamic(Path::new("/x"), b"#!/bin/sh\n").unwrap_err().to_string();
+        let err = dynamic_in(Path::new("/x"), &b"#!/bin/sh\n"[..]).unwrap_err().to_string();
         assert!(err.contains("/x") && err.contains("ELF"), "{err}");
     }
 }

@@ -10,7 +10,7 @@ mod elf;
 mod libraries;
 
 pub use archive::Archive;
-pub use elf::{with_symbols_only, without_debug};
+pub use elf::{LoadedPart, loaded_part, read_without_debug, with_symbols_only, without_debug};
 pub use libraries::{Library, LibrarySearch, closure};
 
 use std::path::PathBuf;
@@ -68,4 +68,12 @@ pub enum InitramfsError {
         /// The path in the archive.
         path: String,
     },
+}
+
+impl InitramfsError {
+    /// A [`Read`](Self::Read) error, for `map_err`.
+    pub(crate) fn read(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Read { path, source }
+    }
 }

@@ -1,7 +1,7 @@
 //! The shared libraries that a program needs, and theirs, found as ld.so(8) would.
 
 use crate::InitramfsError;
-use crate::elf::{Dynamic, dynamic};
+use crate::elf::dynamic;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
@@ -96,7 +96,7 @@ pub fn closure(binary: &Path, search: &LibrarySearch) -> Result<Vec<Library>, In
     let mut queue = VecDeque::from([binary.to_path_buf()]);
     let mut inherited: Vec<PathBuf> = Vec::new();
     while let Some(path) = queue.pop_front() {
-        let wants = read(&path)?;
+        let wants = dynamic(&path)?;
         if let Some(interpreter) = wants.interpreter {
             let library = Library { source: PathBuf::from(&interpreter), destination: interpreter.clone() };
             found.insert(interpreter, library);
@@ -143,12 +143,6 @@ fn place(found: BTreeMap<String, Library>) -> Vec<Library> {
     all.sort();
     all.dedup();
     all
-}
-
-fn read(path: &Path) -> Result<Dynamic, InitramfsError> {
-    let bytes =
-        std::fs::read(path).map_err(|source| InitramfsError::Read { path: path.to_path_buf(), source })?;
-    dynamic(path, &bytes)
 }
 
 fn resolve_origin(run_path: &str, origin: &Path) -> PathBuf {

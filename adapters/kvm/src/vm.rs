@@ -9,6 +9,7 @@ use ktstr_machine::{
 use ktstr_vmm::{Config, Part, Port, VmEnd};
 use std::fs::File;
 use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,6 +79,13 @@ fn part(blob: &Blob) -> Result<Part, MachineError> {
         Blob::File(path) => {
             let doing = format!("opening the initramfs part {}", path.display());
             Ok(Part::File(Arc::new(File::open(path).map_err(MachineError::os(doing))?)))
+        }
+        Blob::Range { path, from, bytes } => {
+            let doing = || format!("reading the initramfs part {}", path.display());
+            let mut part = vec![0; usize::try_from(*bytes).unwrap_or(usize::MAX)];
+            let file = File::open(path).map_err(MachineError::os(doing()))?;
+            file.read_exact_at(&mut part, *from).map_err(MachineError::os(doing()))?;
+            Ok(Part::Bytes(Arc::new(part)))
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Everything is a function of the specification and of descriptor numbers, so
 //! that it can be looked at in a snapshot.
 
+use crate::host_tsc::DETERMINISTIC_KHZ;
 use ktstr_machine::mailbox::layout::STOP_SLOT;
 use ktstr_machine::{Accel, CommandLine, MachineError, MachineSpec};
 use ktstr_topology::Topology;
@@ -40,8 +41,14 @@ pub(crate) enum Start {
     Resume,
 }
 
-/// All arguments after the program's name.
-pub(crate) fn build(spec: &MachineSpec, fds: &ChildFds, start: Start) -> Result<Vec<String>, MachineError> {
+/// All arguments after the program's name. `tsc_khz` is the rate of the host's time stamp
+/// counter, where that is known.
+pub(crate) fn build(
+    spec: &MachineSpec,
+    fds: &ChildFds,
+    start: Start,
+    tsc_khz: Option<u32>,
+) -> Result<Vec<String>, MachineError> {
     let topology = &spec.topology;
     check_limits(spec)?;
     let mut args: Vec<String> = Vec::new();
@@ -53,7 +60,7 @@ pub(crate) fn build(spec: &MachineSpec, fds: &ChildFds, start: Start) -> Result<
     add("-kernel", spec.kernel.display().to_string());
     if start != Start::Resume {
         add("-initrd", fd_path(fds.initramfs));
-        add("-append", command_line(spec, start)?);
+        add("-append", command_line(spec, start, tsc_khz)?);
     }
     channels(fds, &mut add);
     saving(start, &mut add);
@@ -187,12 +194,16 @@ fn fd_path(fd: RawFd) -> String {
 }
 
 /// Our own arguments, then the test's.
-fn command_line(spec: &MachineSpec, start: Start) -> Result<String, MachineError> {
+fn command_line(spec: &MachineSpec, start: Start, tsc_khz: Option<u32>) -> Result<String, MachineError> {
     let mut line = CommandLine::new();
     line.extend(["console=ttyS0", "rdinit=/init", "panic=-1", "reboot=t"])?;
     // The emulated TSC is as steady as the host's; the kernel can't know and
     // would spend half a second on checking.
     line.extend(["tsc=reliable", "no_timer_check"])?;
+    let tsc_khz = if spec.accel == Accel::Deterministic { Some(DETERMINISTIC_KHZ) } else { tsc_khz };
+    if let Some(khz) = tsc_khz {
+        line.push(&format!("tsc_early_khz={khz}"))?;
+    }
     // Speculation barriers are only cost under emulation.
     line.extend(["mitigations=off", "nokaslr"])?;
     if spec.verbose {
@@ -218,6 +229,8 @@ mod tests {
     use super::*;
     use ktstr_topology::NumaNode;
 
+    const TSC: Option<u32> = Some(2_600_000);
+
     fn spec(topology: Topology, accel: Accel) -> MachineSpec {
         MachineSpec {
             kernel: "/k/bzImage".into(),
@@ -237,7 +250,7 @@ mod tests {
 
     fn lines(spec: &MachineSpec) -> String {
         let bell = (spec.accel == Accel::Deterministic).then_some(25);
-        build(spec, &ChildFds { bell, ..fds() }, Start::Boot).unwrap().join("\n").replace("\n-", "\n\n-")
+        build(spec, &ChildFds { bell, ..fds() }, Start::Boot, TSC).unwrap().join("\n").replace("\n-", "\n\n-")
     }
 
     #[test]
@@ -253,9 +266,9 @@ mod tests {
     #[test]
     fn a_saved_machine_knows_no_seed_and_a_resumed_one_boots_nothing() {
         let spec = spec(Topology::uniform(1, 1, 2, 1), Accel::Deterministic);
-        let prepare = build(&spec, &fds(), Start::Prepare).unwrap().join(" ");
+        let prepare = build(&spec, &fds(), Start::Prepare, TSC).unwrap().join(" ");
         assert!(prepare.contains("-action watchdog=pause") && !prepare.contains("ktstr.seed"), "{prepare}");
-        let resume = build(&spec, &fds(), Start::Resume).unwrap().join(" ");
+        let resume = build(&spec, &fds(), Start::Resume, TSC).unwrap().join(" ");
         assert!(resume.contains("-incoming defer") && resume.contains("watchdog=none"), "{resume}");
         assert!(!resume.contains("-initrd") && !resume.contains("-append"), "{resume}");
     }
@@ -269,11 +282,13 @@ mod tests {
 
     #[test]
     fn what_qemu_can_not_do_is_refused() {
-        let err = build(&spec(Topology::uniform(1, 8, 32, 1), Accel::Tcg), &fds(), Start::Boot).unwrap_err();
+        let err =
+            build(&spec(Topology::uniform(1, 8, 32, 1), Accel::Tcg), &fds(), Start::Boot, TSC).unwrap_err();
         assert!(err.to_string().contains("256 vCPUs"), "{err}");
         let nodes = [NumaNode::new(1).with_latency_ns(80)];
-        let err = build(&spec(Topology::with_nodes(2, 1, &nodes).unwrap(), Accel::Tcg), &fds(), Start::Boot)
-            .unwrap_err();
+        let err =
+            build(&spec(Topology::with_nodes(2, 1, &nodes).unwrap(), Accel::Tcg), &fds(), Start::Boot, TSC)
+                .unwrap_err();
         assert!(err.to_string().contains("HMAT"), "{err}");
     }
 }

@@ -6,7 +6,7 @@ use ktstr_machine::{Accel, Blob, MachineError, MachineSpec};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -121,16 +121,32 @@ fn sized_memfd(name: &str, bytes: u64) -> Result<File, MachineError> {
 fn initramfs_file(parts: &[Blob]) -> Result<File, MachineError> {
     let mut file = sized_memfd("ktstr-initramfs", 0)?;
     for part in parts {
-        match part {
-            Blob::Bytes(bytes) => file.write_all(bytes).map_err(MachineError::os("writing the initramfs"))?,
-            Blob::File(path) => {
-                let doing = || format!("copying {} into the initramfs", path.display());
-                let mut source = File::open(path).map_err(MachineError::os(doing()))?;
-                io::copy(&mut source, &mut file).map_err(MachineError::os(doing()))?;
-            }
-        }
+        let doing = || format!("copying {} into the initramfs", named(part));
+        let copied = content(part).and_then(|mut source| io::copy(&mut source, &mut file));
+        copied.map_err(MachineError::os(doing()))?;
     }
     Ok(file)
+}
+
+/// What a part holds.
+pub(crate) fn content(part: &Blob) -> io::Result<Box<dyn Read + '_>> {
+    Ok(match part {
+        Blob::Bytes(bytes) => Box::new(bytes.as_slice()),
+        Blob::File(path) => Box::new(File::open(path)?),
+        Blob::Range { path, from, bytes } => {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(*from))?;
+            Box::new(file.take(*bytes))
+        }
+    })
+}
+
+/// A part's name in messages.
+pub(crate) fn named(part: &Blob) -> String {
+    match part {
+        Blob::Bytes(bytes) => format!("{} bytes", bytes.len()),
+        Blob::File(path) | Blob::Range { path, .. } => path.display().to_string(),
+    }
 }
 
 /// `(our reading end, the child's writing end)`.

@@ -45,17 +45,45 @@ impl Qemu {
     pub fn program(&self) -> &Path {
         &self.program
     }
+
+    fn asking(&self) -> String {
+        format!("running {} --version", self.program.display())
+    }
+
+    /// Such as `7.2.22`.
+    fn version(&self) -> Result<String, MachineError> {
+        let output =
+            Command::new(&self.program).arg("--version").output().map_err(MachineError::os(self.asking()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let word = text.split_whitespace().skip_while(|w| *w != "version").nth(1).map(str::to_string);
+        word.ok_or_else(|| MachineError::Refused {
+            doing: self.asking(),
+            answer: format!("{:?}", text.trim()),
+        })
+    }
+}
+
+/// Major and minor number.
+fn numbers(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 impl Hypervisor for Qemu {
     fn describe(&self) -> Result<String, MachineError> {
-        let doing = || format!("running {} --version", self.program.display());
-        let output =
-            Command::new(&self.program).arg("--version").output().map_err(MachineError::os(doing()))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        match text.split_whitespace().skip_while(|w| *w != "version").nth(1) {
-            Some(version) => Ok(format!("QEMU {version}")),
-            None => Err(MachineError::Refused { doing: doing(), answer: format!("{:?}", text.trim()) }),
+        Ok(format!("QEMU {}", self.version()?))
+    }
+
+    /// Mended by QEMU's commit deba78709a ("accel/tcg: Always lock pages before
+    /// translation"), which 8.1 is the first to have. A single thread never did so.
+    fn loses_code_patches(&self, accel: Accel) -> Result<bool, MachineError> {
+        if accel != Accel::Tcg {
+            return Ok(false);
+        }
+        let version = self.version()?;
+        match numbers(&version) {
+            Some(numbers) => Ok(numbers < (8, 1)),
+            None => Err(MachineError::Refused { doing: self.asking(), answer: format!("{version:?}") }),
         }
     }
 
@@ -102,6 +130,33 @@ mod tests {
         assert!(text.contains("PATH=/nonexistent") && text.contains("apt-get install"), "{text}");
         let text = Qemu::find(Some(Path::new("/no/qemu")), None).unwrap_err().to_string();
         assert!(text.contains("/no/qemu") && text.contains("KTSTR_QEMU"), "{text}");
+    }
+
+    #[test]
+    fn only_a_qemu_before_8_1_with_many_threads_loses_code_patches() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let loses = |version: &str, accel| {
+            let program = dir.path().join(format!("qemu-{version}"));
+            let script = format!("#!/bin/sh\necho 'QEMU emulator version {version} (Debian 1:1)'\n");
+            std::fs::write(&program, script).unwrap();
+            std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+            let qemu = Qemu { program };
+            // Another test's fork may hold the script open for writing for a moment.
+            (0..100).find_map(|_| match qemu.loses_code_patches(accel) {
+                Err(MachineError::Os { source, .. }) if source.raw_os_error() == Some(libc::ETXTBSY) => {
+                    std::thread::sleep(Duration::from_millis(20));
+                    None
+                }
+                other => Some(other.ok()),
+            })
+        };
+        assert_eq!(loses("7.2.22", Accel::Tcg), Some(Some(true)));
+        assert_eq!(loses("8.0.5", Accel::Tcg), Some(Some(true)));
+        assert_eq!(loses("8.1.0", Accel::Tcg), Some(Some(false)));
+        assert_eq!(loses("10.0.2", Accel::Tcg), Some(Some(false)));
+        assert_eq!(loses("7.2.22", Accel::Deterministic), Some(Some(false)));
+        assert_eq!(loses("unknown", Accel::Tcg), Some(None));
     }
 
     #[test]

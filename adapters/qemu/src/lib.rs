@@ -12,6 +12,7 @@ mod bell;
 mod fds;
 mod find;
 mod gdb;
+mod host_tsc;
 mod kernel_image;
 mod memory;
 mod process;

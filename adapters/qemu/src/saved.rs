@@ -5,17 +5,17 @@
 //! ram0 …     RAM of each NUMA node, sparse
 //! mailbox    where the mailbox's pages lie: a little-endian number each, in the order
 //!            of the pages, node << 48 | page within the node
+//! tsc        the rate of the time stamp counter that its kernel was told, kHz; 0 if none
 //! console    what the guest printed until it stopped
 //! ```
 
-use crate::fds::NodeRam;
+use crate::fds::{self, NodeRam};
 use ktstr_machine::MachineError;
 use ktstr_machine::mailbox::layout::PAGE;
 use ktstr_machine::mailbox::{archive_page, header, marked};
 use ktstr_machine::{Blob, Wake};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) const STATE: &str = "state";
 pub(crate) const MAILBOX: &str = "mailbox";
+pub(crate) const TSC: &str = "tsc";
 pub(crate) const CONSOLE: &str = "console";
 
 const NODE_SHIFT: u32 = 48;
@@ -191,13 +192,17 @@ pub(crate) fn fill_mailbox(
     let places: Vec<u64> =
         map.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())).collect();
     let mailbox = Mailbox { nodes, places, dir };
-    let program = content(std::slice::from_ref(&wake.init))?;
-    let archive = content(archive)?;
-    mailbox.write(0, &program)?;
-    mailbox.write(archive_page(program.len() as u64), &archive)?;
+    let program = mailbox.fill(0, &wake.init)?;
+    let mut list = Vec::new();
+    for part in archive {
+        let read = fds::content(part).and_then(|mut c| c.read_to_end(&mut list));
+        read.map_err(MachineError::os(format!("reading {} for the mailbox", fds::named(part))))?;
+    }
+    let archive = list;
+    mailbox.write(archive_page(program), &archive)?;
     // Last, and over what is too long: then there is no header.
     let last = (mailbox.places.len() as u64).saturating_sub(1);
-    let taken = archive_page(program.len() as u64) + (archive.len() as u64).div_ceil(PAGE as u64);
+    let taken = archive_page(program) + (archive.len() as u64).div_ceil(PAGE as u64);
     if taken > last {
         let room = last * PAGE as u64;
         return Err(broken(
@@ -205,7 +210,7 @@ pub(crate) fn fill_mailbox(
             format!("a mailbox of {room} bytes for {} bytes of work", taken * PAGE as u64),
         ));
     }
-    mailbox.write(last, &header(program.len() as u64, &archive, wake))
+    mailbox.write(last, &header(program, &archive, wake))
 }
 
 struct Mailbox<'a> {
@@ -215,6 +220,30 @@ struct Mailbox<'a> {
 }
 
 impl Mailbox<'_> {
+    /// Writes parts one after the other from a page on; returns their bytes.
+    fn fill(&self, first: u64, parts: &[Blob]) -> Result<u64, MachineError> {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let mut done = 0;
+        for part in parts {
+            let doing = || format!("reading {} for the mailbox", fds::named(part));
+            let mut source = fds::content(part).map_err(MachineError::os(doing()))?;
+            loop {
+                let room = (CHUNK - chunk.len()) as u64;
+                let read = source.by_ref().take(room).read_to_end(&mut chunk);
+                if read.map_err(MachineError::os(doing()))? == 0 {
+                    break;
+                }
+                if chunk.len() == CHUNK {
+                    self.write(first + done / PAGE as u64, &chunk)?;
+                    done += chunk.len() as u64;
+                    chunk.clear();
+                }
+            }
+        }
+        self.write(first + done / PAGE as u64, &chunk)?;
+        Ok(done + chunk.len() as u64)
+    }
+
     /// Writes from a page on; what is adjacent in RAM goes there at once.
     fn write(&self, first: u64, bytes: &[u8]) -> Result<(), MachineError> {
         let places = self.places.get(first as usize..).unwrap_or_default();
@@ -239,24 +268,6 @@ impl Mailbox<'_> {
             })?;
         node.file.write_all_at(bytes, at).map_err(MachineError::os("filling the mailbox"))
     }
-}
-
-/// All parts, one after the other.
-fn content(parts: &[Blob]) -> Result<Cow<'_, [u8]>, MachineError> {
-    if let [Blob::Bytes(bytes)] = parts {
-        return Ok(Cow::Borrowed(bytes));
-    }
-    let mut all = Vec::new();
-    for part in parts {
-        match part {
-            Blob::Bytes(bytes) => all.extend_from_slice(bytes),
-            Blob::File(path) => {
-                let read = File::open(path).and_then(|mut f| f.read_to_end(&mut all));
-                read.map_err(os("reading", path))?;
-            }
-        }
-    }
-    Ok(Cow::Owned(all))
 }
 
 /// An error about one of the files. One that is missing or too short means a broken

@@ -6,8 +6,9 @@
 
 use crate::args::{self, ChildFds, Start};
 use crate::fds::Channels;
-use crate::saved::{self, CONSOLE, STATE};
-use crate::vm::QemuVm;
+use crate::host_tsc::{self, Moment};
+use crate::saved::{self, CONSOLE, STATE, TSC};
+use crate::vm::{Beginning, QemuVm};
 use ktstr_machine::mailbox::layout::READY;
 use ktstr_machine::{Accel, ConsoleTail, MachineError, MachineSpec, Vm, VmEvent, VmExit, Wake};
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Version of the files and of what is done to make them.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// How long saving or loading 300 KB may take on a swamped host.
 const TRANSFER: Duration = Duration::from_secs(60);
 const CONSOLE_LINES: usize = 400;
@@ -34,7 +35,8 @@ pub(crate) fn identity(program: &Path, spec: &MachineSpec) -> Result<String, Mac
     let bell = (spec.accel == Accel::Deterministic).then_some(0);
     let fds = ChildFds { ram: vec![0; nodes], initramfs: 0, console: 0, data: 0, stdio: 0, qmp: 0, bell };
     let spec = MachineSpec { kernel: "kernel".into(), ..spec.clone() };
-    let args = args::build(&spec, &fds, Start::Prepare)?.join("\n");
+    // The rate of the counter is measured, and looked at when a machine is resumed.
+    let args = args::build(&spec, &fds, Start::Prepare, None)?.join("\n");
     Ok(format!(
         "qemu layout {LAYOUT}\n{} {} bytes, {}.{:09}\n{args}\n",
         program.display(),
@@ -55,21 +57,53 @@ pub(crate) fn prepare(
     let path = dir.join(STATE);
     let doing = || format!("making {}", path.display());
     let state = File::create_new(&path).map_err(MachineError::os(doing()))?;
+    let tsc_khz = Moment::now().and_then(Moment::khz);
     let channels = Channels::create(spec, &spec.initramfs)?;
     let ram = channels.ram.clone();
-    let mut vm = QemuVm::start(program, spec, Start::Prepare, channels, Instant::now())?;
-    let console = wait_until_ready(&mut vm, limit)?;
-    if spec.accel == Accel::Deterministic {
-        check_quiet(&mut vm, &console)?;
-    }
-    save_state(&mut vm, &state)?;
+    let beginning = Beginning { start: Start::Prepare, begin: Instant::now(), tsc_khz };
+    let mut vm = QemuVm::start(program, spec, channels, beginning)?;
+    let console =
+        stop_and_save(&mut vm, spec.accel, &state, limit).map_err(|e| killed(&mut vm).unwrap_or(e))?;
     vm.kill()?;
     drop(vm);
     state.sync_all().map_err(MachineError::os(format!("writing {}", path.display())))?;
     saved::save_ram(&ram, pages, dir)?;
+    let path = dir.join(TSC);
+    std::fs::write(&path, tsc_khz.unwrap_or_default().to_string())
+        .map_err(MachineError::os(format!("writing {}", path.display())))?;
     let path = dir.join(CONSOLE);
     std::fs::write(&path, console.last(CONSOLE_LINES).join("\n"))
         .map_err(MachineError::os(format!("writing {}", path.display())))
+}
+
+/// Returns what the machine printed.
+fn stop_and_save(
+    vm: &mut QemuVm,
+    accel: Accel,
+    state: &File,
+    limit: Duration,
+) -> Result<ConsoleTail, MachineError> {
+    let console = wait_until_ready(vm, limit)?;
+    if accel == Accel::Deterministic {
+        check_quiet(vm, &console)?;
+    }
+    save_state(vm, state)?;
+    Ok(console)
+}
+
+/// The error of a machine that somebody else has killed: whatever else failed did so for it.
+fn killed(vm: &mut QemuVm) -> Option<MachineError> {
+    loop {
+        match vm.next_event(Duration::from_millis(200)) {
+            Ok(Some(VmEvent::Exited(VmExit::Killed { signal, .. }))) => return Some(killed_by(signal)),
+            Ok(Some(VmEvent::Exited(_)) | None) | Err(_) => return None,
+            Ok(Some(_)) => {}
+        }
+    }
+}
+
+fn killed_by(signal: i32) -> MachineError {
+    MachineError::Killed { doing: "saving a booted machine".to_string(), signal }
 }
 
 /// Follows the machine to its stop; returns what it printed.
@@ -82,6 +116,7 @@ fn wait_until_ready(vm: &mut QemuVm, limit: Duration) -> Result<ConsoleTail, Mac
             Some(VmEvent::Console(bytes)) => console.push(&bytes),
             Some(VmEvent::Data(_) | VmEvent::Output(_)) => {}
             Some(VmEvent::Paused) => break,
+            Some(VmEvent::Exited(VmExit::Killed { signal, .. })) => return Err(killed_by(signal)),
             Some(VmEvent::Exited(exit)) => return Err(not_ready(ended(&exit), &console)),
             Some(VmEvent::Written { .. }) => {}
             None => {
@@ -91,8 +126,10 @@ fn wait_until_ready(vm: &mut QemuVm, limit: Duration) -> Result<ConsoleTail, Mac
     }
     // What was printed before the stop may come after the news of it.
     while let Some(event) = vm.next_event(Duration::from_millis(20))? {
-        if let VmEvent::Console(bytes) = event {
-            console.push(&bytes);
+        match event {
+            VmEvent::Console(bytes) => console.push(&bytes),
+            VmEvent::Exited(VmExit::Killed { signal, .. }) => return Err(killed_by(signal)),
+            _ => {}
         }
     }
     match console.find_last(READY) {
@@ -116,13 +153,20 @@ fn not_ready(why: String, console: &ConsoleTail) -> MachineError {
 /// QEMU stops the vCPUs a moment after the watchdog ran out, at a time of the host's
 /// choosing: nothing may be running on them.
 fn check_quiet(vm: &mut QemuVm, console: &ConsoleTail) -> Result<(), MachineError> {
-    let running = vm.registers()?.iter().filter(|r| !r.halted).count();
-    if running > 0 {
-        let why =
-            format!("{running} vCPUs were at work when it stopped, so it would not be the same each time");
-        return Err(not_ready(why, console));
+    let at_work: Vec<String> = vm
+        .registers()?
+        .iter()
+        .filter(|r| !r.halted)
+        .map(|r| format!("vCPU {} at {:#x}", r.cpu, r.ip))
+        .collect();
+    if at_work.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let why = format!(
+        "not all vCPUs were at rest when it stopped ({}), so it would not be the same each time",
+        at_work.join(", ")
+    );
+    Err(not_ready(why, console))
 }
 
 fn save_state(vm: &mut QemuVm, state: &File) -> Result<(), MachineError> {
@@ -159,6 +203,7 @@ pub(crate) fn resume(
     wake: &Wake,
 ) -> Result<QemuVm, MachineError> {
     let begin = Instant::now();
+    let tsc = Moment::now().filter(|_| spec.accel == Accel::Tcg);
     let path = dir.join(STATE);
     let state = File::open(&path).map_err(|e| saved::broken(dir, format!("opening {STATE}: {e}")))?;
     let channels = Channels::create(spec, &[])?;
@@ -174,7 +219,8 @@ pub(crate) fn resume(
             })
             .map_err(MachineError::os("starting the thread that copies RAM"))?
     };
-    let mut vm = QemuVm::start(program, spec, Start::Resume, channels, begin)?;
+    let beginning = Beginning { start: Start::Resume, begin, tsc_khz: None };
+    let mut vm = QemuVm::start(program, spec, channels, beginning)?;
     leave_out_ram(&mut vm)?;
     announce_nothing(&mut vm)?;
     copy.join().map_err(|_| MachineError::Gone { doing: "copying RAM".to_string() })??;
@@ -187,9 +233,25 @@ pub(crate) fn resume(
     if spec.accel == Accel::Deterministic {
         settle(&mut vm)?;
     }
+    check_tsc(dir, tsc)?;
     vm.execute("cont", json!({}))?;
     vm.set_up(begin);
     Ok(vm)
+}
+
+/// A machine that was saved where the time stamp counter runs at another rate would have
+/// a clock that runs wrong.
+fn check_tsc(dir: &Path, since: Option<Moment>) -> Result<(), MachineError> {
+    let Some(khz) = since.and_then(Moment::khz) else { return Ok(()) };
+    let told = std::fs::read_to_string(dir.join(TSC)).ok().and_then(|text| text.parse().ok());
+    match told {
+        Some(told) if host_tsc::is_same(told, khz) => Ok(()),
+        _ => {
+            let told = told.unwrap_or(0);
+            let why = format!("it was told of a time stamp counter of {told} kHz, this host's has {khz} kHz");
+            Err(saved::broken(dir, why))
+        }
+    }
 }
 
 /// Waits until QEMU has freed what loading made it drop. Its RCU thread would do so some

@@ -4,6 +4,7 @@ use crate::args::Start;
 use crate::bell::Bell;
 use crate::fds::{Channels, NodeRam};
 use crate::gdb::Gdb;
+use crate::host_tsc::Moment;
 use crate::memory::GuestRam;
 use crate::process::{Service, Shared, kill};
 use crate::vcpu_threads::VcpuThreads;
@@ -43,23 +44,33 @@ pub(crate) struct QemuVm {
     ended: bool,
 }
 
+/// How and when a machine begins.
+pub(crate) struct Beginning {
+    pub(crate) start: Start,
+    /// Its setup counts from then on.
+    pub(crate) begin: Instant,
+    /// What its kernel is told of the time stamp counter.
+    pub(crate) tsc_khz: Option<u32>,
+}
+
 impl QemuVm {
     /// Boots a machine.
     pub(crate) fn boot(program: &Path, spec: &MachineSpec) -> Result<Self, MachineError> {
         let begin = Instant::now();
+        let tsc = Moment::now();
         let channels = Channels::create(spec, &spec.initramfs)?;
-        Self::start(program, spec, Start::Boot, channels, begin)
+        let start = Beginning { start: Start::Boot, begin, tsc_khz: tsc.and_then(Moment::khz) };
+        Self::start(program, spec, channels, start)
     }
 
     pub(crate) fn start(
         program: &Path,
         spec: &MachineSpec,
-        start: Start,
         mut channels: Channels,
-        begin: Instant,
+        Beginning { start, begin, tsc_khz }: Beginning,
     ) -> Result<Self, MachineError> {
         kernel_image::check(&spec.kernel)?;
-        let args = args::build(spec, &channels.child_fds(), start)?;
+        let args = args::build(spec, &channels.child_fds(), start, tsc_khz)?;
         let ram = Arc::new(GuestRam::map(&channels.ram)?);
         let (nodes, bell) = (channels.ram.clone(), channels.bell.take());
         let shared = Arc::new(Shared { queued: AtomicUsize::new(0), stopping: AtomicBool::new(false) });

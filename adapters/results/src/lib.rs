@@ -126,6 +126,7 @@ mod tests {
             kernel: "/k".into(),
             kernel_crc: "0".into(),
             scheduler: "eevdf".into(),
+            schedulers: Vec::new(),
             project_commit: "unknown".into(),
             outcome: "pass".into(),
             passed: true,

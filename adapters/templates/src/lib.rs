@@ -3,6 +3,7 @@
 //! ```text
 //! {root}/{key}/…  metadata.json     one saved machine, as its hypervisor wrote it
 //! {root}/.tmp-{key}-{pid}           being made or thrown away
+//! {root}/.sums/{key}.json            what a file elsewhere summed up to
 //! {root}/.locks/{key}.lock          held shared by who reads, exclusively by who makes
 //! ```
 //!
@@ -17,12 +18,14 @@
 mod files;
 mod lock;
 mod metadata;
+mod stamp;
 mod store;
 
 pub use metadata::{KernelMark, Metadata};
-pub use store::{Lease, Listed, Make, Need, Notice, Tell, TemplateStore};
+pub use store::{Lease, Listed, Make, Need, Notice, Tell, TemplateStore, Unmade};
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A template that could not be had; its test boots instead.
 #[derive(Debug, thiserror::Error)]
@@ -67,4 +70,10 @@ impl TemplateError {
         let path = path.to_path_buf();
         move |error| Self::Io { doing, path, error }
     }
+}
+
+/// Tells what this process has under way at once apart.
+pub(crate) fn serial() -> u32 {
+    static SERIAL: AtomicU32 = AtomicU32::new(0);
+    SERIAL.fetch_add(1, Ordering::Relaxed)
 }

@@ -1,12 +1,12 @@
 //! What is recorded of a saved machine, and whether it still holds.
 
-use crate::TemplateError;
 use crate::files::{self, FileMark};
+use crate::{TemplateError, stamp};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// The record's own version.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 pub(crate) const FILE: &str = "metadata.json";
 
 /// Which kernel a machine was booted from.
@@ -57,7 +57,7 @@ impl Metadata {
         let path = dir.join(FILE);
         let json = serde_json::to_vec_pretty(self)
             .map_err(|e| TemplateError::io("writing", &path)(std::io::Error::other(e)))?;
-        std::fs::write(&path, json).map_err(TemplateError::io("writing", &path))
+        stamp::replace(&path, &json)
     }
 
     /// The record in `dir`; the error says in a few words what is wrong with it.
@@ -70,11 +70,12 @@ impl Metadata {
         Ok(found)
     }
 
-    /// Compares the files with the record.
-    pub(crate) fn check(&self, dir: &Path, identity: &str) -> Result<(), String> {
+    /// Compares the files with the record; true if the record is another now, which spares
+    /// the next one reading them.
+    pub(crate) fn check(&mut self, dir: &Path, identity: &str) -> Result<bool, String> {
         if self.identity != identity {
             return Err("it was made of something else".to_string());
         }
-        self.files.iter().try_for_each(|file| file.check(dir))
+        self.files.iter_mut().try_fold(false, |other, file| Ok(file.check(dir)? | other))
     }
 }

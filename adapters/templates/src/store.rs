@@ -1,12 +1,11 @@
 //! Getting, making, listing and throwing away saved machines.
 
 use crate::metadata::{FILE, KernelMark, Metadata};
-use crate::{TemplateError, files, lock};
+use crate::{TemplateError, files, lock, serial, stamp};
 use ktstr_machine::{Digest, Template};
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SCRATCH: &str = ".tmp-";
@@ -14,8 +13,6 @@ const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 # Saved machines of ktstr; everything here can be made again.\n";
 /// A maker that failed is not worth another try for so long.
 const FAILURE_COUNTS: Duration = Duration::from_secs(600);
-/// Tells the scratch of this process apart.
-static SERIAL: AtomicU32 = AtomicU32::new(0);
 
 /// Saved machines in a directory.
 #[derive(Debug, Clone)]
@@ -48,8 +45,28 @@ pub enum Notice {
     Broken(String),
 }
 
+/// Why a machine could not be made.
+#[derive(Debug)]
+pub struct Unmade {
+    error: Box<dyn std::error::Error + Send + Sync>,
+    by_chance: bool,
+}
+
+impl Unmade {
+    /// For a reason that the next one would meet as well: it is not tried again for some
+    /// minutes.
+    pub fn for_good(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { error: error.into(), by_chance: false }
+    }
+
+    /// For a reason that says nothing of the next try, such as a kill.
+    pub fn by_chance(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { error: error.into(), by_chance: true }
+    }
+}
+
 /// Fills a directory with a saved machine.
-pub type Make<'a> = &'a mut dyn FnMut(&Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+pub type Make<'a> = &'a mut dyn FnMut(&Path) -> Result<(), Unmade>;
 /// Hears what a user should know.
 pub type Tell<'a> = &'a mut dyn FnMut(Notice);
 
@@ -135,6 +152,21 @@ impl TemplateStore {
         }
     }
 
+    /// The sum of a file that goes into machines, such as a kernel image: what `sum_up` says,
+    /// or what it said before if the file is as it was then.
+    ///
+    /// # Errors
+    /// Those of `sum_up`.
+    pub fn remembered_sum<E>(
+        &self,
+        path: &Path,
+        sum_up: impl FnOnce() -> Result<String, E>,
+    ) -> Result<String, E> {
+        let key = Self::key(&path.to_string_lossy());
+        let note = self.root.join(".sums").join(format!("{key}.json"));
+        stamp::remembered(&note, path, SystemTime::now(), sum_up)
+    }
+
     /// Throws a machine away that did not come up, unless others use it now.
     ///
     /// # Errors
@@ -201,8 +233,7 @@ impl TemplateStore {
     }
 
     fn scratch(&self, key: &str) -> PathBuf {
-        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        self.root.join(format!("{SCRATCH}{key}-{}-{serial}", std::process::id()))
+        self.root.join(format!("{SCRATCH}{key}-{}-{}", std::process::id(), serial()))
     }
 
     fn look(&self, key: &str, identity: &str) -> Look {
@@ -210,8 +241,18 @@ impl TemplateStore {
         if !dir.exists() {
             return Look::Missing;
         }
-        match Metadata::read(&dir).and_then(|found| found.check(&dir, identity)) {
-            Ok(()) => Look::Usable,
+        let checked = Metadata::read(&dir).and_then(|mut found| {
+            let other = found.check(&dir, identity)?;
+            Ok((found, other))
+        });
+        match checked {
+            Ok((found, other)) => {
+                if other {
+                    // Else the next one sums up its files once more.
+                    let _ = found.write(&dir);
+                }
+                Look::Usable
+            }
             Err(why) => Look::Broken(why),
         }
     }
@@ -241,12 +282,16 @@ impl TemplateStore {
         }
         let staged = self.scratch(key);
         fs::create_dir(&staged).map_err(TemplateError::io("making", &staged))?;
-        let made = make(&staged).map_err(TemplateError::Make).and_then(|()| self.publish(&staged, key, need));
-        if let Err(error) = made {
+        let made = make(&staged);
+        let by_chance = made.as_ref().is_err_and(|unmade| unmade.by_chance);
+        let made = made.map_err(|unmade| TemplateError::Make(unmade.error));
+        if let Err(error) = made.and_then(|()| self.publish(&staged, key, need)) {
             // What can't be deleted now is swept by the next maker.
             let _ = fs::remove_dir_all(&staged);
-            // Without this note the next test tries again, which costs it a boot.
-            let _ = fs::write(self.failure_path(key), error.to_string());
+            if !by_chance {
+                // Without this note the next test tries again, which costs it a boot.
+                let _ = fs::write(self.failure_path(key), error.to_string());
+            }
             return Err(error);
         }
         let _ = fs::remove_file(self.failure_path(key));

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use ktstr_kernel::{Arch, DiscoverEnv, Found, Origin, crc_hex, discover};
 use ktstr_kernel_cache::KernelCache;
 use ktstr_kernel_source::OsFiles;
+use ktstr_templates::TemplateStore;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -35,8 +36,21 @@ impl Kernel {
 
     /// As above, and the image's length.
     pub(crate) fn mark(&self) -> &(String, u64) {
-        let read = || std::fs::read(&self.image).map(|bytes| (image_crc(&bytes), bytes.len() as u64));
-        self.mark.get_or_init(|| read().unwrap_or_default())
+        self.mark.get_or_init(|| self.with_length(self.sum_up()))
+    }
+
+    /// Has `store` remember the sum, or know it already.
+    pub(crate) fn summed_up_by(&self, store: &TemplateStore) {
+        self.mark.get_or_init(|| self.with_length(store.remembered_sum(&self.image, || self.sum_up())));
+    }
+
+    fn sum_up(&self) -> std::io::Result<String> {
+        std::fs::read(&self.image).map(|bytes| image_crc(&bytes))
+    }
+
+    fn with_length(&self, sum: std::io::Result<String>) -> (String, u64) {
+        let found = sum.and_then(|sum| Ok((sum, std::fs::metadata(&self.image)?.len())));
+        found.unwrap_or_default()
     }
 }
 

@@ -10,15 +10,17 @@ use ktstr_kernel_cache::KernelCache;
 use ktstr_live_kernel::{Announcement, Finding, IndexCache, LiveKernel, Running};
 use ktstr_machine::mailbox::layout::{ENTROPY_BYTES, SIZE_FILE};
 use ktstr_machine::mailbox::{entropy_of, pages_for};
-use ktstr_machine::{Accel, Blob, Hypervisor, MachineSpec, Vm, VmExit, Wake};
+use ktstr_machine::{Accel, Blob, Hypervisor, MachineError, MachineSpec, Template, Vm, VmExit, Wake};
 use ktstr_monitor::{Check, Monitor};
 use ktstr_run::ports::HostClock;
 use ktstr_run::{Limits, Observation, Watch, died_of_lost_code_patch, drive};
-use ktstr_templates::{KernelMark, Lease, Need, Notice, TemplateStore};
+use ktstr_templates::{KernelMark, Lease, Need, Notice, TemplateStore, Unmade};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What a machine is made of and how long it may take.
@@ -37,6 +39,8 @@ pub(super) struct Machine<'a> {
     pub(super) monitor_period: Option<Duration>,
     /// Values that every snapshot holds.
     pub(super) snapshot_paths: &'static [&'static str],
+    /// Says how its kernel was found.
+    pub(super) verbose: bool,
 }
 
 /// How often a machine is started again when the emulator broke it.
@@ -44,37 +48,64 @@ const MAX_RESTARTS: usize = 2;
 pub(super) const LOST_PATCH: &str = "the emulator lost a code patch of the guest kernel, so the machine was started again (a race of QEMU \
      before 8.1 with one thread a vCPU; a newer QEMU or --accel deterministic avoids it)";
 
+/// Said of a run in deterministic mode that nothing was resumed for.
+pub(super) const NOT_SAVED: &str =
+    "this machine can't be saved, so it was booted; a run that is resumed has other bytes";
+const REFUSED: &str = "deterministic mode repeats a run from a saved machine, and none could be had; \
+     KTSTR_NO_TEMPLATE=1 boots afresh each time, which repeats as well, with other bytes";
+
 /// A machine that has ended.
 pub(super) struct Played {
     pub(super) seen: Observation,
     /// It was resumed, not booted.
     pub(super) resumed: bool,
+    /// When it began.
+    pub(super) began: SystemTime,
     /// How often it was started again.
     pub(super) restarts: usize,
 }
 
+/// What became of a machine that was resumed.
+enum Resumed {
+    CameUp(Box<Followed>),
+    /// It did not, for that reason.
+    Not(String),
+}
+
+/// What was seen of one machine.
+struct Followed {
+    seen: Observation,
+    began: SystemTime,
+}
+
 impl Machine<'_> {
-    /// Runs the machine to its end, again if the emulator broke it.
-    pub(super) fn run(&self, settings: &Settings) -> Result<Played> {
+    /// Runs the machine to its end, again if the emulator broke it. `begun` hears when the
+    /// test begins, and is dropped at the end.
+    pub(super) fn run(&self, settings: &Settings, begun: Sender<()>) -> Result<Played> {
         let mut restarts = 0;
         loop {
-            let (seen, resumed) = self.run_once(settings)?;
-            if self.spec.accel != Accel::Tcg || restarts == MAX_RESTARTS || !died_of_lost_code_patch(&seen) {
-                return Ok(Played { seen, resumed, restarts });
+            let (Followed { seen, began }, resumed) = self.run_once(settings, &begun)?;
+            if restarts == MAX_RESTARTS || !died_of_lost_code_patch(&seen) || !self.loses_code_patches() {
+                return Ok(Played { seen, resumed, began, restarts });
             }
             restarts += 1;
             eprintln!("ktstr: note: {LOST_PATCH}");
         }
     }
 
+    /// False where that is not known: a kernel's own death is not to be taken for it.
+    fn loses_code_patches(&self) -> bool {
+        self.hypervisor.loses_code_patches(self.spec.accel).unwrap_or(false)
+    }
+
     /// Runs the machine to its end; true if it was resumed.
     ///
     /// Whatever is wrong with a saved machine costs a boot, never a verdict.
-    fn run_once(&self, settings: &Settings) -> Result<(Observation, bool)> {
+    fn run_once(&self, settings: &Settings, begun: &Sender<()>) -> Result<(Followed, bool)> {
         // Who wants to see the kernel boot must let it.
         if !settings.no_template
             && !settings.verbose
-            && let Some(seen) = self.resume(settings)?
+            && let Some(seen) = self.resume(settings, begun)?
         {
             return Ok((seen, true));
         }
@@ -83,15 +114,18 @@ impl Machine<'_> {
         parts.append(&mut spec.initramfs);
         spec.initramfs = parts;
         let vm = self.hypervisor.boot(&spec)?;
-        Ok((self.follow(vm, false, settings.verbose)?, false))
+        Ok((self.follow(vm, false, begun)?, false))
     }
 
-    fn follow(&self, mut vm: Box<dyn Vm>, resumed: bool, verbose: bool) -> Result<Observation> {
+    fn follow(&self, mut vm: Box<dyn Vm>, resumed: bool, begun: &Sender<()>) -> Result<Followed> {
         let _announced = self.announce(vm.as_ref());
         let mut eye = LiveKernel::new(self.kernel.vmlinux.clone());
         if let Ok(index) = index_cache() {
-            let (crc, bytes) = self.kernel.mark();
-            eye = eye.with_index(index.of_image(&format!("{crc}-{bytes}")));
+            // A vmlinux has a build id, which needs no reading of the whole image.
+            eye = eye.with_index(match self.kernel.vmlinux {
+                Some(_) => index,
+                None => index.of_image(&format!("{}-{}", self.kernel.mark().0, self.kernel.mark().1)),
+            });
         }
         let monitor = monitor(self.spec.accel, self.monitor_period).with_alarm(&self.checks);
         let watch = Watch::new(&mut eye, monitor).with_paths(self.snapshot_paths);
@@ -102,11 +136,17 @@ impl Machine<'_> {
             Accel::Deterministic => watch.at_the_guests_instants(),
             Accel::Tcg | Accel::Kvm => watch,
         };
+        // Whoever waits for it may be gone with an earlier machine's test.
+        let watch = watch.telling_when_the_test_begins(|| {
+            let _ = begun.send(());
+        });
+        let now = SystemTime::now();
+        let began = now.checked_sub(vm.setup_time().unwrap_or_default()).unwrap_or(now);
         let seen = drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new(), watch)?;
-        if let Some(Finding { took, how }) = eye.finding().filter(|_| verbose) {
+        if let Some(Finding { took, how }) = eye.finding().filter(|_| self.verbose) {
             eprintln!("ktstr: the guest's kernel was found in {:.1} ms, {how}", took.as_secs_f64() * 1e3);
         }
-        Ok(seen)
+        Ok(Followed { seen, began })
     }
 
     /// Lets `ktstr inspect` find the machine while it lives. A test runs as well without.
@@ -118,35 +158,93 @@ impl Machine<'_> {
     }
 
     /// `None` if there is no saved machine, or it did not come up.
-    fn resume(&self, settings: &Settings) -> Result<Option<Observation>> {
+    fn resume(&self, settings: &Settings, begun: &Sender<()>) -> Result<Option<Followed>> {
         let Some(of_hypervisor) = self.hypervisor.template_identity(self.spec)? else { return Ok(None) };
         let store = match store(settings) {
             Ok(store) => store,
-            Err(e) => return Ok(booting(&format!("{e:#}"))),
+            Err(e) => return self.without_store(&format!("{e:#}"), begun),
         };
-        let lease = match self.saved(&store, &of_hypervisor) {
-            Ok(lease) => lease,
-            Err(e) => return Ok(booting(&format!("{e:#}"))),
-        };
-        let vm = match self.hypervisor.resume(&lease.template, self.spec, &self.wake()?) {
-            Ok(vm) => vm,
-            Err(e) => return Ok(discarded(&store, lease, &e.to_string())),
-        };
-        let seen = self.follow(vm, true, settings.verbose)?;
+        let mut broken = false;
+        loop {
+            let lease = match self.saved(&store, &of_hypervisor) {
+                Ok(lease) => lease,
+                Err(e) => return self.without_store(&format!("{e:#}"), begun),
+            };
+            let why = match self.hypervisor.resume(&lease.template, self.spec, &self.wake()?) {
+                Ok(vm) => match self.follow_resumed(vm, begun)? {
+                    Resumed::CameUp(followed) => return Ok(Some(*followed)),
+                    Resumed::Not(why) => why,
+                },
+                // What is broken is made anew, once.
+                Err(e) if matches!(e, MachineError::Template { .. }) && !broken => {
+                    broken = true;
+                    discard(&store, lease, &e.to_string());
+                    continue;
+                }
+                Err(e) => e.to_string(),
+            };
+            discard(&store, lease, &why);
+            return self.without_store("the saved machine could not be used", begun);
+        }
+    }
+
+    fn follow_resumed(&self, vm: Box<dyn Vm>, begun: &Sender<()>) -> Result<Resumed> {
+        let followed = self.follow(vm, true, begun)?;
+        let seen = &followed.seen;
         // Killed from outside is no fault of the saved machine's.
         let killed = matches!(seen.exit, Some(VmExit::Killed { .. }));
         if seen.stage.is_none() && seen.wire_error.is_none() && !killed {
             let last = seen.console.last(3).join(" | ");
-            return Ok(discarded(&store, lease, &format!("it did not come up; it printed {last:?}")));
+            return Ok(Resumed::Not(format!("it did not come up; it printed {last:?}")));
         }
-        Ok(Some(seen))
+        Ok(Resumed::CameUp(Box::new(followed)))
+    }
+
+    /// What to do without a store: boot; in deterministic mode, where that would give other
+    /// bytes, save a machine for this test alone.
+    fn without_store(&self, why: &str, begun: &Sender<()>) -> Result<Option<Followed>> {
+        if self.spec.accel != Accel::Deterministic {
+            eprintln!("ktstr: booting afresh: {why}");
+            return Ok(None);
+        }
+        eprintln!("ktstr: saving a machine for this test alone: {why}");
+        let dir = PrivateDir::make()?;
+        let pages = self.mailbox_pages()?;
+        match self.prepare(pages, &dir.0) {
+            Ok(()) => {}
+            // The guest's own fault, and the same each time: so are the bytes of a boot.
+            Err(e) if matches!(e.downcast_ref(), Some(MachineError::NotReady { .. })) => {
+                eprintln!("ktstr: {NOT_SAVED}: {e:#}");
+                return Ok(None);
+            }
+            Err(e) => return Err(e.context(REFUSED)),
+        }
+        let template = Template { key: "of this test".to_string(), dir: dir.0.clone() };
+        let vm = self.hypervisor.resume(&template, self.spec, &self.wake()?).context(REFUSED)?;
+        // The machine has a copy by now.
+        drop(dir);
+        match self.follow_resumed(vm, begun)? {
+            Resumed::CameUp(followed) => Ok(Some(*followed)),
+            Resumed::Not(why) => {
+                eprintln!("ktstr: {NOT_SAVED}: {why}");
+                Ok(None)
+            }
+        }
+    }
+
+    fn mailbox_pages(&self) -> Result<u64> {
+        let archive = self.spec.initramfs.iter().map(blob_bytes).sum::<Result<u64>>()?;
+        Ok(pages_for(self.image.program_len(), archive))
+    }
+
+    fn prepare(&self, pages: u64, dir: &Path) -> Result<()> {
+        let spec = MachineSpec { initramfs: self.boot_image(pages)?, seed: 0, ..self.spec.clone() };
+        Ok(self.hypervisor.prepare(&spec, pages, dir, self.limits.boot)?)
     }
 
     fn saved(&self, store: &TemplateStore, of_hypervisor: &str) -> Result<Lease> {
         let (crc, bytes) = self.kernel.mark().clone();
-        let init = blob_bytes(&self.image.program())?;
-        let archive = self.spec.initramfs.iter().map(blob_bytes).sum::<Result<u64>>()?;
-        let pages = pages_for(init, archive);
+        let pages = self.mailbox_pages()?;
         let identity = format!(
             "kernel {crc} {bytes} bytes\nboot init {}\nmailbox {pages} pages\n{}{of_hypervisor}",
             ktstr_kernel::crc_hex(BOOT_INIT),
@@ -158,8 +256,10 @@ impl Machine<'_> {
         let need =
             Need { identity: &identity, label: &label, kernel: &kernel, patience: self.limits.boot * 2 };
         let mut make = |dir: &Path| {
-            let spec = MachineSpec { initramfs: self.boot_image(pages)?, seed: 0, ..self.spec.clone() };
-            Ok(self.hypervisor.prepare(&spec, pages, dir, self.limits.boot)?)
+            self.prepare(pages, dir).map_err(|e| match e.downcast_ref() {
+                Some(MachineError::Killed { .. }) => Unmade::by_chance(e),
+                _ => Unmade::for_good(e),
+            })
         };
         let mut tell = |notice| match notice {
             Notice::Making => eprintln!("ktstr: booting a machine to save ({label}); later tests resume it"),
@@ -214,17 +314,32 @@ fn monitor(accel: Accel, period: Option<Duration>) -> Monitor {
     }
 }
 
-fn booting(why: &str) -> Option<Observation> {
-    eprintln!("ktstr: booting afresh: {why}");
-    None
-}
-
-fn discarded(store: &TemplateStore, lease: Lease, why: &str) -> Option<Observation> {
+fn discard(store: &TemplateStore, lease: Lease, why: &str) {
     eprintln!("ktstr: the saved machine {} is thrown away: {why}", lease.template.key);
     if let Err(e) = store.discard(lease) {
         eprintln!("ktstr: {e}");
     }
-    booting("the saved machine could not be used")
+}
+
+/// A directory that goes when this does.
+struct PrivateDir(PathBuf);
+
+impl PrivateDir {
+    fn make() -> Result<Self> {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("ktstr-saved-{}-{serial}", std::process::id()));
+        std::fs::create_dir(&dir).with_context(|| format!("making {}", dir.display()))?;
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for PrivateDir {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("ktstr: deleting {}: {e}", self.0.display());
+        }
+    }
 }
 
 /// The store that the settings name.
@@ -256,6 +371,7 @@ fn blob_bytes(blob: &Blob) -> Result<u64> {
             let found = std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
             Ok(found.len())
         }
+        Blob::Range { bytes, .. } => Ok(*bytes),
     }
 }
 

@@ -111,6 +111,11 @@ fn run_in_machine(
     let (hypervisor, accel) = hypervisor::choose(settings)?;
     let kernel = kernel::resolve_for_test()?;
     let image = image::of_this_binary(settings)?;
+    if let Ok(store) = machine::store(settings)
+        && !settings.no_template
+    {
+        kernel.summed_up_by(&store);
+    }
     let schedulers = Schedulers::of(entry, settings, &image)?;
     let plan = GuestPlan {
         emulated: accel == Accel::Tcg,
@@ -143,11 +148,20 @@ fn run_in_machine(
         checks: entry.spec.own_checks(),
         monitor_period: settings.monitor_period,
         snapshot_paths: entry.spec.snapshot_paths,
+        verbose: settings.verbose,
     };
-    // What the record needs of the host is looked up while the machine runs.
+    // What the record needs of the host is looked up while the test runs, not before: the
+    // machine's start needs the host's CPUs itself.
+    let (begun, begins) = std::sync::mpsc::channel();
+    let (of_kernel, by) = (&kernel, hypervisor.as_ref());
+    let find = move || {
+        // Or the machine has ended before.
+        let _ = begins.recv();
+        Provenance::find(settings, of_kernel, by)
+    };
     let (provenance, played) = std::thread::scope(|scope| {
-        let provenance = scope.spawn(|| Provenance::find(settings, &kernel, hypervisor.as_ref()));
-        let played = machine.run(settings);
+        let provenance = scope.spawn(find);
+        let played = machine.run(settings, begun);
         (provenance.join(), played)
     });
     let played = played?;
@@ -159,7 +173,10 @@ fn run_in_machine(
     for _ in 0..played.restarts {
         case.result.note(machine::LOST_PATCH);
     }
-    let resumed = played.resumed;
+    if accel == Accel::Deterministic && !played.resumed && !settings.no_template && !settings.verbose {
+        case.result.note(machine::NOT_SAVED);
+    }
+    let (resumed, began) = (played.resumed, played.began);
     let mut facts = RunFacts {
         mode: accel.to_string(),
         kernel: kernel.label(),
@@ -167,7 +184,7 @@ fn run_in_machine(
         baseline,
         ..facts(entry, settings)
     };
-    let run = Run { spec: &spec, kernel: &kernel, entry, case: &case, seen: &seen, provenance };
+    let run = Run { spec: &spec, kernel: &kernel, entry, case: &case, seen: &seen, began, provenance };
     run.record(settings, &mut facts);
     verifier::record(entry, Some(&kernel.label()), &case.result, &seen.schedulers)?;
     Ok(finish(settings, &facts, &case, Some(&seen)))

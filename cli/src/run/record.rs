@@ -42,6 +42,8 @@ pub(super) struct Run<'a> {
     pub(super) entry: &'a KtstrTestEntry,
     pub(super) case: &'a CaseResult,
     pub(super) seen: &'a Observation,
+    /// When the machine that was seen began.
+    pub(super) began: SystemTime,
     pub(super) provenance: Provenance,
 }
 
@@ -66,13 +68,15 @@ impl Run<'_> {
     }
 
     fn sidecar(&self, facts: &RunFacts) -> Sidecar {
-        let Self { spec, kernel, entry, case, seen, provenance } = self;
+        let Self { spec, kernel, entry, case, seen, began, provenance } = self;
         let ms = |d: Duration| d.as_millis() as u64;
         let result = &case.result;
         let hash = |value: u64| format!("{value:016x}");
         let mut kernel_log = Digest::default();
         kernel_log.push(&seen.kernel_log);
         let finished = SystemTime::now().duration_since(UNIX_EPOCH).map(ms).unwrap_or_default();
+        let test_began =
+            seen.times.to_test.map(|t| *began + t).and_then(|t| t.duration_since(UNIX_EPOCH).ok());
         let text =
             |s: &ktstr_wire::Stimulus| [s.kind.as_str(), &s.label, &s.detail].join(" ").trim().to_string();
         Sidecar {
@@ -112,6 +116,7 @@ impl Run<'_> {
                 finished_unix_ms: finished,
                 boot_ms: seen.times.boot.map(ms),
                 to_test_ms: seen.times.to_test.map(ms),
+                test_unix_us: test_began.map(|t| t.as_micros() as u64),
                 test_ms: seen.times.test.map(ms),
                 total_ms: ms(seen.times.total),
             },

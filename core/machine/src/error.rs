@@ -76,6 +76,17 @@ pub enum MachineError {
         /// The last lines of its console.
         console: String,
     },
+    /// Somebody else ended the hypervisor.
+    #[error(
+        "{doing}: the hypervisor was killed by signal {signal}; it was not ktstr: look for the OOM killer \
+         (`dmesg`) or another process"
+    )]
+    Killed {
+        /// What was being done.
+        doing: String,
+        /// Signal number.
+        signal: i32,
+    },
     /// A saved machine that is not as it should be.
     #[error("reading the saved machine in {dir}: {why}")]
     Template {

@@ -25,9 +25,9 @@ const STEP_PAGES: u64 = (16 << 20) / PAGE as u64;
 /// What a resumed machine is told besides the archive to unpack.
 #[derive(Debug, Clone)]
 pub struct Wake {
-    /// The program that becomes `/init`. The mailbox lies in the guest's page cache, so
-    /// it is there without being copied once more.
-    pub init: Blob,
+    /// The program that becomes `/init`, in parts that are concatenated. The mailbox lies
+    /// in the guest's page cache, so it is there without being copied once more.
+    pub init: Vec<Blob>,
     /// The wall clock: time since the Unix epoch; `None` leaves the saved one.
     pub clock: Option<Duration>,
     /// For its random number generator.
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn the_header_says_whether_to_set_the_clock() {
         let number = |h: &[u8], at: usize| u64::from_le_bytes(h[at..at + 8].try_into().unwrap());
-        let init = Blob::Bytes(Arc::default());
+        let init = vec![Blob::Bytes(Arc::default())];
         let mut wake = Wake { init, clock: None, entropy: [5; ENTROPY_BYTES] };
         let still = header(5000, b"abc", &wake);
         let field = |at| number(&still, at);

@@ -1,6 +1,6 @@
 //! The hypervisor port.
 
-use crate::{MachineError, MachineSpec, Wake};
+use crate::{Accel, MachineError, MachineSpec, Wake};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,16 @@ pub trait Hypervisor: Send + Sync {
 
     /// Starts a machine. Returns once it runs, not once it has booted.
     fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Vm>, MachineError>;
+
+    /// True if a guest of that mode may die of the hypervisor's own fault on a breakpoint that
+    /// its kernel has put into its code and taken out again.
+    ///
+    /// # Errors
+    /// When its version can't be told.
+    fn loses_code_patches(&self, accel: Accel) -> Result<bool, MachineError> {
+        let _ = accel;
+        Ok(false)
+    }
 
     /// What of this hypervisor goes into a template of `spec`, kernel image and initial
     /// RAM disk aside: its version and settings, as text that is part of the key.
@@ -26,7 +36,8 @@ pub trait Hypervisor: Send + Sync {
     /// until it stops itself, and saves it in the empty directory `dir`.
     ///
     /// # Errors
-    /// [`MachineError::NotReady`] when it ends, or `limit` passes, before it stops.
+    /// [`MachineError::NotReady`] when it ends, or `limit` passes, before it stops;
+    /// [`MachineError::Killed`] when somebody else ends the hypervisor meanwhile.
     fn prepare(
         &self,
         spec: &MachineSpec,

@@ -13,6 +13,15 @@ pub enum Blob {
     Bytes(Arc<Vec<u8>>),
     /// In a file.
     File(PathBuf),
+    /// In a file, a part of it.
+    Range {
+        /// The file.
+        path: PathBuf,
+        /// Offset of the first byte.
+        from: u64,
+        /// How many.
+        bytes: u64,
+    },
 }
 
 /// A machine to boot.

@@ -90,6 +90,10 @@ pub struct SidecarTimes {
     pub boot_ms: Option<u64>,
     /// Start of the machine to the test's first line, ms.
     pub to_test_ms: Option<u64>,
+    /// When the test's first line ran, microseconds since the Unix epoch; whoever started
+    /// this process can tell from it what all that came before the machine took.
+    #[serde(default)]
+    pub test_unix_us: Option<u64>,
     /// The test function, ms of host time.
     pub test_ms: Option<u64>,
     /// Start to end of the machine, ms.

@@ -13,6 +13,8 @@ pub struct Watch<'a> {
     attached: bool,
     booted: bool,
     needed: bool,
+    /// Hears when the test begins.
+    begins: Option<Box<dyn FnOnce() + 'a>>,
     /// Stopping the machine at an instant of the host's would change what the guest does.
     own_instants: bool,
     /// Values that every snapshot holds.
@@ -67,6 +69,7 @@ impl<'a> Watch<'a> {
             attached: false,
             booted: false,
             needed: false,
+            begins: None,
             own_instants: false,
             paths: &[],
             snapshots: Snapshots::default(),
@@ -88,6 +91,13 @@ impl<'a> Watch<'a> {
     #[must_use]
     pub fn with_paths(self, paths: &'a [&'a str]) -> Self {
         Self { paths, ..self }
+    }
+
+    /// Calls `told` when the test begins: work that can wait for it does not keep the guest
+    /// from getting there.
+    #[must_use]
+    pub fn telling_when_the_test_begins(self, told: impl FnOnce() + 'a) -> Self {
+        Self { begins: Some(Box::new(told)), ..self }
     }
 
     /// The machine resumes with its kernel already up, which can be looked for at once
@@ -138,6 +148,9 @@ impl<'a> Watch<'a> {
 
     pub(crate) fn test_begins(&mut self, now: Duration) {
         self.monitor.begin(now);
+        if let Some(told) = self.begins.take() {
+            told();
+        }
     }
 
     pub(crate) fn test_ends(&mut self) {

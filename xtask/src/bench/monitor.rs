@@ -1,6 +1,6 @@
 //! What watching a guest costs the guest.
 
-use super::overhead::{kernel_image, test_binary};
+use super::{kernel_image, test_binaries};
 use crate::project::Project;
 use crate::say;
 use anyhow::{Context, Result, bail};
@@ -24,7 +24,7 @@ struct Run {
 pub(super) fn run(project: &Project, rounds: usize) -> Result<()> {
     say::heading("What is measured");
     let image = kernel_image(project)?;
-    let test = test_binary(project)?;
+    let [test] = test_binaries(project, ["seeds"])?;
     println!("  four spinners on 2 vCPUs for {HOLD_S} s under tcg, kernel {}", image.display());
     let dir = project.logs.join("bench-monitor");
     let mut base = Vec::new();

@@ -1,7 +1,6 @@
 //! What the harness costs on top of a bare boot.
 
-use super::{KERNEL, median};
-use crate::child::Child;
+use super::{kernel_image, median, test_binaries};
 use crate::project::Project;
 use crate::say;
 use anyhow::{Context, Result, bail};
@@ -31,7 +30,7 @@ const SAME: &str = "console=ttyS0 rdinit=/init panic=-1 reboot=t tsc=reliable no
 pub(super) fn run(project: &Project, rounds: usize) -> Result<()> {
     say::heading("What is measured");
     let image = kernel_image(project)?;
-    let test = test_binary(project)?;
+    let [test] = test_binaries(project, ["seeds"])?;
     let dir = project.logs.join("bench-overhead");
     std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
     let initramfs = minimal_initramfs(&dir)?;
@@ -59,28 +58,6 @@ pub(super) fn run(project: &Project, rounds: usize) -> Result<()> {
     );
     println!("  goal: at most 1.50 times QEMU alone");
     Ok(())
-}
-
-pub(super) fn kernel_image(project: &Project) -> Result<PathBuf> {
-    if let Some(image) = std::env::var_os("KTSTR_TEST_KERNEL") {
-        return Ok(PathBuf::from(image));
-    }
-    let command = project.ktstr(&["kernel", "path", KERNEL]);
-    let found = Child::new(&project.logs, "bench: kernel", command).keep_stdout().check()?;
-    found.last_line().map(PathBuf::from).context("asking for the kernel's path: no answer")
-}
-
-pub(super) fn test_binary(project: &Project) -> Result<PathBuf> {
-    let words = ["test", "-p", "ktstr", "--test", "seeds", "--no-run", "--message-format", "json"];
-    let built =
-        Child::new(&project.logs, "bench: building the test", project.cargo(words)).keep_stdout().check()?;
-    built
-        .stdout
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "seeds")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("building the quick-start test: cargo named no executable")
 }
 
 /// Assembles the init and packs it; binutils and cpio come with the kernel's build tools.

@@ -58,10 +58,12 @@ const STOCK_KERNEL: &str = "image:6.12";
 /// Ours, from the distribution's source: with sched_ext.
 const KERNEL: &str = "apt:6.12";
 
-/// The facade's test files boot machines; everything else is a unit test.
-const IN_MACHINES: &str = "(package(ktstr) & kind(test) & not binary(compile_fail))";
+/// The test files of the facade and of the QEMU adapter boot machines; everything else is a
+/// unit test.
+const IN_MACHINES: &str =
+    "((package(ktstr) & kind(test) & not binary(compile_fail)) | (package(ktstr-qemu) & kind(test)))";
 /// Those of them that need nothing but the kernel's own scheduler, by name.
-const ON_STOCK_KERNEL: &str = "(package(ktstr) & binary(seeds))";
+const ON_STOCK_KERNEL: &str = "((package(ktstr) & binary(seeds)) | (package(ktstr-qemu) & kind(test)))";
 
 fn set_up(run: &mut Run<'_>) -> Result<bool> {
     setup::ensure(run.project, if run.quick { &[Part::Tests] } else { &Part::ALL })?;
@@ -105,7 +107,19 @@ fn e2e(run: &mut Run<'_>) -> Result<bool> {
     let mut good = true;
     for (kernel, filter) in [(KERNEL, IN_MACHINES), (STOCK_KERNEL, ON_STOCK_KERNEL)] {
         println!("  on {kernel}");
-        let words = ["test", "--kernel", kernel, "--", "-p", "ktstr", "--no-fail-fast", "-E", filter];
+        let words = [
+            "test",
+            "--kernel",
+            kernel,
+            "--",
+            "-p",
+            "ktstr",
+            "-p",
+            "ktstr-qemu",
+            "--no-fail-fast",
+            "-E",
+            filter,
+        ];
         let ended = Child::new(&run.project.logs, &format!("e2e on {kernel}"), run.project.ktstr(&words))
             .show(worth_showing)
             .run()?;

@@ -47,7 +47,7 @@ fn a_copy_has_the_same_pages_and_the_work_in_its_mailbox() {
     }
     let work: Vec<u8> = (0..2 * PAGE).map(|i| (i % 251) as u8).collect();
     let bytes = |range: std::ops::Range<usize>| Blob::Bytes(Arc::new(work[range].to_vec()));
-    let wake = Wake { init: bytes(0..5000), clock: None, entropy: [1; 32] };
+    let wake = Wake { init: vec![bytes(0..100), bytes(100..5000)], clock: None, entropy: [1; 32] };
     fill_mailbox(&copy, &[bytes(5000..6000), bytes(6000..7000)], &wake, dir.path()).unwrap();
     for (number, page) in [(0, 0), (0, 599), (0, 100), (1, 3), (1, 4)] {
         assert_eq!(read_page(&copy[number], page), read_page(&nodes[number], page), "{number} {page}");
@@ -88,7 +88,7 @@ fn broken_files_are_refused_and_harm_nothing() {
     let nodes = machine();
     save_ram(&nodes, 4, dir.path()).unwrap();
     let fill = |bytes: usize| {
-        let init = Blob::Bytes(Arc::new(vec![1; bytes]));
+        let init = vec![Blob::Bytes(Arc::new(vec![1; bytes]))];
         fill_mailbox(&nodes, &[], &Wake { init, clock: None, entropy: [0; 32] }, dir.path())
     };
     let text = fill(4 * PAGE).unwrap_err().to_string();

@@ -1,7 +1,8 @@
 //! Made once, shared, thrown away when in doubt.
 
 use super::*;
-use std::sync::atomic::AtomicUsize;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const IDENTITY: &str = "a machine";
 
@@ -21,10 +22,9 @@ fn get(store: &TemplateStore, identity: &str, crc: &str) -> (Result<Lease, Templ
     let need = Need { identity, label: "l", kernel: &kernel, patience: Duration::from_secs(5) };
     let mut make = |dir: &Path| {
         made += 1;
-        fs::write(dir.join("state"), identity)?;
-        let ram = File::create(dir.join("ram0"))?;
-        ram.set_len(8 << 20)?;
-        Ok(())
+        fs::write(dir.join("state"), identity).map_err(Unmade::for_good)?;
+        let ram = File::create(dir.join("ram0")).map_err(Unmade::for_good)?;
+        ram.set_len(8 << 20).and_then(|()| ram.write_all_at(b"kernel", 5 << 20)).map_err(Unmade::for_good)
     };
     let lease = store.get(&need, &mut make, &mut |n| told.push(n));
     (lease, told, made)
@@ -51,19 +51,21 @@ fn whatever_is_off_is_made_anew() {
     let (store, _dir) = store(u64::MAX);
     let dir = store.dir(&TemplateStore::key(IDENTITY));
     type Harm = fn(&Path);
-    let harms: [(Harm, &str); 6] = [
+    let harms: [(Harm, &str); 8] = [
         (|d| fs::write(d.join("state"), "a machinf").unwrap(), "state was changed"),
         (|d| fs::write(d.join("state"), "a ma").unwrap(), "state has 4 bytes"),
         (
             |d| File::options().write(true).open(d.join("ram0")).unwrap().set_len(5).unwrap(),
             "ram0 has 5 bytes",
         ),
+        (|d| write_at(&d.join("ram0"), b"k", (5 << 20) + 1), "ram0 was changed"),
+        (|d| write_at(&d.join("ram0"), b"x", 1 << 20), "ram0 was changed"),
         (|d| fs::remove_file(d.join("ram0")).unwrap(), "looking at ram0"),
         (|d| fs::write(d.join(FILE), "{}").unwrap(), "reading metadata.json"),
         (
             |d| {
                 let text = fs::read_to_string(d.join(FILE)).unwrap();
-                fs::write(d.join(FILE), text.replace("\"schema\": 1", "\"schema\": 2")).unwrap();
+                fs::write(d.join(FILE), text.replace("\"schema\": 2", "\"schema\": 1")).unwrap();
             },
             "another version",
         ),
@@ -87,8 +89,8 @@ fn a_failed_maker_leaves_nothing_and_is_not_asked_again_at_once() {
     let tries = AtomicUsize::new(0);
     let mut make = |dir: &Path| {
         tries.fetch_add(1, Ordering::Relaxed);
-        fs::write(dir.join("state"), "half")?;
-        Err("the guest is dead".into())
+        fs::write(dir.join("state"), "half").map_err(Unmade::for_good)?;
+        Err(Unmade::for_good("the guest is dead"))
     };
     let first = store.get(&need, &mut make, &mut |_| {}).unwrap_err().to_string();
     assert_eq!(first, "the guest is dead");
@@ -97,6 +99,38 @@ fn a_failed_maker_leaves_nothing_and_is_not_asked_again_at_once() {
     assert_eq!(tries.load(Ordering::Relaxed), 1);
     assert!(store.list().unwrap().is_empty());
     assert!(!store.names().unwrap().iter().any(|n| n.starts_with(SCRATCH)));
+}
+
+#[test]
+fn a_maker_that_failed_by_chance_is_asked_again() {
+    let (store, _dir) = store(u64::MAX);
+    let kernel = kernel("1");
+    let need = Need { identity: IDENTITY, label: "l", kernel: &kernel, patience: Duration::from_secs(5) };
+    let mut killed = |_: &Path| Err(Unmade::by_chance("killed"));
+    assert_eq!(store.get(&need, &mut killed, &mut |_| {}).unwrap_err().to_string(), "killed");
+    assert_eq!(made_of(&store), (vec![Notice::Making], 1));
+}
+
+/// As a cache that was packed and unpacked elsewhere.
+#[test]
+fn files_with_other_stamps_are_read_once_and_believed_from_then_on() {
+    let (store, _dir) = store(u64::MAX);
+    made_of(&store);
+    let dir = store.dir(&TemplateStore::key(IDENTITY));
+    let record = || fs::read_to_string(dir.join(FILE)).unwrap();
+    let before = record();
+    let bytes = fs::read(dir.join("ram0")).unwrap();
+    fs::remove_file(dir.join("ram0")).unwrap();
+    fs::write(dir.join("ram0"), &bytes).unwrap();
+    assert_eq!(made_of(&store), (vec![], 0));
+    let after = record();
+    assert_ne!(before, after);
+    assert_eq!(made_of(&store), (vec![], 0));
+    assert_eq!(after, record());
+}
+
+fn write_at(path: &Path, bytes: &[u8], at: u64) {
+    File::options().write(true).open(path).unwrap().write_all_at(bytes, at).unwrap();
 }
 
 #[test]
