@@ -2,7 +2,7 @@
 
 use super::{ExpressionError, MAX_ELEMENTS};
 use ktstr_introspect_kernel::{BpfVariable, Kernel};
-use ktstr_introspect_types::{DecodeLimits, Decoded, Integer, Type};
+use ktstr_introspect_types::{DecodeLimits, Decoded, Leaf, Type};
 use ktstr_monitor::{Place, Value};
 
 /// What stands before the path of such a variable.
@@ -17,36 +17,61 @@ pub(super) fn path(text: &str) -> Option<&str> {
     text.trim().strip_prefix(PREFIX)
 }
 
-/// The variable at `path`. Without a section it is the first that has it, of the scheduler loaded last.
-fn find(kernel: &Kernel, path: &str) -> Result<BpfVariable, ExpressionError> {
-    let (section, path) = path.split_once('/').unwrap_or(("", path));
-    if path.is_empty() {
-        let expected =
-            "a variable of a BPF program, as in `bpf:nr_queued` or `bpf:.data.stats/stats.seen[2]`";
-        return Err(ExpressionError::Syntax { expected, seen: format!("{PREFIX}{section}") });
+/// A place in a section, or in any when that is empty: then it is the first that has it, of the scheduler loaded last.
+struct Named<'a> {
+    section: &'a str,
+    path: &'a str,
+}
+
+impl<'a> Named<'a> {
+    fn parse(text: &'a str) -> Result<Self, ExpressionError> {
+        let (section, path) = text.split_once('/').unwrap_or(("", text));
+        if path.is_empty() {
+            let expected =
+                "a variable of a BPF program, as in `bpf:nr_queued` or `bpf:.data.stats/stats.seen[2]`";
+            return Err(ExpressionError::Syntax { expected, seen: format!("{PREFIX}{text}") });
+        }
+        Ok(Self { section, path })
     }
-    Ok(kernel.bpf_variable(section, path)?)
+
+    fn find(&self, kernel: &Kernel) -> Result<BpfVariable, ExpressionError> {
+        Ok(kernel.bpf_variable(self.section, self.path)?)
+    }
+
+    fn decode(&self, kernel: &Kernel, limits: DecodeLimits) -> Result<Decoded, ExpressionError> {
+        // What is found at a bit field's path is its whole word: only what it is in tells its bits.
+        if let Some((whole, member)) = self.bit_field(kernel) {
+            let whole = kernel.bpf_value(&whole, limits)?;
+            return Ok(whole.get(member).cloned().unwrap_or(Decoded::Omitted));
+        }
+        Ok(kernel.bpf_value(&self.find(kernel)?, limits)?)
+    }
+
+    /// What the bit field is in, and its name there; `None` for all else.
+    fn bit_field(&self, kernel: &Kernel) -> Option<(BpfVariable, &'a str)> {
+        let (whole, member) = self.path.rsplit_once('.')?;
+        let whole = kernel.bpf_variable(self.section, whole).ok()?;
+        let plan = whole.btf.plan_from(whole.ty, &format!(".{member}")).ok()?;
+        matches!(plan.leaf(), Leaf::Bits { .. }).then_some((whole, member))
+    }
 }
 
 pub(super) fn value(kernel: &Kernel, path: &str) -> Result<Value, ExpressionError> {
-    let variable = find(kernel, path)?;
-    plain(kernel.bpf_value(&variable, READ)?)
-        .ok_or_else(|| ExpressionError::Composite(format!("{PREFIX}{path}")))
+    let composite = || ExpressionError::Composite(format!("{PREFIX}{path}"));
+    plain(Named::parse(path)?.decode(kernel, READ)?).ok_or_else(composite)
 }
 
 pub(super) fn show(kernel: &Kernel, path: &str) -> Result<String, ExpressionError> {
-    let variable = find(kernel, path)?;
-    Ok(kernel.bpf_value(&variable, SHOWN)?.to_string())
+    Ok(Named::parse(path)?.decode(kernel, SHOWN)?.to_string())
 }
 
 pub(super) fn locate(kernel: &Kernel, path: &str) -> Result<Place, ExpressionError> {
-    let variable = find(kernel, path)?;
+    let named = Named::parse(path)?;
+    let variable = named.find(kernel)?;
     let (_, ty) = variable.btf.resolve(variable.ty)?;
-    // A bit field has its storage's type; writing all of it would change its neighbours.
-    let is_number = matches!(
-        ty,
-        Type::Integer(Integer { size: 1 | 2 | 4 | 8, .. }) | Type::Enumeration(_) | Type::Pointer(_)
-    );
+    // Writing all of a bit field's word would change its neighbours.
+    let is_number = matches!(ty, Type::Integer(_) | Type::Enumeration(_) | Type::Pointer(_))
+        && named.bit_field(kernel).is_none();
     match (variable.physical, variable.size) {
         (Some(physical), bytes @ (1 | 2 | 4 | 8)) if is_number => {
             Ok(Place { physical: physical.0, address: variable.at.0, bytes: bytes as usize })
