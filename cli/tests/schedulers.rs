@@ -145,6 +145,18 @@ fn drill_expects_another_error(ctx: &Ctx) -> Result<AssertResult> {
     scenarios::steady(ctx)
 }
 
+// What `cargo xtask bench overhead` times.
+
+#[ktstr_test(ignore, duration_s = 1)]
+fn one_second_under_eevdf(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, duration_s = 1)]
+fn one_second_under_the_fixture(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
 /// How many times the iterations under EEVDF there must be.
 fn compared(ctx: &Ctx, times: f64) -> Result<AssertResult> {
     let mut result = scenarios::steady(ctx)?;
