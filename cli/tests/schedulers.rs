@@ -60,6 +60,14 @@ fn drill_stalls_a_cpu(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
 }
 
+/// Fails while the scheduler is still there, with its stalled queue.
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "30000"],
+             duration_s = 3, max_gap_ms = 500)]
+fn drill_stalls_a_cpu_unnoticed(ctx: &Ctx) -> Result<AssertResult> {
+    let stalled = CgroupDef::named("cg_0").workers(2).comm("stuck_one").cpuset(CpusetSpec::exact([1]));
+    execute_defs(ctx, vec![stalled])
+}
+
 #[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--drop-task", "--timeout-ms", "1000"], duration_s = 4)]
 fn drill_drops_a_task(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
@@ -200,6 +208,45 @@ fn a_stall_is_found_with_task_and_cpu() {
             "--- scheduler log ---",
         ],
     );
+}
+
+/// The fixture's victim and the queue that nothing is taken out of, `DSQ_STALLED` of its source.
+#[test]
+fn a_stalled_queue_and_the_schedulers_variables_are_dumped() {
+    let (mut command, results) = common::case("drill_stalls_a_cpu_unnoticed");
+    let output: common::CaseOutput = command.output().expect("running the case").into();
+    assert_eq!(output.code, Some(1), "{}", output.text);
+    assert_says(
+        &output.text,
+        &[
+            "at the end of the workload:",
+            "sched_ext: enabled, scheduler fixture",
+            "  DSQ 0x57a11 holds ",
+            "stuck_one (",
+            " fixture_enqueue (enqueue), ",
+            "    victim = {pid = ",
+            "comm = \"stuck_one\"",
+        ],
+    );
+    let dump = std::fs::read_dir(results.path())
+        .expect("the results")
+        .map(|entry| entry.expect("an entry").path())
+        .find(|path| path.to_string_lossy().ends_with(".failure-dump.json"))
+        .expect("a dump beside the sidecar");
+    let dump: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dump).expect("the dump")).expect("JSON");
+    assert_eq!(dump["problems"], serde_json::json!([]), "{dump:#}");
+    let scx = &dump["sched_ext"];
+    let list = |part: &str| scx[part].as_array().unwrap_or_else(|| panic!("no {part} in {scx:#}")).clone();
+    let queue = list("dsqs").into_iter().find(|queue| queue["id"] == 0x57a11).expect("the stalled queue");
+    assert!(queue["nr"].as_u64().is_some_and(|nr| nr > 0), "{queue:#}");
+    let tasks = queue["tasks"].as_array().expect("tasks");
+    assert!(tasks.iter().any(|task| task[1] == "stuck_one"), "{queue:#}");
+    let enqueue = list("programs").into_iter().find(|p| p["implements"] == "enqueue").expect("enqueue");
+    assert!(enqueue["verified_insns"].as_u64().is_some_and(|n| n > 0), "{enqueue:#}");
+    let variables = |map: &serde_json::Value| map["variables"].as_array().cloned().unwrap_or_default();
+    let victim = list("maps").iter().flat_map(variables).find(|v| v["name"] == "victim").expect("the victim");
+    assert!(victim["value"].as_str().is_some_and(|v| v.contains("cpu = 1, ")), "{victim:#}");
 }
 
 #[test]

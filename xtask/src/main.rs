@@ -9,6 +9,7 @@ mod child;
 mod demo;
 mod kvm_lab;
 mod lint;
+mod peers;
 mod project;
 mod say;
 mod setup;
@@ -27,6 +28,7 @@ The project's own commands.
   cargo xtask lint              format, clippy and the rules of the architecture
   cargo xtask bench NAME        how long things take, as ratios of one run
   cargo xtask kvm-lab           the tests that need a KVM that runs Linux, in an emulated machine
+  cargo xtask peers             schedulers of the scx project, built and tested; fills docs/peers.md
   cargo xtask setup [--check]   install what the others need (they do it by themselves)
 
 `cargo xtask COMMAND --help` says more.";
@@ -34,13 +36,14 @@ The project's own commands.
 /// What a command comes to: `true` if all is well.
 type Command = fn(&Project, Args) -> Result<bool>;
 
-const COMMANDS: [(&str, &str, Command); 6] = [
+const COMMANDS: [(&str, &str, Command); 7] = [
     ("demo", demo::HELP, demo::command),
     ("test", suite::HELP, suite::command),
     ("lint", lint::HELP, lint::command),
     ("setup", setup::HELP, setup::command),
     ("bench", bench::HELP, bench::command),
     ("kvm-lab", kvm_lab::HELP, kvm_lab::command),
+    ("peers", peers::HELP, peers::command),
 ];
 
 fn main() -> ExitCode {

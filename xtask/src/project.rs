@@ -29,6 +29,11 @@ impl Project {
         Ok(Self { root: root.to_owned(), logs })
     }
 
+    /// Where cargo builds.
+    pub(crate) fn target(&self) -> &Path {
+        self.logs.parent().unwrap_or(&self.root)
+    }
+
     /// Cargo in the workspace's folder, without colours: its output goes through
     /// a log file and is read again.
     pub(crate) fn cargo<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {

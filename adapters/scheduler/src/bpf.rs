@@ -1,6 +1,8 @@
 //! What the kernel knows of loaded BPF programs, by bpf(2).
 
+use crate::btf;
 use ktstr_scheduler::ProgramStats;
+use std::collections::HashMap;
 use std::io::Error;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -8,6 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 const BPF_PROG_GET_NEXT_ID: libc::c_long = 11;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_BTF_GET_FD_BY_ID: libc::c_long = 19;
 /// `BPF_PROG_TYPE_STRUCT_OPS` of `enum bpf_prog_type`.
 const STRUCT_OPS: u32 = 27;
 /// Programs of one scheduler: sched_ext has about thirty callbacks. More would mean that
@@ -21,7 +24,13 @@ struct ProgInfo {
     id: u32,
     before_name: [u64; 7],
     name: [u8; 16],
-    before_run_time: [u64; 14],
+    before_btf_id: [u64; 6],
+    btf_id: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    nr_func_info: u32,
+    nr_line_info: u32,
+    before_run_time: [u64; 5],
     run_time_ns: u64,
     run_cnt: u64,
     recursion_misses: u64,
@@ -29,20 +38,37 @@ struct ProgInfo {
     attach_btf_obj_id: u32,
 }
 
+/// `struct bpf_func_info`: where a function of a program begins, and its type in the BTF.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct FuncInfo {
+    insn_off: u32,
+    type_id: u32,
+}
+
+/// `struct bpf_btf_info`, to the size.
+#[repr(C)]
+struct BtfInfo {
+    btf: u64,
+    btf_size: u32,
+    id: u32,
+}
+
 /// The struct_ops programs that are loaded.
 ///
 /// # Errors
 /// When the kernel refuses bpf(2).
 pub(crate) fn struct_ops_programs() -> std::io::Result<Vec<ProgramStats>> {
-    let mut programs = Vec::new();
+    let (mut programs, mut objects) = (Vec::new(), HashMap::new());
     let mut id = 0;
     while let Some(next) = next_id(id)? {
         id = next;
         // One that went away between the two calls is none.
-        let Ok(program) = open(id) else { continue };
+        let Ok(program) = open(BPF_PROG_GET_FD_BY_ID, id) else { continue };
         let info = info(&program)?;
         if info.kind == STRUCT_OPS {
-            programs.push(stats(&info));
+            let name = whole_name(&program, &info, &mut objects);
+            programs.push(ProgramStats { name: name.unwrap_or_else(|| short_name(&info)), ..stats(&info) });
         }
         if programs.len() == MAX_PROGRAMS {
             break;
@@ -52,13 +78,49 @@ pub(crate) fn struct_ops_programs() -> std::io::Result<Vec<ProgramStats>> {
 }
 
 fn stats(info: &ProgInfo) -> ProgramStats {
-    let end = info.name.iter().position(|b| *b == 0).unwrap_or(info.name.len());
     ProgramStats {
-        name: String::from_utf8_lossy(&info.name[..end]).into_owned(),
+        name: String::new(),
         verified_insns: info.verified_insns,
         run_cnt: info.run_cnt,
         run_time_ns: info.run_time_ns,
     }
+}
+
+/// The name as far as the kernel keeps it.
+fn short_name(info: &ProgInfo) -> String {
+    let end = info.name.iter().position(|b| *b == 0).unwrap_or(info.name.len());
+    String::from_utf8_lossy(&info.name[..end]).into_owned()
+}
+
+/// The name that its source gives it, out of its object's BTF. It must begin with what the
+/// kernel keeps, or the BTF was read wrongly.
+fn whole_name(program: &OwnedFd, info: &ProgInfo, objects: &mut HashMap<u32, Vec<u8>>) -> Option<String> {
+    if info.btf_id == 0 || info.nr_func_info == 0 || info.func_info_rec_size < size_of::<FuncInfo>() as u32 {
+        return None;
+    }
+    // The first function is the program itself.
+    let mut first = FuncInfo::default();
+    // SAFETY: a structure of plain integers.
+    let mut ask: ProgInfo = unsafe { std::mem::zeroed() };
+    (ask.nr_func_info, ask.func_info) = (1, (&raw mut first) as u64);
+    ask.func_info_rec_size = size_of::<FuncInfo>() as u32;
+    object_info(program, &mut ask).ok()?;
+    if let std::collections::hash_map::Entry::Vacant(place) = objects.entry(info.btf_id) {
+        place.insert(btf_of(info.btf_id).ok()?);
+    }
+    let name = btf::function(&objects[&info.btf_id], first.type_id)?;
+    name.starts_with(&short_name(info)).then(|| name.to_string())
+}
+
+/// The BTF of this id, whole.
+fn btf_of(id: u32) -> std::io::Result<Vec<u8>> {
+    let btf = open(BPF_BTF_GET_FD_BY_ID, id)?;
+    let mut info = BtfInfo { btf: 0, btf_size: 0, id: 0 };
+    object_info(&btf, &mut info)?;
+    let mut bytes = vec![0; info.btf_size as usize];
+    let mut info = BtfInfo { btf: bytes.as_mut_ptr() as u64, ..info };
+    object_info(&btf, &mut info)?;
+    Ok(bytes)
 }
 
 fn next_id(after: u32) -> std::io::Result<Option<u32>> {
@@ -71,10 +133,11 @@ fn next_id(after: u32) -> std::io::Result<Option<u32>> {
     }
 }
 
-fn open(id: u32) -> std::io::Result<OwnedFd> {
-    // prog_id, next_id, open_flags
+/// By BPF_PROG_GET_FD_BY_ID or BPF_BTF_GET_FD_BY_ID.
+fn open(command: libc::c_long, id: u32) -> std::io::Result<OwnedFd> {
+    // prog_id or btf_id, next_id, open_flags
     let mut attr = [id, 0, 0, 0];
-    let fd = bpf(BPF_PROG_GET_FD_BY_ID, &mut attr)?;
+    let fd = bpf(command, &mut attr)?;
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -82,11 +145,16 @@ fn open(id: u32) -> std::io::Result<OwnedFd> {
 fn info(program: &OwnedFd) -> std::io::Result<ProgInfo> {
     // SAFETY: a structure of plain integers.
     let mut info: ProgInfo = unsafe { std::mem::zeroed() };
-    let at = (&raw mut info) as u64;
-    // bpf_fd, info_len, info (64 bits)
-    let mut attr = [program.as_raw_fd() as u32, size_of::<ProgInfo>() as u32, at as u32, (at >> 32) as u32];
-    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    object_info(program, &mut info)?;
     Ok(info)
+}
+
+/// Fills `info`; what it points to must have the room that it says.
+fn object_info<T>(object: &OwnedFd, info: &mut T) -> std::io::Result<()> {
+    let at = std::ptr::from_mut(info) as u64;
+    // bpf_fd, info_len, info (64 bits)
+    let mut attr = [object.as_raw_fd() as u32, size_of::<T>() as u32, at as u32, (at >> 32) as u32];
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
 }
 
 fn bpf(command: libc::c_long, attr: &mut [u32; 4]) -> std::io::Result<i32> {
@@ -104,6 +172,8 @@ mod tests {
     #[test]
     fn the_layout_is_the_kernels() {
         assert_eq!(std::mem::offset_of!(ProgInfo, name), 64);
+        assert_eq!(std::mem::offset_of!(ProgInfo, btf_id), 128);
+        assert_eq!(std::mem::offset_of!(ProgInfo, func_info), 136);
         assert_eq!(std::mem::offset_of!(ProgInfo, run_time_ns), 192);
         assert_eq!(std::mem::offset_of!(ProgInfo, verified_insns), 216);
     }

@@ -9,6 +9,7 @@
 //! machine of its own; nothing here is meant for a host.
 
 mod bpf;
+mod btf;
 mod guest;
 mod kernel;
 mod probes;

@@ -21,6 +21,8 @@ use ktstr_run::{
     CaseResult, Crash, GuestPlan, Limits, Observation, RunFacts, judge, judge_kernel_state, judge_repro,
     render,
 };
+#[cfg(feature = "cli-bins")]
+pub(crate) use machine::index_cache;
 use record::{Provenance, Run};
 use schedulers::Schedulers;
 use std::time::Duration;
@@ -150,6 +152,7 @@ fn run_in_machine(
         checks: entry.spec.own_checks(),
         monitor_period: settings.monitor_period,
         snapshot_paths: entry.spec.snapshot_paths,
+        verbose: settings.verbose,
     };
     // What the record needs of the host is looked up while the test runs, not before: the
     // machine's start needs the host's CPUs itself.

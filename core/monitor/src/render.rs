@@ -1,7 +1,9 @@
 //! The monitor's findings in words.
 
+mod scheduler;
+
 use crate::{
-    Assessment, CgroupState, Check, DomainState, KernelState, PhaseSummary, RunqueueState, SchedExtState,
+    Assessment, CgroupState, Check, DomainState, KernelState, PhaseSummary, RunqueueState, Schedstat,
     TaskState, VcpuState,
 };
 use ktstr_assert::Assert;
@@ -46,17 +48,7 @@ pub fn render_assessment(assessment: &Assessment, asked: &Assert) -> String {
         let _ = writeln!(text, "  {name}: {} (at most {:.0} a second)", rate.delta, rate.max_per_s);
     }
     if let Some(s) = &summary.schedstat {
-        let _ = writeln!(
-            text,
-            "schedstat: waited {} ms over {} slices, {} schedules ({} to idle), {} wake-ups ({} local), {} yields",
-            s.run_delay / 1_000_000,
-            s.pcount,
-            s.sched_count,
-            s.sched_goidle,
-            s.ttwu_count,
-            s.ttwu_local,
-            s.yld_count
-        );
+        let _ = writeln!(text, "{}", schedstat(s));
     }
     for violation in &summary.violations {
         let weight = if violation.check.is_set(asked) { "violation" } else { "report only" };
@@ -67,6 +59,23 @@ pub fn render_assessment(assessment: &Assessment, asked: &Assert) -> String {
         (true, _) => Ok(()),
         (false, 0) => writeln!(text, "no violation ({set} checks set by the test)"),
         (false, n) => writeln!(text, "{n} violations ({set} checks set by the test)"),
+    };
+    text
+}
+
+/// All but the first two are counted only while `kernel.sched_schedstats` is on
+/// (`schedstat_inc` of kernel/sched/stats.h), and a kernel that runs does schedule.
+fn schedstat(s: &Schedstat) -> String {
+    let mut text = format!("schedstat: waited {} ms over {} slices", s.run_delay / 1_000_000, s.pcount);
+    let _ = if s.sched_count == 0 {
+        write!(text, " (kernel.sched_schedstats is off: it counted no schedules and wake-ups)")
+    } else {
+        let (schedules, idle) = (s.sched_count, s.sched_goidle);
+        let (wakeups, local, yields) = (s.ttwu_count, s.ttwu_local, s.yld_count);
+        write!(
+            text,
+            ", {schedules} schedules ({idle} to idle), {wakeups} wake-ups ({local} local), {yields} yields"
+        )
     };
     text
 }
@@ -135,7 +144,7 @@ pub fn render_state(state: &KernelState) -> String {
         let _ = writeln!(text, "{}", cgroup_line(cgroup));
     }
     if let Some(scx) = &state.sched_ext {
-        let _ = writeln!(text, "{}", sched_ext_line(scx));
+        scheduler::sched_ext(&mut text, scx);
     }
     if !state.console.is_empty() {
         let _ = writeln!(text, "console, last {} lines:", state.console.len());
@@ -216,25 +225,6 @@ fn cgroup_line(cgroup: &CgroupState) -> String {
         let more = if count > names.len() { " …" } else { "" };
         let tasks = if count == 1 { "task" } else { "tasks" };
         let _ = write!(line, ", {count} {tasks}: {}{more}", names.join(" "));
-    }
-    line
-}
-
-fn sched_ext_line(scx: &SchedExtState) -> String {
-    let mut line = format!("sched_ext: {}", scx.state);
-    let numbers = [
-        ("bypass depth", scx.bypass_depth.filter(|n| *n > 0)),
-        ("schedulers so far", scx.enable_seq),
-        ("watchdog timeout, jiffies", scx.watchdog_timeout.filter(|_| scx.state != "disabled")),
-        ("tasks refused", scx.nr_rejected.filter(|n| *n > 0)),
-    ];
-    for (what, number) in numbers {
-        if let Some(number) = number {
-            let _ = write!(line, ", {what} {number}");
-        }
-    }
-    for (id, nr) in scx.queues.iter().filter(|(_, nr)| *nr > 0) {
-        let _ = write!(line, ", DSQ {id:#x} holds {nr}");
     }
     line
 }
@@ -324,7 +314,10 @@ mod tests {
                 tasks: vec![(8, "victim".into())],
                 more: 3,
             }],
-            sched_ext: Some(SchedExtState { state: "enabled".into(), ..SchedExtState::default() }),
+            sched_ext: Some(crate::SchedExtState {
+                state: "enabled".into(),
+                ..crate::SchedExtState::default()
+            }),
             console: vec!["the last word".into()],
             problems: vec!["the cgroup tree: torn".into()],
             ..KernelState::default()
@@ -339,5 +332,17 @@ mod tests {
         assert_eq!(text.matches("hog").count(), 1);
         let json = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<KernelState>(&json).unwrap(), state);
+    }
+
+    #[test]
+    fn what_was_not_counted_is_no_zero() {
+        let off = Schedstat { run_delay: 7_000_000, pcount: 3, ..Schedstat::default() };
+        let text = schedstat(&off);
+        assert!(
+            text.contains("waited 7 ms over 3 slices") && text.contains("sched_schedstats is off"),
+            "{text}"
+        );
+        let text = schedstat(&Schedstat { sched_count: 5, ttwu_count: 2, ..off });
+        assert!(text.ends_with("5 schedules (0 to idle), 2 wake-ups (0 local), 0 yields"), "{text}");
     }
 }

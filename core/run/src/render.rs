@@ -5,7 +5,7 @@ use crate::judge::CaseResult;
 use crate::scheduler::bug_summary;
 use ktstr_assert::{Assert, ScenarioStats, render_comparison, render_failure};
 use ktstr_monitor::{render_assessment, render_state};
-use ktstr_scheduler::{Detach, ProgramStats, SchedulerReport};
+use ktstr_scheduler::{Detach, ProgramStats, SchedulerReport, without_colours};
 use ktstr_verifier::{Mode, VerifierLog};
 use ktstr_wire::Stimulus;
 use std::fmt::Write;
@@ -168,6 +168,7 @@ fn readable(log: &str, raw: bool) -> String {
     if raw {
         return log.to_string();
     }
+    let log = &without_colours(log);
     if VerifierLog::parse(log).programs.is_empty() {
         return shortened(log, SCHEDULER_LINES);
     }

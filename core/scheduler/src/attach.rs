@@ -1,5 +1,6 @@
 //! Why a scheduler did not attach, as far as its own words and its end tell.
 
+use crate::without_colours;
 use std::fmt;
 
 /// How its program stood when the wait for it ended.
@@ -97,14 +98,22 @@ impl fmt::Display for NotAttached {
 
 /// What in its log explains that it did not attach, in one sentence.
 pub fn why_not_attached(log: &str) -> Option<String> {
+    let log = &without_colours(log);
     let line = |needles: &[&str]| {
-        log.lines().find(|line| needles.iter().all(|n| line.contains(n))).map(|line| line.trim().to_string())
+        let line = log.lines().find(|line| needles.iter().all(|n| line.contains(n)))?;
+        // A logger's own words (time, thread, source file) come before libbpf's.
+        Some(line.find("libbpf: ").map_or(line, |at| &line[at..]).trim().to_string())
     };
     if let Some(seen) = line(&["error while loading shared libraries"]) {
         return Some(format!("a shared library is missing in the guest: {seen}"));
     }
     if let Some(seen) = line(&["not found in kernel or module BTFs"]) {
         return Some(format!("the kernel lacks a function that it calls (kfunc): {seen}"));
+    }
+    if let Some(seen) = line(&["extern (var ksym)", "not found in kernel BTF"]) {
+        return Some(format!(
+            "the kernel lacks a variable that it reads (ksym), so a part of it is not built in: {seen}"
+        ));
     }
     if let Some(seen) = line(&["failed to find valid kernel BTF"]) {
         return Some(format!("the kernel has no BTF (CONFIG_DEBUG_INFO_BTF): {seen}"));
@@ -118,7 +127,8 @@ pub fn why_not_attached(log: &str) -> Option<String> {
     if line(&["processed ", " insns (limit "]).is_some() && line(&["failed to load"]).is_some() {
         return Some("the verifier rejected one of its programs; its log says why".to_string());
     }
-    None
+    // How a program in Rust tells of the error that ended it.
+    log.lines().find(|line| line.starts_with("Error: ")).map(|said| format!("it said {:?}", said.trim()))
 }
 
 /// `libbpf: prog 'x': BPF program load failed: Permission denied`
@@ -147,6 +157,16 @@ mod tests {
             why("a: error while loading shared libraries: libelf.so.1: cannot open").contains("libelf.so.1")
         );
         assert!(why("libbpf: failed to find valid kernel BTF").contains("CONFIG_DEBUG_INFO_BTF"));
+        // As scx_lavd's logger prints it.
+        let coloured = "\x1b[2m13:02:04\x1b[0m \x1b[33m WARN\x1b[0m log.rs:12: libbpf: extern (var ksym) \
+                        'cpufreq_cpu_data': not found in kernel BTF\nError: Failed to load BPF program\n";
+        assert!(
+            why(coloured)
+                .ends_with(": libbpf: extern (var ksym) 'cpufreq_cpu_data': not found in kernel BTF"),
+            "{}",
+            why(coloured)
+        );
+        assert_eq!(why("INFO: a\nError: no such topology\n"), "it said \"Error: no such topology\"");
         assert_eq!(why_not_attached("hello"), None);
     }
 

@@ -25,6 +25,6 @@ pub use declare::{Scheduler, SchedulerSpec, Sysctl};
 pub use dump::{DumpCpu, DumpTask, ScxDump};
 pub use exit::{ExitKind, ScxExit, StuckTask};
 pub use find::{FindError, Found, Wanted, find, per_name_scheduler_env};
-pub use log::BoundedLog;
+pub use log::{BoundedLog, without_colours};
 pub use plan::{Program, SchedulerPlan};
 pub use report::{Detach, ProgramStats, SchedulerReport};

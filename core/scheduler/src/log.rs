@@ -52,6 +52,19 @@ impl BoundedLog {
     }
 }
 
+/// A log without terminal control sequences (ECMA-48 CSI): schedulers colour what they print
+/// although no terminal reads it.
+pub fn without_colours(log: &str) -> String {
+    let mut pieces = log.split("\x1b[");
+    let mut text = pieces.next().unwrap_or_default().to_string();
+    for piece in pieces {
+        // Parameters, then one final byte from @ to ~.
+        let end = piece.find(|c: char| ('@'..='~').contains(&c)).map_or(piece.len(), |at| at + 1);
+        text.push_str(&piece[end..]);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +77,13 @@ mod tests {
             log.push(piece.as_bytes());
         }
         assert_eq!(log.text(), "abcd\n… 8 bytes left out …\nmnop");
+    }
+
+    #[test]
+    fn colours_go_and_words_stay() {
+        assert_eq!(without_colours("\x1b[2m1\x1b[0m \x1b[33m WARN\x1b[0m: a[3m]"), "1  WARN: a[3m]");
+        assert_eq!(without_colours("plain"), "plain");
+        assert_eq!(without_colours("cut \x1b[38;5"), "cut ");
     }
 
     proptest! {

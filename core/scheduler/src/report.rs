@@ -19,7 +19,7 @@ pub enum Detach {
 /// A BPF program of the scheduler, by what the kernel tells of it (`struct bpf_prog_info`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgramStats {
-    /// Its name, as far as the kernel keeps it (15 bytes).
+    /// Its name in the source, or as far as the kernel keeps it (15 bytes).
     pub name: String,
     /// Instructions that the verifier went through.
     pub verified_insns: u32,

@@ -13,9 +13,12 @@ pub(crate) enum Part {
     Scheduler,
     /// Running the project's tests.
     Tests,
+    /// Building schedulers of the scx project.
+    Peers,
 }
 
 impl Part {
+    /// All but [`Peers`](Self::Peers), which `cargo xtask peers` sees to by itself.
     pub(crate) const ALL: [Self; 5] =
         [Self::Machine, Self::KernelBuild, Self::Lab, Self::Scheduler, Self::Tests];
 }
@@ -57,7 +60,7 @@ const fn header(name: &'static str, part: Part, what: &'static str, package: &'s
 /// Those of the kernel build were found by building the guest kernel of kconfig/ in
 /// an otherwise empty Debian 12: it needs these and nothing else, not even kmod, cpio or rsync. OpenSSL is
 /// for trees that sign modules; adapters/kernel-build asks for it in any case.
-pub(super) const NEEDS: [Need; 22] = [
+pub(super) const NEEDS: [Need; 28] = [
     Need {
         name: "qemu-system-x86_64",
         part: Part::Machine,
@@ -84,6 +87,12 @@ pub(super) const NEEDS: [Need; 22] = [
     program("make", Part::Scheduler, "scx-fixture: libbpf's build", "make"),
     header("libelf.h", Part::Scheduler, "scx-fixture: libbpf", "libelf-dev"),
     header("zlib.h", Part::Scheduler, "scx-fixture: libbpf", "zlib1g-dev"),
+    program("clang-19", Part::Peers, "schedulers of the scx project: their BPF code", "clang-19"),
+    program("pkg-config", Part::Peers, "schedulers of the scx project: libbpf's build", "pkgconf"),
+    program("make", Part::Peers, "schedulers of the scx project: libbpf's build", "make"),
+    header("libelf.h", Part::Peers, "schedulers of the scx project: libbpf", "libelf-dev"),
+    header("zlib.h", Part::Peers, "schedulers of the scx project: libbpf", "zlib1g-dev"),
+    header("seccomp.h", Part::Peers, "schedulers of the scx project: scx_lavd", "libseccomp-dev"),
     program("clang-19", Part::Tests, "checks scx-fixture's BPF object against its source", "clang-19"),
     program("llvm-strip-19", Part::Tests, "checks scx-fixture's BPF object against its source", "llvm-19"),
     Need {
