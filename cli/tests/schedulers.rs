@@ -249,6 +249,61 @@ fn a_stalled_queue_and_the_schedulers_variables_are_dumped() {
     assert!(victim["value"].as_str().is_some_and(|v| v.contains("cpu = 1, ")), "{victim:#}");
 }
 
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--leak-dsq", "--timeout-ms", "1000"], duration_s = 4)]
+fn drill_leaks_into_a_queue(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--cpuset-change"], duration_s = 4)]
+fn drill_forgets_new_cpusets(ctx: &Ctx) -> Result<AssertResult> {
+    let half = HoldSpec::frac(0.3);
+    let set = |cpu| Step::new(vec![Op::set_cpuset("cg_0", CpusetSpec::exact([cpu]))], half);
+    execute_steps(ctx, vec![Step::with_defs(vec![CgroupDef::named("cg_0").workers(4)], half), set(0), set(1)])
+}
+
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--ignore-hotplug", "--timeout-ms", "1000"], duration_s = 4)]
+fn drill_ignores_an_offline_cpu(ctx: &Ctx) -> Result<AssertResult> {
+    std::fs::write("/sys/devices/system/cpu/cpu1/online", "0").context("taking CPU 1 offline")?;
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--burn-dispatch", "100000"], duration_s = 2, max_gap_ms = 90)]
+fn drill_burns_in_dispatch(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+#[test]
+fn a_task_that_leaks_is_named_with_its_queue() {
+    let text = fails("drill_leaks_into_a_queue", &[]);
+    // DSQ_LEAKED of cli/scx-fixture/bpf/fixture.bpf.c.
+    assert_says(
+        &text,
+        &["BUG SUMMARY: fixture: runnable task stall (stall), task cg_0[", "dispatch queue 0x1eac"],
+    );
+}
+
+#[test]
+fn a_forgotten_cpuset_is_found() {
+    let text = fails("drill_forgets_new_cpusets", &[]);
+    assert_says(&text, &["BUG SUMMARY: fixture: runtime error (error)", "cg_0["]);
+}
+
+#[test]
+fn a_forgotten_offline_cpu_is_found() {
+    let text = fails("drill_ignores_an_offline_cpu", &[]);
+    // DSQ_OFFLINE.
+    assert_says(&text, &["BUG SUMMARY: fixture: runnable task stall (stall), task ", "dispatch queue 0xff"]);
+}
+
+/// Whoever waits for the scheduler waits long, and the report says which program took the time.
+#[test]
+fn a_slow_callback_is_named() {
+    let text = fails("drill_burns_in_dispatch", &[]);
+    assert_says(&text, &["  stuck ", "--- programs of fixture ---"]);
+    let table = text.split("--- programs of fixture ---\n").nth(1).expect("the table");
+    assert!(table.starts_with("fixture_dispatch"), "{text}");
+}
+
 #[test]
 fn a_dropped_task_is_named() {
     let text = fails("drill_drops_a_task", &[]);
