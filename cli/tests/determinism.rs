@@ -14,6 +14,10 @@ use std::process::Child;
 /// time stamps.
 #[ktstr_test(ignore, llcs = 2, cores = 1, duration_s = 1, max_spread_pct = 100.0)]
 fn tells_everything(ctx: &Ctx) -> Result<AssertResult> {
+    tells_everything_body(ctx)
+}
+
+fn tells_everything_body(ctx: &Ctx) -> Result<AssertResult> {
     let result = execute_defs(
         ctx,
         vec![
@@ -55,9 +59,9 @@ fn dmesg() -> Result<String> {
 }
 
 /// A run's sidecar without the one field that speaks of host time.
-fn recorded(child: Child, results: &tempfile::TempDir) -> String {
+fn recorded(child: Child, results: &tempfile::TempDir, code: i32) -> String {
     let output: common::CaseOutput = child.wait_with_output().expect("waiting for the case").into();
-    assert_eq!(output.code, Some(0), "{}", output.text);
+    assert_eq!(output.code, Some(code), "{}", output.text);
     let files = sidecars(results);
     assert_eq!(files.len(), 1);
     let text = std::fs::read_to_string(&files[0]).expect("the sidecar");
@@ -81,7 +85,7 @@ fn ten_runs_of_one_test_are_the_same() {
                 (command.env("KTSTR_ACCEL", "deterministic").spawn().expect("starting the case"), results)
             })
             .collect();
-        runs.extend(started.into_iter().map(|(child, results)| recorded(child, &results)));
+        runs.extend(started.into_iter().map(|(child, results)| recorded(child, &results, 0)));
     }
     let first = &runs[0];
     assert!(
@@ -104,10 +108,43 @@ fn another_seed_is_another_run() {
             let (mut command, results) = case("tells_everything");
             command.env("KTSTR_ACCEL", "deterministic").env("KTSTR_SEED", seed);
             let sidecar: serde_json::Value =
-                serde_json::from_str(&recorded(command.spawn().expect("starting the case"), &results))
+                serde_json::from_str(&recorded(command.spawn().expect("starting the case"), &results, 0))
                     .expect("JSON");
             sidecar["output_hash"].to_string()
         })
         .collect();
     assert_ne!(runs[0], runs[1]);
+}
+
+declare_scheduler!(FIXTURE, { name = "fixture", binary = "scx-fixture" });
+
+#[ktstr_test(ignore, scheduler = FIXTURE, duration_s = 1, max_spread_pct = 100.0)]
+fn tells_everything_under_a_bpf_scheduler(ctx: &Ctx) -> Result<AssertResult> {
+    tells_everything_body(ctx)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, duration_s = 4,
+             extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "1000"])]
+fn is_stalled(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+/// A run under a real BPF scheduler, with every figure of its programs; and a run that finds a
+/// bug in it: the same task, at the same instant, in the same dump.
+#[test]
+fn runs_under_a_bpf_scheduler_are_the_same() {
+    for (test, code, part) in [
+        ("tells_everything_under_a_bpf_scheduler", 0, "\"run_cnt\""),
+        ("is_stalled", 1, "\"stuck\":{\"comm\":\"cg_0\""),
+    ] {
+        let runs: Vec<String> = (0..2)
+            .map(|_| {
+                let (mut command, results) = case(test);
+                let child = command.env("KTSTR_ACCEL", "deterministic").spawn().expect("starting the case");
+                recorded(child, &results, code)
+            })
+            .collect();
+        assert!(runs[0].contains(part), "{}", runs[0]);
+        assert_eq!(runs[0], runs[1], "{test}");
+    }
 }

@@ -74,6 +74,14 @@ fn runs_for_long(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("busy").workers(3).comm("looked_at")])
 }
 
+declare_scheduler!(FIXTURE, { name = "fixture", binary = "scx-fixture", ops = "fixture" });
+
+/// The same under a scheduler that stalls CPU 1.
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "30000"], duration_s = 300)]
+fn stalls_for_long(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("busy").workers(3).comm("looked_at")])
+}
+
 /// As `inspect`, among the machines of that runtime directory.
 fn inspect_in(runtime: &Path, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ktstr"));
@@ -125,4 +133,30 @@ fn a_running_machine_is_found_and_read_and_gone_when_it_is() {
     let (done, text) = inspect_in(runtime.path(), &["runs_for_long"]);
     assert!(!done && text.contains("running: none"), "{text}");
     assert_eq!(std::fs::read_dir(runtime.path().join("ktstr/machines")).expect("the directory").count(), 0);
+}
+
+#[test]
+fn a_running_scheduler_is_read_with_queues_programs_and_variables() {
+    let runtime = tempfile::tempdir().expect("a directory");
+    let (mut command, _results) = case("stalls_for_long");
+    let mut child = command.env("XDG_RUNTIME_DIR", runtime.path()).spawn().expect("starting the case");
+    let ask = ["stalls_for_long", "bpf:victim.pid", "bpf:.data.victim/victim.comm"];
+    let text = inspect_until(runtime.path(), &ask, |text| text.contains("victim.comm = \"looked_at\""));
+    let pid = text.lines().find_map(|line| line.strip_prefix("bpf:victim.pid = ")).expect("the victim's pid");
+    assert!(pid.parse::<u32>().is_ok_and(|pid| pid > 1), "{text}");
+    let all = ["stalls_for_long", "--dsqs", "--programs", "--maps"];
+    let text = inspect_until(runtime.path(), &all, |text| {
+        let stalled = text.lines().find(|line| line.contains("0x57a11"));
+        stalled.is_some_and(|line| line.contains("looked_at ("))
+    });
+    for part in ["fixture_enqueue", "struct_ops", "victim = {pid = ", "task_storage"] {
+        assert!(text.contains(part), "expected {part:?} in:\n{text}");
+    }
+    let (done, text) = inspect_in(runtime.path(), &["stalls_for_long", "bpf:no_such_counter", "bpf:"]);
+    assert!(!done, "{text}");
+    for part in ["no_such_counter (variable of a BPF map", "expected a variable of a BPF program"] {
+        assert!(text.contains(part), "expected {part:?} in:\n{text}");
+    }
+    child.kill().expect("killing the case");
+    child.wait().expect("its end");
 }

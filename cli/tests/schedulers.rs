@@ -55,17 +55,25 @@ fn the_scheduler_changes_in_the_middle(ctx: &Ctx) -> Result<AssertResult> {
     Ok(result)
 }
 
-#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "1000"], duration_s = 4)]
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "1000"], duration_s = 4)]
 fn drill_stalls_a_cpu(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
 }
 
-#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--drop-task", "--timeout-ms", "1000"], duration_s = 4)]
+/// Fails while the scheduler is still there, with its stalled queue.
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "30000"],
+             duration_s = 3, max_gap_ms = 500)]
+fn drill_stalls_a_cpu_unnoticed(ctx: &Ctx) -> Result<AssertResult> {
+    let stalled = CgroupDef::named("cg_0").workers(2).comm("stuck_one").cpuset(CpusetSpec::exact([1]));
+    execute_defs(ctx, vec![stalled])
+}
+
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--drop-task", "--timeout-ms", "1000"], duration_s = 4)]
 fn drill_drops_a_task(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
 }
 
-#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--scx-error", "the weights are off"], duration_s = 4)]
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--scx-error", "the weights are off"], duration_s = 4)]
 fn drill_calls_an_error(ctx: &Ctx) -> Result<AssertResult> {
     scenarios::steady(ctx)
 }
@@ -90,7 +98,7 @@ fn drill_starves_a_cgroup(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(2), CgroupDef::named("cg_1").workers(2)])
 }
 
-#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--ignore-affinity"], duration_s = 3)]
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--ignore-affinity"], duration_s = 3)]
 fn drill_ignores_affinity(ctx: &Ctx) -> Result<AssertResult> {
     let pinned = CgroupDef::named("cg_0").workers(2).cpuset(CpusetSpec::exact([1]));
     execute_defs(ctx, vec![pinned])
@@ -134,6 +142,18 @@ fn an_expected_error_passes(ctx: &Ctx) -> Result<AssertResult> {
 #[ktstr_test(ignore, scheduler = FIXTURE, expect_err, extra_sched_args = ["--scx-error", "weight 7 is off"],
              expect_scx_bpf_error_contains = "weight 8", duration_s = 3)]
 fn drill_expects_another_error(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+// What `cargo xtask bench overhead` times.
+
+#[ktstr_test(ignore, duration_s = 1)]
+fn one_second_under_eevdf(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, duration_s = 1)]
+fn one_second_under_the_fixture(ctx: &Ctx) -> Result<AssertResult> {
     scenarios::steady(ctx)
 }
 
@@ -188,6 +208,104 @@ fn a_stall_is_found_with_task_and_cpu() {
             "--- scheduler log ---",
         ],
     );
+}
+
+/// The fixture's victim and the queue that nothing is taken out of, `DSQ_STALLED` of its source.
+#[test]
+fn a_stalled_queue_and_the_schedulers_variables_are_dumped() {
+    let (mut command, results) = common::case("drill_stalls_a_cpu_unnoticed");
+    let output: common::CaseOutput = command.output().expect("running the case").into();
+    assert_eq!(output.code, Some(1), "{}", output.text);
+    assert_says(
+        &output.text,
+        &[
+            "at the end of the workload:",
+            "sched_ext: enabled, scheduler fixture",
+            "  DSQ 0x57a11 holds ",
+            "stuck_one (",
+            " fixture_enqueue (enqueue), ",
+            "    victim = {pid = ",
+            "comm = \"stuck_one\"",
+        ],
+    );
+    let dump = std::fs::read_dir(results.path())
+        .expect("the results")
+        .map(|entry| entry.expect("an entry").path())
+        .find(|path| path.to_string_lossy().ends_with(".failure-dump.json"))
+        .expect("a dump beside the sidecar");
+    let dump: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dump).expect("the dump")).expect("JSON");
+    assert_eq!(dump["problems"], serde_json::json!([]), "{dump:#}");
+    let scx = &dump["sched_ext"];
+    let list = |part: &str| scx[part].as_array().unwrap_or_else(|| panic!("no {part} in {scx:#}")).clone();
+    let queue = list("dsqs").into_iter().find(|queue| queue["id"] == 0x57a11).expect("the stalled queue");
+    assert!(queue["nr"].as_u64().is_some_and(|nr| nr > 0), "{queue:#}");
+    let tasks = queue["tasks"].as_array().expect("tasks");
+    assert!(tasks.iter().any(|task| task[1] == "stuck_one"), "{queue:#}");
+    let enqueue = list("programs").into_iter().find(|p| p["implements"] == "enqueue").expect("enqueue");
+    assert!(enqueue["verified_insns"].as_u64().is_some_and(|n| n > 0), "{enqueue:#}");
+    let variables = |map: &serde_json::Value| map["variables"].as_array().cloned().unwrap_or_default();
+    let victim = list("maps").iter().flat_map(variables).find(|v| v["name"] == "victim").expect("the victim");
+    assert!(victim["value"].as_str().is_some_and(|v| v.contains("cpu = 1, ")), "{victim:#}");
+}
+
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--leak-dsq", "--timeout-ms", "1000"], duration_s = 4)]
+fn drill_leaks_into_a_queue(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--cpuset-change"], duration_s = 4)]
+fn drill_forgets_new_cpusets(ctx: &Ctx) -> Result<AssertResult> {
+    let half = HoldSpec::frac(0.3);
+    let set = |cpu| Step::new(vec![Op::set_cpuset("cg_0", CpusetSpec::exact([cpu]))], half);
+    execute_steps(ctx, vec![Step::with_defs(vec![CgroupDef::named("cg_0").workers(4)], half), set(0), set(1)])
+}
+
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--ignore-hotplug", "--timeout-ms", "1000"], duration_s = 4)]
+fn drill_ignores_an_offline_cpu(ctx: &Ctx) -> Result<AssertResult> {
+    std::fs::write("/sys/devices/system/cpu/cpu1/online", "0").context("taking CPU 1 offline")?;
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--burn-dispatch", "20000"], duration_s = 1, max_gap_ms = 15)]
+fn drill_burns_in_dispatch(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+#[test]
+fn a_task_that_leaks_is_named_with_its_queue() {
+    let text = fails("drill_leaks_into_a_queue", &[]);
+    // DSQ_LEAKED of cli/scx-fixture/bpf/fixture.bpf.c.
+    assert_says(
+        &text,
+        &["BUG SUMMARY: fixture: runnable task stall (stall), task cg_0[", "dispatch queue 0x1eac"],
+    );
+}
+
+#[test]
+fn a_forgotten_cpuset_is_found() {
+    let text = fails("drill_forgets_new_cpusets", &[]);
+    assert_says(&text, &["BUG SUMMARY: fixture: runtime error (error)", "cg_0["]);
+}
+
+#[test]
+fn a_forgotten_offline_cpu_is_found() {
+    let text = fails("drill_ignores_an_offline_cpu", &[]);
+    // DSQ_OFFLINE.
+    assert_says(&text, &["BUG SUMMARY: fixture: runnable task stall (stall), task ", "dispatch queue 0xff"]);
+}
+
+/// Whoever waits for the scheduler waits long, and the report says which program took the time.
+#[test]
+fn a_slow_callback_is_named() {
+    let text = fails("drill_burns_in_dispatch", &[]);
+    assert_says(&text, &["  stuck ", "--- programs of fixture ---"]);
+    let table = text.split("--- programs of fixture ---\n").nth(1).expect("the table");
+    let line = table.lines().next().unwrap_or_default();
+    let each =
+        line.split(" ns each").next().and_then(|head| head.split_whitespace().last()?.parse::<u64>().ok());
+    // 20 ms are planted once the fault is armed; calls before that take microseconds.
+    assert!(line.starts_with("fixture_dispatch") && each.is_some_and(|ns| ns > 1_000_000), "{text}");
 }
 
 #[test]

@@ -29,6 +29,31 @@ fn keeps_switching(vm: &VmResult<'_>) -> Result<AssertResult> {
     Ok(v.into_result())
 }
 
+declare_scheduler!(FIXTURE, { name = "fixture", binary = "scx-fixture", ops = "fixture" });
+
+/// The scheduler's own clock, out of its `.bss`, over time.
+#[ktstr_test(
+    scheduler = FIXTURE,
+    num_snapshots = 4,
+    snapshot_paths = ["bpf:vtime_now", "bpf:.data.victim/victim.count", "bpf:no_such_counter"],
+    post_vm = its_clock_advances
+)]
+fn a_schedulers_variables_are_a_series(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+fn its_clock_advances(vm: &VmResult<'_>) -> Result<AssertResult> {
+    let mut v = Verdict::new();
+    let series = vm.series().periodic_only();
+    let clock = series.bpf::<u64>("vtime_now");
+    claim!(v, clock.points().len()).eq(4);
+    clock.strictly_increasing(&mut v);
+    let victims = series.host("no victim", |s| Ok(s.get("bpf:.data.victim/victim.count")?.as_u64()? == 0));
+    victims.always_true(&mut v);
+    claim!(v, series.bpf::<u64>("no_such_counter").missing()).eq(4);
+    Ok(v.into_result())
+}
+
 // The tests that are looked at; they wait to be asked.
 
 /// Four spinners on one CPU, then on both; a snapshot of each.

@@ -3,8 +3,11 @@
 //!
 //! `name.path` for a variable whose type is known, `name[cpu].path` for a per-CPU variable,
 //! `(type)name.path` and `(type)0xaddress.path` for any other, `name` alone for the 8 bytes
-//! at a symbol (as many as it has, where the symbol table knows).
+//! at a symbol (as many as it has, where the symbol table knows). `bpf:name.path` for a variable
+//! of a loaded BPF program by the program's own types, `bpf:section/name.path` where several
+//! sections (`.bss`, `.data`…) have one of that name.
 
+mod bpf;
 mod show;
 
 pub use show::show;
@@ -84,6 +87,9 @@ pub enum ExpressionError {
     /// Something that can't be written as one number.
     #[error("{0} is no number of 1, 2, 4 or 8 bytes whose size is known; cast it, as in (int){0}")]
     NotWritable(String),
+    /// A BPF variable that can't be written as one number.
+    #[error("{0} is no number of 1, 2, 4 or 8 bytes: name a member or element of it that is")]
+    NotNumber(String),
 }
 
 /// Where an expression leads.
@@ -99,6 +105,9 @@ enum Target {
 /// # Errors
 /// [`ExpressionError`]
 pub fn value(kernel: &Kernel, text: &str) -> Result<Value, ExpressionError> {
+    if let Some(path) = bpf::path(text) {
+        return bpf::value(kernel, path);
+    }
     match resolve(kernel, text)? {
         Target::Typed(plan, base) => typed(kernel, text, &plan, base),
         Target::Word { root, at, bytes } => {
@@ -112,6 +121,9 @@ pub fn value(kernel: &Kernel, text: &str) -> Result<Value, ExpressionError> {
 /// # Errors
 /// [`ExpressionError`]
 pub fn locate(kernel: &Kernel, text: &str) -> Result<Place, ExpressionError> {
+    if let Some(path) = bpf::path(text) {
+        return bpf::locate(kernel, path);
+    }
     let unfit = || ExpressionError::NotWritable(text.to_string());
     let (at, bytes) = match resolve(kernel, text)? {
         Target::Typed(plan, base) => match plan.leaf() {
@@ -134,7 +146,8 @@ pub fn locate(kernel: &Kernel, text: &str) -> Result<Place, ExpressionError> {
 /// # Errors
 /// [`ExpressionError`] when the CPUs can't be read.
 pub fn expand(kernel: &Kernel, text: &str) -> Result<Vec<String>, ExpressionError> {
-    if !text.contains("[*]") {
+    // `[*]` is all CPUs, and BPF's variables are not per CPU.
+    if !text.contains("[*]") || bpf::path(text).is_some() {
         return Ok(vec![text.to_string()]);
     }
     let cpus = kernel.possible_cpus()?.0;

@@ -1,15 +1,13 @@
-//! What stands around the runqueues: scheduling domains, cgroups, sched_ext as a whole.
+//! What stands around the runqueues: scheduling domains, cgroups.
 
-use ktstr_introspect_kernel::{Cgroup, CgroupNode, Cpus, DispatchQueue, Kernel, SchedDomain, Task};
+use ktstr_introspect_kernel::{Cgroup, CgroupNode, Cpus, Kernel, SchedDomain, Task};
 use ktstr_introspect_memory::VirtAddr;
-use ktstr_monitor::{CgroupState, DomainState, SchedExtState};
+use ktstr_monitor::{CgroupState, DomainState};
 use std::fmt::Write;
 
 /// cgroups that are listed, and tasks of each.
 const MAX_CGROUPS: usize = 256;
 const MAX_MEMBERS: usize = 64;
-/// Dispatch queues that are listed.
-const MAX_QUEUES: usize = 256;
 
 pub(crate) fn domain(kernel: &Kernel, at: VirtAddr) -> DomainState {
     let domain = SchedDomain::read(kernel, at);
@@ -58,24 +56,6 @@ fn cgroup(kernel: &Kernel, node: &CgroupNode, problems: &mut Vec<String>) -> Cgr
         more: tasks.len().saturating_sub(MAX_MEMBERS),
         tasks: tasks.iter().take(MAX_MEMBERS).map(member).collect(),
     }
-}
-
-/// `None` where the kernel has no sched_ext.
-pub(crate) fn sched_ext(kernel: &Kernel) -> Option<SchedExtState> {
-    let seen = kernel.sched_ext();
-    let queue = |at: VirtAddr| {
-        let queue = DispatchQueue::read(kernel, at);
-        Some((queue.id.ok()?, queue.nr.ok()?))
-    };
-    let queues = kernel.dispatch_queues().unwrap_or_default();
-    Some(SchedExtState {
-        state: seen.state.ok()?,
-        bypass_depth: seen.bypass_depth.ok(),
-        enable_seq: seen.enable_seq.ok(),
-        watchdog_timeout: seen.watchdog_timeout.ok(),
-        nr_rejected: seen.nr_rejected.ok(),
-        queues: queues.into_iter().take(MAX_QUEUES).filter_map(queue).collect(),
-    })
 }
 
 /// CPUs as a list, such as `0-3,8`.

@@ -9,18 +9,26 @@
 //! Machines that run can be found by other processes of the same user, and read with the same
 //! [`expressions`](show) as a core.
 //!
-//! May touch: the vmlinux file it is given, one thread, and the files about running machines in
-//! the directory that it is given.
+//! [`BtfTypes`] tells a kernel's types to probes on its functions; a guest reads its own.
+//!
+//! May touch: the vmlinux file or file of types it is given, one thread, and the files about running machines and
+//! the indexes of kernels in the directories that it is given.
 
 mod expression;
 mod groups;
+mod index;
 mod live;
 mod memory;
 mod open;
 mod running;
+mod scheduler;
 mod state;
+mod types;
 
 pub use expression::{ExpressionError, expand, locate, show, value};
-pub use live::LiveKernel;
+pub use index::IndexCache;
+pub use live::{Finding, LiveKernel};
 pub use running::{Announcement, LiveMemoryError, Running, RunningError, announce, running};
+pub use scheduler::{dispatch_queues, maps, programs};
 pub use state::kernel_state;
+pub use types::{BtfTypes, TypesError};

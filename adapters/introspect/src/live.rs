@@ -1,6 +1,7 @@
 //! The ports of ktstr-monitor over the memory of a running machine.
 
 use crate::expression;
+use crate::index::IndexCache;
 use crate::open::Opened;
 use crate::state::{explain, kernel_state};
 use ktstr_machine::{PhysicalMemory, VcpuRegisters};
@@ -17,7 +18,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Reads the kernel of the machine that it is attached to.
 pub struct LiveKernel {
     vmlinux: Option<PathBuf>,
+    index: Option<IndexCache>,
     kernel: Slot,
+}
+
+/// How a kernel was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How long it took, until it could be sampled.
+    pub took: Duration,
+    /// What came of the index, in words.
+    pub how: String,
 }
 
 enum Slot {
@@ -30,7 +41,19 @@ enum Slot {
 impl LiveKernel {
     /// Takes symbols, types and source lines from `vmlinux` where it is the guest's.
     pub fn new(vmlinux: Option<PathBuf>) -> Self {
-        Self { vmlinux, kernel: Slot::Detached }
+        Self { vmlinux, index: None, kernel: Slot::Detached }
+    }
+
+    /// Takes symbols and types from an index where there is one of this kernel, and else makes one.
+    #[must_use]
+    pub fn with_index(self, index: IndexCache) -> Self {
+        Self { index: Some(index), ..self }
+    }
+
+    /// How the kernel was found, once it was.
+    pub fn finding(&mut self) -> Option<Finding> {
+        let (took, how) = self.opened(Duration::ZERO).ok()?.finding.clone();
+        Some(Finding { took, how })
     }
 
     /// The kernel, once it was found; waits for that at most `patience`.
@@ -66,10 +89,10 @@ impl Sampler for LiveKernel {
 impl Inspector for LiveKernel {
     fn attach(&mut self, memory: Arc<dyn PhysicalMemory>) {
         let (sender, receiver) = mpsc::channel();
-        let vmlinux = self.vmlinux.clone();
+        let (vmlinux, index) = (self.vmlinux.clone(), self.index.clone());
         let search = move || {
             // Nobody listens any more once the machine is gone: then nothing is lost.
-            let _ = sender.send(Opened::find(memory, vmlinux.as_deref()));
+            let _ = sender.send(Opened::find(memory, vmlinux.as_deref(), index.as_ref()));
         };
         let thread = std::thread::Builder::new().name("ktstr-kernel".to_string()).spawn(search);
         self.kernel = match thread {

@@ -1,5 +1,6 @@
 //! Finding the kernel, and what of it is sampled.
 
+use crate::index::{ByIndex, IndexCache};
 use crate::memory::MachineMemory;
 use ktstr_introspect_kernel::{ErrorKind, Kernel, KernelError, RunqueueSample, RunqueueSampler};
 use ktstr_introspect_memory::VirtAddr;
@@ -9,13 +10,15 @@ use ktstr_monitor::{CpuSample, Sample, SampleError, Schedstat};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A kernel that was found, ready to be sampled.
 pub(crate) struct Opened {
     pub(crate) kernel: Kernel,
     /// Whether the vmlinux is this kernel's.
     pub(crate) by_file: bool,
+    /// How long it took to find it, and what helped.
+    pub(crate) finding: (Duration, String),
     /// What did not go as it could have.
     pub(crate) remarks: Vec<String>,
     sampler: RunqueueSampler,
@@ -43,24 +46,28 @@ impl Opened {
     pub(crate) fn find(
         memory: Arc<dyn ktstr_machine::PhysicalMemory>,
         vmlinux: Option<&Path>,
+        index: Option<&IndexCache>,
     ) -> Result<Self, SampleError> {
+        let start = Instant::now();
         let memory = Arc::new(MachineMemory::new(memory));
         let mut remarks = Vec::new();
         let by_file = vmlinux.and_then(|path| {
             let opened = Vmlinux::open(path).map_err(KernelError::from);
-            let kernel = opened.and_then(|file| Kernel::open(memory.clone(), Some(&file)));
+            let kernel = opened.and_then(|file| open(memory.clone(), Some(&file), index));
             kernel.map_err(|e| remarks.push(format!("{} was of no use: {e}", path.display()))).ok()
         });
         let from_file = by_file.is_some();
-        let kernel = match by_file {
+        let ByIndex { kernel, how } = match by_file {
             Some(kernel) => kernel,
-            None => Kernel::open(memory, None).map_err(|e| {
+            None => open(memory, None, index).map_err(|e| {
                 let text = format!("finding the kernel in guest memory: {e}");
                 SampleError::Broken(remarks.iter().fold(text, |text, remark| format!("{text}; {remark}")))
             })?,
         };
-        Self::new(kernel, from_file, remarks)
-            .map_err(|e| SampleError::Broken(format!("preparing to sample: {e}")))
+        let mut opened = Self::new(kernel, from_file, remarks)
+            .map_err(|e| SampleError::Broken(format!("preparing to sample: {e}")))?;
+        opened.finding = (start.elapsed(), how);
+        Ok(opened)
     }
 
     fn new(kernel: Kernel, by_file: bool, remarks: Vec<String>) -> Result<Self, KernelError> {
@@ -80,7 +87,8 @@ impl Opened {
         };
         let counts_events = !matches!(kernel.scx_events(), Err(e) if e.kind() == ErrorKind::Absent);
         let sampler = RunqueueSampler::new(&kernel)?;
-        Ok(Self { kernel, by_file, remarks, sampler, plans, runqueues, counts_events, buffer: Vec::new() })
+        let (finding, buffer) = Default::default();
+        Ok(Self { kernel, by_file, finding, remarks, sampler, plans, runqueues, counts_events, buffer })
     }
 
     /// Reads every online CPU once.
@@ -132,6 +140,18 @@ impl Opened {
             comm = [0; 16];
         }
         comm
+    }
+}
+
+fn open(
+    memory: Arc<MachineMemory>,
+    vmlinux: Option<&Vmlinux>,
+    index: Option<&IndexCache>,
+) -> Result<ByIndex, KernelError> {
+    match index {
+        Some(index) => index.try_open(memory, vmlinux),
+        None => Kernel::open(memory, vmlinux)
+            .map(|kernel| ByIndex { kernel, how: "without an index".to_string() }),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a kernel looks like, for a failure dump.
 
-use crate::groups::{cgroups, domain, sched_ext};
+use crate::groups::{cgroups, domain};
+use crate::scheduler::sched_ext;
 use ktstr_introspect_kernel::{ErrorKind, Field, Kernel, KernelError, Runqueue, Task};
 use ktstr_introspect_memory::VirtAddr;
 use ktstr_machine::VcpuRegisters;
@@ -30,7 +31,7 @@ pub fn kernel_state(kernel: &Kernel, registers: &[VcpuRegisters]) -> KernelState
         Err(e) => problems.push(format!("the CPUs: {e}")),
     }
     let cgroups = cgroups(kernel, &mut problems);
-    let sched_ext = sched_ext(kernel);
+    let sched_ext = sched_ext(kernel, &mut problems);
     problems.truncate(MAX_PROBLEMS);
     KernelState { vcpus, runqueues, cgroups, sched_ext, problems, ..KernelState::default() }
 }

@@ -2,8 +2,10 @@
 
 use crate::bpf::struct_ops_programs;
 use crate::kernel::{Kernel, Scx};
+use crate::probes::Probes;
 use crate::process::{Process, how};
 use ktstr_scenario::ports::{SchedulerError, SchedulerOps};
+use ktstr_scheduler::repro::{Probe, ProbeTrace};
 use ktstr_scheduler::{
     Detach, NotAttached, Program, SchedulerPlan, SchedulerReport, ScxDump, ScxExit, why_not_attached,
 };
@@ -35,6 +37,7 @@ pub struct GuestSchedulers {
     kernel: Kernel,
     kernel_log: KernelLog,
     sink: LogSink,
+    probes: Option<Probes>,
     live: Mutex<Option<Live>>,
     reports: Mutex<Vec<SchedulerReport>>,
 }
@@ -51,7 +54,14 @@ impl GuestSchedulers {
     /// The test's own scheduler first; none is started yet.
     pub fn new(plans: Vec<SchedulerPlan>, kernel_log: KernelLog, sink: LogSink) -> Self {
         let (live, reports) = (Mutex::new(None), Mutex::new(Vec::new()));
-        Self { plans, kernel: Kernel::running(), kernel_log, sink, live, reports }
+        Self { plans, kernel: Kernel::running(), kernel_log, sink, probes: None, live, reports }
+    }
+
+    /// With probes on kernel functions; each report of a failure tells what they saw.
+    #[must_use]
+    pub fn with_probes(mut self, probes: Vec<Probe>) -> Self {
+        self.probes = Some(Probes::arm(&self.kernel.tracefs(), probes));
+        self
     }
 
     /// The pid of the attached scheduler's program.
@@ -110,6 +120,9 @@ impl GuestSchedulers {
 
     /// What helps to understand a failure later; a kernel without it only tells less.
     fn prepare(&self, name: &str) {
+        if let Some(probes) = &self.probes {
+            probes.start_over();
+        }
         let told = [
             self.kernel.arm_dump().err().map(|e| format!("no sched_ext dump can be had: {e}")),
             self.kernel.mark(&format!("{MARK}{name}")).err().map(|e| format!("marking the kernel log: {e}")),
@@ -190,8 +203,10 @@ impl GuestSchedulers {
             text = format!("{text}: {explained}");
         }
         let (dump_text, dump) = self.dump();
+        let probes = self.probed(exit.as_ref(), dump.as_ref());
         SchedulerReport {
             not_attached: Some(text),
+            probes,
             exit,
             dump_text,
             dump,
@@ -230,6 +245,7 @@ impl GuestSchedulers {
             }
         };
         (live.report.dump_text, live.report.dump) = self.dump();
+        live.report.probes = self.probed(exit.as_ref(), live.report.dump.as_ref());
         live.report.exit = exit;
         live.report.failure = Some(failure.clone());
         Some(failure)
@@ -311,6 +327,12 @@ impl GuestSchedulers {
         let log = (self.kernel_log)().ok()?;
         let since = log.rfind(MARK).unwrap_or(0);
         ScxExit::last_in(&log[since..])
+    }
+
+    /// What the probes saw of the task that the end is about.
+    fn probed(&self, exit: Option<&ScxExit>, dump: Option<&ScxDump>) -> Option<ProbeTrace> {
+        let exit = exit.filter(|exit| exit.is_failure())?;
+        Some(self.probes.as_ref()?.of_end(exit, dump))
     }
 
     fn dump(&self) -> (String, Option<ScxDump>) {

@@ -80,16 +80,20 @@ impl Kernel {
         std::fs::write(&path, value).map_err(|e| format!("setting {key} = {value} ({}): {e}", path.display()))
     }
 
+    pub(crate) fn tracefs(&self) -> PathBuf {
+        self.path("sys/kernel/tracing")
+    }
+
     /// Has the dump of a failing scheduler written to the trace buffer; what was there goes.
     pub(crate) fn arm_dump(&self) -> std::io::Result<()> {
-        let tracing = self.path("sys/kernel/tracing");
+        let tracing = self.tracefs();
         std::fs::write(tracing.join("trace"), "")?;
         std::fs::write(tracing.join("events/sched_ext/sched_ext_dump/enable"), "1")
     }
 
     /// The dump, if there was one, without the trace's own columns.
     pub(crate) fn dump(&self) -> String {
-        let trace = std::fs::read(self.path("sys/kernel/tracing/trace")).unwrap_or_default();
+        let trace = std::fs::read(self.tracefs().join("trace")).unwrap_or_default();
         dump_in(&String::from_utf8_lossy(&trace))
     }
 

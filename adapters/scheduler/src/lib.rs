@@ -12,6 +12,7 @@ mod bpf;
 mod btf;
 mod guest;
 mod kernel;
+mod probes;
 mod process;
 
 pub use guest::{GuestSchedulers, LogSink};

@@ -1,6 +1,7 @@
 //! `ktstr inspect`: the scheduler state in an ELF core or of a running machine, without a
 //! debugger.
 
+use crate::run::index_cache;
 use crate::settings::machines_dir;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -39,7 +40,17 @@ pub(super) struct InspectArgs {
     /// The scheduling domains of each CPU
     #[arg(long)]
     domains: bool,
-    /// What to print: `jiffies`, `init_task.comm`, or with a CPU `runqueues[0].curr->comm`
+    /// The dispatch queues of sched_ext, and who waits on them
+    #[arg(long)]
+    dsqs: bool,
+    /// The loaded BPF programs
+    #[arg(long)]
+    programs: bool,
+    /// The BPF maps, with the global variables in them
+    #[arg(long)]
+    maps: bool,
+    /// What to print: `jiffies`, `init_task.comm`, or with a CPU `runqueues[0].curr->comm`, of a BPF
+    /// program `bpf:nr_queued` or with its section `bpf:.bss/nr_queued`
     #[arg(value_name = "EXPR")]
     expressions: Vec<String>,
 }
@@ -52,8 +63,13 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     let (memory, of_machine) = open(machine)?;
     let vmlinux = args.vmlinux.as_deref().or(of_machine.as_deref());
     let vmlinux = vmlinux.map(Vmlinux::open).transpose().context("opening the vmlinux")?;
-    let kernel = Kernel::open(memory, vmlinux.as_ref()).context("finding the kernel in its memory")?;
-    let asked = args.tasks || args.cgroups || args.domains || !args.expressions.is_empty();
+    let kernel = match index_cache() {
+        Ok(index) => index.open(memory, vmlinux.as_ref()),
+        Err(_) => Kernel::open(memory, vmlinux.as_ref()),
+    };
+    let kernel = kernel.context("finding the kernel in its memory")?;
+    let of_bpf = args.dsqs || args.programs || args.maps;
+    let asked = args.tasks || args.cgroups || args.domains || of_bpf || !args.expressions.is_empty();
     if args.tasks {
         println!("{}", tasks(&kernel)?);
     }
@@ -66,6 +82,15 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     }
     if args.cgroups {
         println!("{}", cgroups(&kernel)?);
+    }
+    if args.dsqs {
+        println!("{}", dsqs(&kernel)?);
+    }
+    if args.programs {
+        println!("{}", programs(&kernel)?);
+    }
+    if args.maps {
+        println!("{}", maps(&kernel)?);
     }
     let mut code = ExitCode::SUCCESS;
     for text in &args.expressions {
@@ -217,6 +242,56 @@ fn cgroups(kernel: &Kernel) -> Result<Table> {
             Err(_) => "?".to_string(),
         };
         table.add_row([path, cell(&tasks), cpus]);
+    }
+    Ok(table)
+}
+
+fn dsqs(kernel: &Kernel) -> Result<Table> {
+    let mut table = table(&["DSQ", "CPU", "TASKS", "ORDER", "FIRST"]);
+    let all = ktstr_live_kernel::dispatch_queues(kernel).context("reading the dispatch queues")?;
+    for (cpu, queue) in all {
+        let first: Vec<String> = queue.tasks.iter().map(|(pid, comm)| format!("{comm} ({pid})")).collect();
+        table.add_row([
+            queue.name,
+            cpu.map_or_else(|| "-".to_string(), |cpu| cpu.to_string()),
+            queue.nr.to_string(),
+            if queue.by_vtime { "vtime" } else { "fifo" }.to_string(),
+            first.join(" "),
+        ]);
+    }
+    Ok(table)
+}
+
+fn programs(kernel: &Kernel) -> Result<Table> {
+    let mut table = table(&["ID", "NAME", "KIND", "IMPLEMENTS", "VERIFIED", "RUNS", "TIME (us)"]);
+    for program in ktstr_live_kernel::programs(kernel).context("reading the BPF programs")? {
+        table.add_row([
+            program.id.to_string(),
+            program.name,
+            program.kind,
+            program.implements,
+            program.verified_insns.map_or_else(|| "-".to_string(), |insns| insns.to_string()),
+            program.run_count.to_string(),
+            (program.run_time_ns / 1000).to_string(),
+        ]);
+    }
+    Ok(table)
+}
+
+fn maps(kernel: &Kernel) -> Result<Table> {
+    let mut table = table(&["ID", "NAME", "KIND", "KEY", "VALUE", "ENTRIES", "VARIABLES"]);
+    for map in ktstr_live_kernel::maps(kernel).context("reading the BPF maps")? {
+        let variables: Vec<String> =
+            map.variables.iter().map(|variable| format!("{} = {}", variable.name, variable.value)).collect();
+        table.add_row([
+            map.id.to_string(),
+            map.name,
+            map.kind,
+            map.key_size.to_string(),
+            map.value_size.to_string(),
+            map.max_entries.to_string(),
+            variables.join("\n"),
+        ]);
     }
     Ok(table)
 }

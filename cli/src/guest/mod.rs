@@ -1,6 +1,7 @@
 //! The guest's composition root: the test binary as PID 1.
 
 mod link;
+mod probes;
 
 use crate::registry::{KTSTR_TESTS, KernelsOwn, KtstrTestEntry};
 use crate::verifier;
@@ -89,7 +90,10 @@ fn run(guest: &Guest, plan: &GuestPlan) -> TestReturn {
         // A lost piece of log is a hole in it; the verdict doesn't hang on it.
         Arc::new(move |bytes: &[u8]| drop(channel.send(&Message::SchedulerLog(bytes.to_vec()))))
     };
-    let schedulers = GuestSchedulers::new(plan.schedulers.clone(), ktstr_guest_init::read_kmsg, sink);
+    let mut schedulers = GuestSchedulers::new(plan.schedulers.clone(), ktstr_guest_init::read_kmsg, sink);
+    if !plan.probes.is_empty() {
+        schedulers = schedulers.with_probes(probes::of_functions(&plan.probes));
+    }
     stage(guest, Stage::Scheduler);
     let returned = match schedulers.attach(&plan.schedulers[0].name) {
         Ok(()) => {

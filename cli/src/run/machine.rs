@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use ktstr_assert::Assert;
 use ktstr_guest_init::BOOT_INIT;
 use ktstr_kernel_cache::KernelCache;
-use ktstr_live_kernel::{Announcement, LiveKernel, Running};
+use ktstr_live_kernel::{Announcement, Finding, IndexCache, LiveKernel, Running};
 use ktstr_machine::mailbox::layout::{ENTROPY_BYTES, SIZE_FILE};
 use ktstr_machine::mailbox::{entropy_of, pages_for};
 use ktstr_machine::{Accel, Blob, Hypervisor, MachineError, MachineSpec, Template, Vm, VmExit, Wake};
@@ -24,6 +24,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What a machine is made of and how long it may take.
+#[derive(Clone)]
 pub(super) struct Machine<'a> {
     /// The test that it is for.
     pub(super) name: &'a str,
@@ -39,6 +40,8 @@ pub(super) struct Machine<'a> {
     pub(super) monitor_period: Option<Duration>,
     /// Values that every snapshot holds.
     pub(super) snapshot_paths: &'static [&'static str],
+    /// Says how its kernel was found.
+    pub(super) verbose: bool,
 }
 
 /// How often a machine is started again when the emulator broke it.
@@ -118,6 +121,13 @@ impl Machine<'_> {
     fn follow(&self, mut vm: Box<dyn Vm>, resumed: bool, begun: &Sender<()>) -> Result<Followed> {
         let _announced = self.announce(vm.as_ref());
         let mut eye = LiveKernel::new(self.kernel.vmlinux.clone());
+        if let Ok(index) = index_cache() {
+            // A vmlinux has a build id, which needs no reading of the whole image.
+            eye = eye.with_index(match self.kernel.vmlinux {
+                Some(_) => index,
+                None => index.of_image(&format!("{}-{}", self.kernel.mark().0, self.kernel.mark().1)),
+            });
+        }
         let monitor = monitor(self.spec.accel, self.monitor_period).with_alarm(&self.checks);
         let watch = Watch::new(&mut eye, monitor).with_paths(self.snapshot_paths);
         // A resumed kernel is up: it can be looked for at once.
@@ -134,6 +144,9 @@ impl Machine<'_> {
         let now = SystemTime::now();
         let began = now.checked_sub(vm.setup_time().unwrap_or_default()).unwrap_or(now);
         let seen = drive(vm.as_mut(), &self.image.build_id, &self.limits, &MonotonicHostClock::new(), watch)?;
+        if let Some(Finding { took, how }) = eye.finding().filter(|_| self.verbose) {
+            eprintln!("ktstr: the guest's kernel was found in {:.1} ms, {how}", took.as_secs_f64() * 1e3);
+        }
         Ok(Followed { seen, began })
     }
 
@@ -334,16 +347,21 @@ impl Drop for PrivateDir {
 pub(super) fn store(settings: &Settings) -> Result<TemplateStore> {
     let root = match &settings.template_dir {
         Some(dir) => dir.clone(),
-        None => beside(KernelCache::from_env()?.root()),
+        None => beside(KernelCache::from_env()?.root(), "templates"),
     };
     Ok(TemplateStore::new(root, settings.template_max_bytes))
 }
 
-/// Saved machines lie beside the kernels, or below them where a user chose the place.
-fn beside(kernels: &Path) -> PathBuf {
+/// Where symbols and types of kernels are kept for the next time.
+pub(crate) fn index_cache() -> Result<IndexCache> {
+    Ok(IndexCache::new(beside(KernelCache::from_env()?.root(), "index")))
+}
+
+/// Saved machines and indexes lie beside the kernels, or below them where a user chose the place.
+fn beside(kernels: &Path, name: &str) -> PathBuf {
     match kernels.parent() {
-        Some(parent) if kernels.ends_with("ktstr/kernels") => parent.join("templates"),
-        _ => kernels.join("templates"),
+        Some(parent) if kernels.ends_with("ktstr/kernels") => parent.join(name),
+        _ => kernels.join(name),
     }
 }
 
@@ -364,7 +382,7 @@ mod tests {
 
     #[test]
     fn saved_machines_have_a_place_of_their_own() {
-        assert_eq!(beside(Path::new("/c/ktstr/kernels")), Path::new("/c/ktstr/templates"));
-        assert_eq!(beside(Path::new("/chosen")), Path::new("/chosen/templates"));
+        assert_eq!(beside(Path::new("/c/ktstr/kernels"), "templates"), Path::new("/c/ktstr/templates"));
+        assert_eq!(beside(Path::new("/chosen"), "templates"), Path::new("/chosen/templates"));
     }
 }

@@ -7,6 +7,7 @@ mod image;
 pub(crate) mod kernel;
 mod machine;
 mod record;
+mod repro;
 mod schedulers;
 
 use crate::registry::KtstrTestEntry;
@@ -16,7 +17,12 @@ use anyhow::{Context, Result};
 use ktstr_assert::{AssertResult, Outcome, ScenarioStats};
 use ktstr_machine::{Accel, CommandLine, MachineSpec, memory_floor_mib};
 use ktstr_monitor::MonitorLog;
-use ktstr_run::{CaseResult, GuestPlan, Limits, Observation, RunFacts, judge, judge_kernel_state, render};
+use ktstr_run::{
+    CaseResult, Crash, GuestPlan, Limits, Observation, RunFacts, judge, judge_kernel_state, judge_repro,
+    render,
+};
+#[cfg(feature = "cli-bins")]
+pub(crate) use machine::index_cache;
 use record::{Provenance, Run};
 use schedulers::Schedulers;
 use std::time::Duration;
@@ -146,6 +152,7 @@ fn run_in_machine(
         checks: entry.spec.own_checks(),
         monitor_period: settings.monitor_period,
         snapshot_paths: entry.spec.snapshot_paths,
+        verbose: settings.verbose,
     };
     // What the record needs of the host is looked up while the test runs, not before: the
     // machine's start needs the host's CPUs itself.
@@ -174,10 +181,20 @@ fn run_in_machine(
         case.result.note(machine::NOT_SAVED);
     }
     let (resumed, began) = (played.resumed, played.began);
+    let repro = Crash::of(&entry.spec, &case, &seen).map(|crash| {
+        repro::again(&machine, settings, &crash, |probes| {
+            image::plan_archive(&GuestPlan { probes, ..plan.clone() }, &schedulers)
+        })
+    });
+    if entry.spec.expect_auto_repro {
+        judge_repro(&mut case, repro.as_ref());
+    }
+    let repro = repro.map(|repro| repro.text);
     let mut facts = RunFacts {
         mode: accel.to_string(),
         kernel: kernel.label(),
         resumed,
+        repro,
         baseline,
         ..facts(entry, settings)
     };
@@ -207,6 +224,7 @@ fn plan(entry: &KtstrTestEntry, settings: &Settings, build_id: &str) -> GuestPla
         env,
         want_kernel_log: true,
         schedulers: Vec::new(),
+        probes: Vec::new(),
         baseline: None,
         cgroup_parent: cgroup_parent(entry),
     }

@@ -68,6 +68,7 @@ const ATTRIBUTES: &[(&str, Kind, Into)] = &[
     ("expect_err", Kind::Flag, Into::Field("expect_err")),
     ("performance_mode", Kind::Flag, Into::Field("performance_mode")),
     ("auto_repro", Kind::Flag, Into::Field("auto_repro")),
+    ("expect_auto_repro", Kind::Flag, Into::Field("expect_auto_repro")),
     ("ignore", Kind::Flag, Into::Field("ignored")),
     ("kargs", Kind::Strings, Into::Field("kargs")),
     ("num_snapshots", Kind::Count(1), Into::Field("num_snapshots")),
@@ -427,6 +428,9 @@ fn check_combinations(given: &[Given]) -> Result<()> {
         let text = "`scheduler` needs a machine, but the test is `host_only`";
         return Err(Error::new(scheduler.span, text));
     }
+    if let (Some(one), Some(_)) = (on("expect_auto_repro"), on("expect_err")) {
+        return Err(Error::new(one.span, "`expect_err` turns off the run that `expect_auto_repro` is about"));
+    }
     for name in ["expect_scx_bpf_error_contains", "expect_scx_bpf_error_matches"] {
         if let (None, Some(expected)) = (on("expect_err"), find(given, name)) {
             let text = format!("`{name}` says how the test fails, so it needs `expect_err`");
@@ -434,6 +438,7 @@ fn check_combinations(given: &[Given]) -> Result<()> {
         }
     }
     for name in [
+        "expect_auto_repro",
         "extra_sched_args",
         "baseline",
         "staged_schedulers",

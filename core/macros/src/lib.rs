@@ -55,7 +55,8 @@ pub fn json(input: TokenStream) -> TokenStream {
 /// - time: `duration_s` = 2, `timeout_s` (beyond the duration, guest time) = 30;
 /// - load: `workers_per_cgroup` = 2;
 /// - kind of test: `host_only`, `expect_err`, `performance_mode`, `ignore`,
-///   `auto_repro` = true;
+///   `auto_repro` = true (a crash of the scheduler is run again with probes),
+///   `expect_auto_repro` (a crash that comes again is a pass);
 /// - checks, each replacing a default: `not_starved`, `isolation`, `max_gap_ms`,
 ///   `max_spread_pct`, `max_p99_wake_latency_ns` and the other fields of `Assert`;
 /// - the gauntlet: `min_/max_llcs`, `min_/max_cpus`, `min_/max_numa_nodes`,

@@ -29,7 +29,10 @@ pub use render::{render_assessment, render_state};
 pub use sample::{CpuSample, MAX_PLAUSIBLE_DSQ_DEPTH, Sample, Schedstat, clock_ratio, implausible};
 pub use series::SampleSeries;
 pub use snapshot::{FromValue, MAX_SNAPSHOTS, Snapshot, SnapshotCause, SnapshotError, Snapshots, Value};
-pub use state::{CgroupState, DomainState, KernelState, RunqueueState, SchedExtState, TaskState, VcpuState};
+pub use state::{
+    CgroupState, DomainState, KernelState, MapState, ProgramState, QueueState, RunqueueState, SchedExtState,
+    SchedulerExit, TaskState, VariableState, VcpuState,
+};
 pub use summary::{EventRate, MonitorSummary, PhaseSummary, phase_summaries};
 
 #[cfg(test)]

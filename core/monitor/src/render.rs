@@ -1,8 +1,10 @@
 //! The monitor's findings in words.
 
+mod scheduler;
+
 use crate::{
-    Assessment, CgroupState, Check, DomainState, KernelState, PhaseSummary, RunqueueState, SchedExtState,
-    Schedstat, TaskState, VcpuState,
+    Assessment, CgroupState, Check, DomainState, KernelState, PhaseSummary, RunqueueState, Schedstat,
+    TaskState, VcpuState,
 };
 use ktstr_assert::Assert;
 use std::fmt::Write;
@@ -142,7 +144,7 @@ pub fn render_state(state: &KernelState) -> String {
         let _ = writeln!(text, "{}", cgroup_line(cgroup));
     }
     if let Some(scx) = &state.sched_ext {
-        let _ = writeln!(text, "{}", sched_ext_line(scx));
+        scheduler::sched_ext(&mut text, scx);
     }
     if !state.console.is_empty() {
         let _ = writeln!(text, "console, last {} lines:", state.console.len());
@@ -223,25 +225,6 @@ fn cgroup_line(cgroup: &CgroupState) -> String {
         let more = if count > names.len() { " …" } else { "" };
         let tasks = if count == 1 { "task" } else { "tasks" };
         let _ = write!(line, ", {count} {tasks}: {}{more}", names.join(" "));
-    }
-    line
-}
-
-fn sched_ext_line(scx: &SchedExtState) -> String {
-    let mut line = format!("sched_ext: {}", scx.state);
-    let numbers = [
-        ("bypass depth", scx.bypass_depth.filter(|n| *n > 0)),
-        ("schedulers so far", scx.enable_seq),
-        ("watchdog timeout, jiffies", scx.watchdog_timeout.filter(|_| scx.state != "disabled")),
-        ("tasks refused", scx.nr_rejected.filter(|n| *n > 0)),
-    ];
-    for (what, number) in numbers {
-        if let Some(number) = number {
-            let _ = write!(line, ", {what} {number}");
-        }
-    }
-    for (id, nr) in scx.queues.iter().filter(|(_, nr)| *nr > 0) {
-        let _ = write!(line, ", DSQ {id:#x} holds {nr}");
     }
     line
 }
@@ -331,7 +314,10 @@ mod tests {
                 tasks: vec![(8, "victim".into())],
                 more: 3,
             }],
-            sched_ext: Some(SchedExtState { state: "enabled".into(), ..SchedExtState::default() }),
+            sched_ext: Some(crate::SchedExtState {
+                state: "enabled".into(),
+                ..crate::SchedExtState::default()
+            }),
             console: vec!["the last word".into()],
             problems: vec!["the cgroup tree: torn".into()],
             ..KernelState::default()

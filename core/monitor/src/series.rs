@@ -50,6 +50,12 @@ impl<'a> SampleSeries<'a> {
         self.host(path, |s| s.get(path).and_then(T::from_value))
     }
 
+    /// A variable of the BPF scheduler by its path, such as `nr_queued` or `.data.stats/stats.seen[2]`. The test's
+    /// `snapshot_paths` name it as `bpf:nr_queued`.
+    pub fn bpf<T: FromValue>(&self, path: &str) -> SeriesField<T> {
+        self.value(&format!("bpf:{path}"))
+    }
+
     /// Whatever `get` makes of each snapshot.
     pub fn host<T>(
         &self,
@@ -91,6 +97,7 @@ mod tests {
             let mut s = Snapshot::new(format!("s{i}"), i * 100, i as u16, cause);
             if i != 2 {
                 s.values.insert("jiffies".into(), Value::Unsigned(i * 10));
+                s.values.insert("bpf:nr".into(), Value::Unsigned(i));
             }
             s
         };
@@ -109,6 +116,8 @@ mod tests {
         let periodic = SampleSeries::new(&snapshots, &log).periodic_only();
         assert_eq!((periodic.len(), periodic.value::<u64>("jiffies").missing()), (2, 1));
         assert_eq!(SampleSeries::new(&snapshots, &log).named("s1").len(), 1);
+        let of_bpf = SampleSeries::new(&snapshots, &log).named("s1").bpf::<u64>("nr");
+        assert_eq!(of_bpf.points()[0].value.as_ref().ok(), Some(&1));
     }
 
     #[test]

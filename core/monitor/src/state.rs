@@ -119,8 +119,105 @@ pub struct SchedExtState {
     pub watchdog_timeout: Option<u64>,
     /// Tasks refused by the scheduler.
     pub nr_rejected: Option<u64>,
-    /// Dispatch queues beyond the local ones: id and length.
-    pub queues: Vec<(u64, u64)>,
+    /// Name of the scheduler that is loaded, or was last.
+    #[serde(default)]
+    pub ops: Option<String>,
+    /// Why it ended, in one word; `none` while it runs, `done` once nothing is left of it.
+    #[serde(default)]
+    pub exit_kind: Option<String>,
+    /// Why it ended, as long as the kernel or the scheduler itself still tells.
+    #[serde(default)]
+    pub exit: Option<SchedulerExit>,
+    /// Dispatch queues beyond the local ones: the global ones of each node, then the scheduler's.
+    #[serde(default)]
+    pub dsqs: Vec<QueueState>,
+    /// The scheduler's BPF programs.
+    #[serde(default)]
+    pub programs: Vec<ProgramState>,
+    /// The BPF maps that they use.
+    #[serde(default)]
+    pub maps: Vec<MapState>,
+}
+
+/// Why a scheduler ended (`struct scx_exit_info`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchedulerExit {
+    /// `SCX_EXIT_*`, such as `error_stall`.
+    pub kind: String,
+    /// The scheduler's own code.
+    pub exit_code: i64,
+    /// The kernel's short reason.
+    pub reason: String,
+    /// The message of whoever ended it.
+    pub message: String,
+    /// Where it was ended: symbols with distances, the innermost first.
+    pub trace: Vec<String>,
+}
+
+/// A dispatch queue.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueState {
+    /// Its id.
+    pub id: u64,
+    /// What the id means: `global`, `local`, `bypass`, or the scheduler's number in hexadecimal.
+    pub name: String,
+    /// Tasks on it.
+    pub nr: u64,
+    /// The first of them in dispatch order: pid and name.
+    pub tasks: Vec<(i64, String)>,
+    /// Whether it orders them by virtual time.
+    pub by_vtime: bool,
+}
+
+/// A BPF program.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramState {
+    /// Its ID, as `bpftool prog` shows it.
+    pub id: u64,
+    /// Its function's name.
+    pub name: String,
+    /// Its kind, such as `struct_ops`.
+    pub kind: String,
+    /// The operation that it implements, such as `enqueue`.
+    pub implements: String,
+    /// Instructions that the verifier went through; `None` where the kernel doesn't keep that.
+    pub verified_insns: Option<u64>,
+    /// Runs; counted only with `kernel.bpf_stats_enabled`.
+    pub run_count: u64,
+    /// Time in it, ns; as above.
+    pub run_time_ns: u64,
+    /// Runs that recursion prevented.
+    pub misses: u64,
+}
+
+/// A BPF map.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapState {
+    /// Its ID, as `bpftool map` shows it.
+    pub id: u64,
+    /// Its name, at most 15 bytes.
+    pub name: String,
+    /// Its kind, such as `array`.
+    pub kind: String,
+    /// Bytes of a key.
+    pub key_size: u64,
+    /// Bytes of a value.
+    pub value_size: u64,
+    /// Most entries.
+    pub max_entries: u64,
+    /// The global variables in it, where it is a section of those.
+    pub variables: Vec<VariableState>,
+    /// How many more there were.
+    pub more: usize,
+}
+
+/// A global variable of a BPF program.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VariableState {
+    /// Its name.
+    pub name: String,
+    /// Its value as its type says, in C's way and cut short.
+    pub value: String,
 }
 
 /// What a kernel looked like.

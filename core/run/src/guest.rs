@@ -43,6 +43,8 @@ pub struct GuestPlan {
     /// The test's scheduler, attached before the test, then those that lie ready. Empty under
     /// the kernel's own.
     pub schedulers: Vec<SchedulerPlan>,
+    /// Kernel functions to probe while a scheduler runs; none unless a crash is repeated.
+    pub probes: Vec<String>,
     /// The numbers of the same test under the kernel's own scheduler.
     pub baseline: Option<ScenarioStats>,
     /// Where in the cgroup tree the test's cgroups are made, without slashes at the ends.

@@ -244,7 +244,8 @@ fn invert(mut case: CaseResult, wrong: Option<String>) -> CaseResult {
     }
 }
 
-fn inverted(case: CaseResult) -> CaseResult {
+/// A failure that was expected passes, and nothing else does.
+pub(crate) fn inverted(case: CaseResult) -> CaseResult {
     match case.result.outcome {
         Outcome::Fail => {
             let mut result = AssertResult::pass();

@@ -40,6 +40,8 @@ pub struct RunFacts {
     pub checks: Assert,
     /// The file with the kernel's state, where one was written.
     pub kernel_state: Option<String>,
+    /// What came of repeating a crash with probes, in words.
+    pub repro: Option<String>,
     /// The numbers of the same test under the kernel's own scheduler.
     pub baseline: Option<ScenarioStats>,
     /// The scheduler's name.
@@ -97,6 +99,9 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
     }
     for report in seen.schedulers.iter().filter(|r| !r.dump_text.is_empty()) {
         section(text, "sched_ext dump", &shortened(&report.dump_text, DUMP_LINES));
+    }
+    if let Some(repro) = &facts.repro {
+        section(text, "auto-repro", repro);
     }
     if let Some(panic) = seen.panic.as_ref().filter(|p| !p.backtrace.is_empty()) {
         section(text, "panic back-trace", &panic.backtrace);

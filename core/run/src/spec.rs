@@ -45,6 +45,8 @@ pub struct TestSpec {
     pub performance_mode: bool,
     /// A crash is repeated with probes.
     pub auto_repro: bool,
+    /// The test is meant to fail by a crash that comes again under probes: that is a pass.
+    pub expect_auto_repro: bool,
     /// Only runs when asked for.
     pub ignored: bool,
     /// Gauntlet machines.
@@ -87,6 +89,7 @@ impl TestSpec {
             expect_err: false,
             performance_mode: false,
             auto_repro: true,
+            expect_auto_repro: false,
             ignored: false,
             gauntlet: ShapeBounds::DEFAULT,
             kargs: &[],

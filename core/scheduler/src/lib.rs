@@ -4,6 +4,7 @@
 //! - [`Scheduler`] is a declaration, a constant of the user's crate.
 //! - [`find`] decides which program is meant, over the port [`ports::Programs`].
 //! - [`SchedulerPlan`] is what the guest starts; [`SchedulerReport`] is what it tells.
+//! - [`repro`] has a crash made again with probes where it came from.
 //! - [`ScxExit`] and [`ScxDump`] are what the kernel says when it drops a scheduler.
 //!
 //! Everything here is data and rules: no process, file or environment is touched.
@@ -17,6 +18,7 @@ mod log;
 mod plan;
 pub mod ports;
 mod report;
+pub mod repro;
 
 pub use attach::{NotAttached, why_not_attached};
 pub use declare::{Scheduler, SchedulerSpec, Sysctl};

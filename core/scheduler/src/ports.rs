@@ -61,3 +61,61 @@ pub trait Programs {
     /// Programs of an earlier build of that package, newest first.
     fn built_before(&self, dir: &Path, package: &str, profile: &str) -> Vec<PathBuf>;
 }
+
+/// A value's type, as far as a probe is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ValueType {
+    /// `bool`.
+    Truth,
+    /// An integer of `size` bytes.
+    Integer {
+        /// Size in bytes.
+        size: u8,
+        /// Whether it is signed.
+        signed: bool,
+    },
+    /// An enum of `size` bytes with its names.
+    Enumeration {
+        /// Size in bytes.
+        size: u8,
+        /// Values and names.
+        names: Vec<(i64, String)>,
+    },
+    /// A `char *` or an array of `char`.
+    Text,
+    /// A pointer, to a struct or union of that name.
+    Pointer(Option<String>),
+    /// Anything else.
+    Other,
+}
+
+/// What a kernel knows of a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prototype {
+    /// Its parameters: name and type.
+    pub parameters: Vec<(String, ValueType)>,
+    /// What it returns; `None` for nothing.
+    pub returns: Option<ValueType>,
+}
+
+/// Where a member of a struct is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberPlace {
+    /// Bytes from the struct's start, then, for each pointer on the way, bytes from where that points.
+    pub offsets: Vec<u64>,
+    /// First bit and width of a bit field.
+    pub bits: Option<(u8, u8)>,
+    /// Its type.
+    pub ty: ValueType,
+}
+
+/// The types of a kernel.
+#[cfg_attr(test, mockall::automock)]
+pub trait KernelTypes {
+    /// The prototype of that function; `None` if the kernel doesn't tell.
+    fn prototype(&self, function: &str) -> Option<Prototype>;
+    /// A member by its path from that struct, such as `scx.dsq->id`; `None` if this kernel has no such.
+    fn member(&self, of: &str, path: &str) -> Option<MemberPlace>;
+    /// The first few members of a struct that are numbers.
+    fn scalars(&self, of: &str, most: usize) -> Vec<String>;
+}

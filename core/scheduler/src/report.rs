@@ -1,5 +1,6 @@
 //! What became of a scheduler, as the guest tells it.
 
+use crate::repro::ProbeTrace;
 use crate::{ScxDump, ScxExit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -60,6 +61,8 @@ pub struct SchedulerReport {
     pub events: BTreeMap<String, u64>,
     /// The end of its log (what did not go to the host as it was written).
     pub log_tail: String,
+    /// What probes saw of its end, in a run that repeats a crash.
+    pub probes: Option<ProbeTrace>,
 }
 
 impl SchedulerReport {

@@ -228,6 +228,27 @@ impl Btf {
         })
     }
 
+    /// The parameters of the function or prototype of number `id`: names, empty where they have none, and types. None
+    /// for types of other kinds; a variadic function ends in a `void` one.
+    ///
+    /// # Errors
+    /// As [`Btf::get`].
+    pub fn parameters(&self, id: TypeId) -> Result<Vec<(&str, TypeId)>, BtfError> {
+        let id = match self.get(id)? {
+            Type::Function { prototype, .. } => prototype,
+            _ => id,
+        };
+        let Type::Prototype { .. } = self.get(id)? else { return Ok(Vec::new()) };
+        let Some(own) = id.0.checked_sub(self.first()) else {
+            return self.base.as_ref().map_or(Ok(Vec::new()), |base| base.parameters(id));
+        };
+        let start = self.types.word(own as usize).ok_or(BtfError::NoType { id: id.0, count: self.len() })?;
+        let start = start as usize;
+        let many = (self.word(start + 4) & 0xffff) as usize;
+        let at = |number: usize| start + 12 + 8 * number;
+        (0..many).map(|n| Ok((self.string(self.word(at(n)))?, TypeId(self.word(at(n) + 4))))).collect()
+    }
+
     /// The type behind typedefs and qualifiers.
     ///
     /// # Errors

@@ -109,6 +109,16 @@ impl BtfBuilder {
         self.push("", 13, 0, false, returns.0)
     }
 
+    /// A function of that name with parameters `(name, type)`.
+    pub fn function(&mut self, name: &str, parameters: &[(&str, TypeId)], returns: TypeId) -> TypeId {
+        let prototype = self.push("", 13, parameters.len() as u32, false, returns.0);
+        for (name, ty) in parameters {
+            let name = self.string(name);
+            self.words(&[name, ty.0]);
+        }
+        self.push(name, 12, 0, false, prototype.0)
+    }
+
     /// A section of variables `(variable, byte offset, size)`.
     pub fn section(&mut self, name: &str, size: u32, variables: &[(TypeId, u32, u32)]) -> TypeId {
         let id = self.push(name, 15, variables.len() as u32, false, size);

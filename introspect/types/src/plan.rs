@@ -192,6 +192,11 @@ impl Plan {
         self.hops.is_empty().then_some(self.first)
     }
 
+    /// Distances: from the base, then, for each pointer that is followed, from where it points.
+    pub fn offsets(&self) -> impl Iterator<Item = u64> + '_ {
+        std::iter::once(self.first).chain(self.hops.iter().copied())
+    }
+
     /// What stands at the end.
     #[must_use]
     pub fn leaf(&self) -> Leaf {

@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Tests of cli/tests/schedulers.rs that hold for a second.
+const EEVDF: &str = "ktstr/one_second_under_eevdf";
+const FIXTURE: &str = "ktstr/one_second_under_the_fixture";
+const SECOND: Duration = Duration::from_secs(1);
 /// The hold of the quick-start test.
 const HOLD: Duration = Duration::from_secs(2);
 
@@ -30,17 +34,22 @@ const SAME: &str = "console=ttyS0 rdinit=/init panic=-1 reboot=t tsc=reliable no
 pub(super) fn run(project: &Project, rounds: usize) -> Result<()> {
     say::heading("What is measured");
     let image = kernel_image(project)?;
-    let [test] = test_binaries(project, ["seeds"])?;
+    let [test, schedulers] = test_binaries(project, ["seeds", "schedulers"])?;
     let dir = project.logs.join("bench-overhead");
     std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
     let initramfs = minimal_initramfs(&dir)?;
     println!("  kernel {}", image.display());
     let (mut harness, mut plain, mut same) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut eevdf, mut fixture) = (Vec::new(), Vec::new());
+    // Builds the scheduler, so that no round does.
+    timed(case(&schedulers, FIXTURE, &image))?;
     for round in 1..=rounds {
-        let whole = timed(quick_start(&test, &image))?;
+        let whole = timed(case(&test, "ktstr/my_scheduler_test", &image))?;
         harness.push(whole.saturating_sub(HOLD));
         plain.push(timed(bare_qemu(&image, &initramfs, PLAIN))?);
         same.push(timed(bare_qemu(&image, &initramfs, SAME))?);
+        eevdf.push(timed(case(&schedulers, EEVDF, &image))?.saturating_sub(SECOND));
+        fixture.push(timed(case(&schedulers, FIXTURE, &image))?.saturating_sub(SECOND));
         println!("  round {round} of {rounds} done");
     }
     say::heading("Medians");
@@ -57,6 +66,16 @@ pub(super) fn run(project: &Project, rounds: usize) -> Result<()> {
         ])
     );
     println!("  goal: at most 1.50 times QEMU alone");
+    let (eevdf, fixture) = (median(eevdf), median(fixture));
+    let times = format!("{:.2}", fixture.as_secs_f64() / eevdf.as_secs_f64());
+    println!(
+        "{}",
+        say::table(&[
+            ["".into(), "time".into(), "this / EEVDF".into()],
+            row("a 1 s test under EEVDF minus its hold", eevdf, "1".into()),
+            row("the same under scx-fixture: find, start, attach, detach", fixture, times),
+        ])
+    );
     Ok(())
 }
 
@@ -72,10 +91,10 @@ fn minimal_initramfs(dir: &Path) -> Result<PathBuf> {
     Ok(dir.join("initramfs"))
 }
 
-fn quick_start(test: &Path, image: &Path) -> Command {
+fn case(test: &Path, name: &str, image: &Path) -> Command {
     let mut command = Command::new(test);
     command
-        .args(["--exact", "ktstr/my_scheduler_test"])
+        .args(["--exact", name])
         .env("NEXTEST", "1")
         .env("KTSTR_ACCEL", "tcg")
         .env("KTSTR_TEST_KERNEL", image)

@@ -1,6 +1,6 @@
 //! What an expression is worth, in words.
 
-use super::{ExpressionError, Target, cut, is_char, read_word, resolve};
+use super::{ExpressionError, Target, bpf, cut, is_char, read_word, resolve};
 use ktstr_introspect_kernel::Kernel;
 use ktstr_introspect_memory::VirtAddr;
 use ktstr_introspect_types::{Composite, Integer, Leaf, Plan, Type, TypeId};
@@ -13,6 +13,9 @@ const MAX_SHOWN: usize = 64;
 /// # Errors
 /// [`ExpressionError`]
 pub fn show(kernel: &Kernel, text: &str) -> Result<String, ExpressionError> {
+    if let Some(path) = bpf::path(text) {
+        return bpf::show(kernel, path);
+    }
     match resolve(kernel, text)? {
         Target::Typed(plan, base) => planned(kernel, &plan, base, 0),
         Target::Word { root, at, bytes } => {

@@ -94,10 +94,30 @@ fn ask_all(btf: &Btf) {
                 }
             }
             Ok(Type::Enumeration(enumeration)) => assert!(enumeration.values().count() <= 0xffff),
+            Ok(Type::Prototype { .. } | Type::Function { .. }) => {
+                let found = btf.parameters(id);
+                assert!(found.is_err() || found.is_ok_and(|found| found.len() <= 0xffff));
+            }
             _ => {}
         }
     }
     assert!(btf.named("int").count() <= btf.len() as usize);
+}
+
+#[test]
+fn a_function_knows_its_parameters() {
+    let mut build = BtfBuilder::new();
+    let int = build.integer("int", 4, true);
+    let pointer = build.pointer(int);
+    let function = build.function("f", &[("a", pointer), ("", int)], int);
+    let base = Arc::new(Btf::parse(build.bytes()).unwrap());
+    assert_eq!(base.parameters(function).unwrap(), [("a", pointer), ("", int)]);
+    assert_eq!(base.parameters(int).unwrap(), []);
+    let mut split = BtfBuilder::split(&build);
+    let own = split.function("g", &[("b", int)], int);
+    let split = Btf::parse_split(split.bytes(), base).unwrap();
+    assert_eq!(split.parameters(own).unwrap(), [("b", int)]);
+    assert_eq!(split.parameters(function).unwrap().len(), 2);
 }
 
 proptest! {

@@ -1,0 +1,149 @@
+//! The types that a kernel tells of itself, for probes on its functions.
+
+use ktstr_introspect_types::{Btf, Enumeration, Integer, Leaf, Type, TypeId};
+use ktstr_scheduler::ports::{KernelTypes, MemberPlace, Prototype, ValueType};
+use std::path::{Path, PathBuf};
+
+/// Names of an enum that go along with a probe.
+const MOST_NAMES: usize = 64;
+
+/// The types can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "reading the kernel's types from {path}: {why}; a kernel has them when it is built with CONFIG_DEBUG_INFO_BTF"
+)]
+pub struct TypesError {
+    path: PathBuf,
+    why: String,
+}
+
+/// The types of a kernel, read from its BTF.
+pub struct BtfTypes(Btf);
+
+impl BtfTypes {
+    /// Where a running kernel shows its own.
+    pub const OF_RUNNING: &str = "/sys/kernel/btf/vmlinux";
+
+    /// Reads a file that is all BTF.
+    ///
+    /// # Errors
+    /// When it can't be read, or is none.
+    pub fn open(path: &Path) -> Result<Self, TypesError> {
+        let failed = |why: String| TypesError { path: path.to_path_buf(), why };
+        let bytes = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
+        Btf::parse(bytes).map(Self).map_err(|e| failed(e.to_string()))
+    }
+
+    /// `None` where BTF is broken; then nothing is known of it.
+    fn value(&self, id: TypeId) -> Option<ValueType> {
+        Some(match self.0.resolve(id).ok()?.1 {
+            Type::Integer(Integer { name: "_Bool", .. }) => ValueType::Truth,
+            Type::Integer(Integer { size, signed, .. }) => {
+                u8::try_from(size).map_or(ValueType::Other, |size| ValueType::Integer { size, signed })
+            }
+            Type::Enumeration(all) => self.enumeration(all),
+            Type::Pointer(to) => match self.0.resolve(to).ok()?.1 {
+                Type::Integer(Integer { name: "char", .. }) => ValueType::Text,
+                Type::Struct(of) | Type::Union(of) if !of.name.is_empty() => {
+                    ValueType::Pointer(Some(of.name.to_string()))
+                }
+                _ => ValueType::Pointer(None),
+            },
+            Type::Array { element, .. } => match self.0.resolve(element).ok()?.1 {
+                Type::Integer(Integer { name: "char", .. }) => ValueType::Text,
+                _ => ValueType::Other,
+            },
+            _ => ValueType::Other,
+        })
+    }
+
+    fn enumeration(&self, all: Enumeration<'_>) -> ValueType {
+        let names = all.values().take(MOST_NAMES).filter_map(Result::ok);
+        // Values come sign-extended.
+        let names = names.map(|(name, value)| (value as i64, name.to_string())).collect();
+        u8::try_from(all.size).map_or(ValueType::Other, |size| ValueType::Enumeration { size, names })
+    }
+}
+
+impl KernelTypes for BtfTypes {
+    fn prototype(&self, function: &str) -> Option<Prototype> {
+        let found = |id: &TypeId| matches!(self.0.get(*id), Ok(Type::Function { .. }));
+        let id = self.0.named(function).find(found)?;
+        let Ok(Type::Function { prototype, .. }) = self.0.get(id) else { return None };
+        let Ok(Type::Prototype { returns }) = self.0.get(prototype) else { return None };
+        let parameters = self.0.parameters(prototype).ok()?;
+        let parameters = parameters.into_iter().map(|(name, ty)| Some((name.to_string(), self.value(ty)?)));
+        let returns = match self.0.resolve(returns).ok()?.1 {
+            Type::Void => None,
+            _ => Some(self.value(returns)?),
+        };
+        Some(Prototype { parameters: parameters.collect::<Option<_>>()?, returns })
+    }
+
+    fn member(&self, of: &str, path: &str) -> Option<MemberPlace> {
+        let plan = self.0.plan(&format!("{of}.{path}")).ok()?;
+        let bits = match plan.leaf() {
+            Leaf::Bits { shift, bits, .. } => Some((shift, bits)),
+            Leaf::Word { .. } | Leaf::Bytes => None,
+        };
+        Some(MemberPlace { offsets: plan.offsets().collect(), bits, ty: self.value(plan.ty())? })
+    }
+
+    fn scalars(&self, of: &str, most: usize) -> Vec<String> {
+        let whole = self.0.composite(of).and_then(|id| self.0.get(id).ok());
+        let Some(Type::Struct(whole) | Type::Union(whole)) = whole else { return Vec::new() };
+        let number = |member: &ktstr_introspect_types::Member<'_>| {
+            let ty = self.value(member.ty);
+            !member.name.is_empty()
+                && matches!(
+                    ty,
+                    Some(ValueType::Integer { .. } | ValueType::Truth | ValueType::Enumeration { .. })
+                )
+        };
+        let members = whole.members().filter_map(Result::ok).filter(number);
+        members.take(most).map(|member| member.name.to_string()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ktstr_introspect_types::BtfBuilder;
+
+    fn types() -> BtfTypes {
+        let mut build = BtfBuilder::new();
+        let u32 = build.integer("unsigned int", 4, false);
+        let char = build.integer("char", 1, true);
+        let truth = build.integer("_Bool", 1, false);
+        let name = build.array(char, 16);
+        let queue = build.structure("scx_dispatch_q", 16, &[("nr", u32, 0), ("id", u32, 4)]);
+        let to_queue = build.pointer(queue);
+        let task = build.structure("task_struct", 32, &[("dsq", to_queue, 8), ("comm", name, 16)]);
+        let to_task = build.pointer(task);
+        build.function("dispatch", &[("p", to_task), ("now", truth)], u32);
+        BtfTypes(Btf::parse(build.bytes()).unwrap())
+    }
+
+    #[test]
+    fn functions_and_members_are_told() {
+        let types = types();
+        let prototype = types.prototype("dispatch").unwrap();
+        let p = ValueType::Pointer(Some("task_struct".to_string()));
+        assert_eq!(prototype.parameters, [("p".to_string(), p), ("now".to_string(), ValueType::Truth)]);
+        assert_eq!(prototype.returns, Some(ValueType::Integer { size: 4, signed: false }));
+        assert_eq!(types.prototype("task_struct"), None);
+        let place = types.member("task_struct", "dsq->id").unwrap();
+        assert_eq!((place.offsets, place.bits), (vec![8, 4], None));
+        assert_eq!(types.member("task_struct", "comm").unwrap().ty, ValueType::Text);
+        assert_eq!(types.member("task_struct", "none"), None);
+        assert_eq!(types.scalars("scx_dispatch_q", 1), ["nr"]);
+        assert_eq!(types.scalars("task_struct", 4), [""; 0]);
+    }
+
+    #[test]
+    fn a_kernel_without_types_says_what_it_lacks() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let Err(e) = BtfTypes::open(file.path()) else { panic!("nothing is no BTF") };
+        assert!(e.to_string().contains("CONFIG_DEBUG_INFO_BTF"), "{e}");
+    }
+}

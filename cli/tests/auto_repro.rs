@@ -1,0 +1,107 @@
+//! A scheduler that crashes is run again with probes, and the report tells what its task went through.
+
+mod common;
+
+use common::{assert_says, case, fails};
+use ktstr::prelude::*;
+use std::os::unix::fs::PermissionsExt;
+
+declare_scheduler!(FIXTURE, { name = "fixture", binary = "scx-fixture", ops = "fixture", topology = (1, 1, 2, 1) });
+
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--scx-error", "the weights are off"], duration_s = 2)]
+fn drill_calls_an_error(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "1000"], duration_s = 3)]
+fn drill_stalls_a_cpu(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--scx-error", "once"], duration_s = 2)]
+fn drill_is_run_once(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(scheduler = FIXTURE, expect_auto_repro, extra_sched_args = ["--scx-error", "again"], duration_s = 2)]
+fn a_crash_that_comes_again_passes_where_it_is_expected(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[test]
+fn an_error_is_followed_to_the_call_that_ended_it() {
+    let (text, machines) = counted("drill_calls_an_error");
+    assert_eq!(machines, 2, "{text}");
+    let repro = section(&text);
+    assert_says(
+        repro,
+        &[
+            "the crash came again: scx_bpf_error: the weights are off",
+            "of the back-trace (scx_bpf_error_bstr, ",
+            "not probed: fixture_",
+            "can't be put on a BPF program",
+            // The argument of an enum's type, by the kernel's own name for it.
+            "scx_ops_exit_kind(kind=SCX_EXIT_ERROR_BPF, exit_code=0, ",
+            " returned",
+        ],
+    );
+    assert!(text.contains("BUG SUMMARY: fixture: scx_bpf_error"), "the verdict is the first run's: {text}");
+}
+
+#[test]
+fn a_stalled_task_is_followed_to_where_it_was_left() {
+    let text = fails("drill_stalls_a_cpu", &[]);
+    let repro = section(&text);
+    let stuck = repro.lines().next().and_then(|line| {
+        line.strip_prefix("the crash came again: runnable task stall: ")?.split_once(" failed to run for ")
+    });
+    let (stuck, _) = stuck.unwrap_or_else(|| panic!("no stuck task: {text}"));
+    // It is all about the task that the kernel named, and shows the queue that nobody serves.
+    assert_says(
+        repro,
+        &[
+            "none of the back-trace, which is the watchdog's",
+            &format!("\ntask {stuck}: "),
+            &format!("dispatch_enqueue(dsq, p={stuck}, "),
+            "p.scx.dsq->id none → 0x57a11",
+            "dsq: id=0x57a11 nr=",
+        ],
+    );
+    let summary = text.lines().find(|line| line.starts_with("BUG SUMMARY: ")).expect("a summary");
+    assert!(summary.contains("dispatch queue 0x57a11"), "the same queue as in the first run: {summary}");
+}
+
+#[test]
+fn who_wants_no_second_run_gets_none() {
+    let (text, machines) = counted("drill_is_run_once");
+    assert_eq!(machines, 1, "{text}");
+    assert!(!text.contains("--- auto-repro ---"), "{text}");
+    assert_says(&text, &["scx_bpf_error: once"]);
+}
+
+/// What a report says of its second run.
+fn section(text: &str) -> &str {
+    let (_, rest) =
+        text.split_once("--- auto-repro ---\n").unwrap_or_else(|| panic!("no such section: {text}"));
+    rest.split("\n--- ").next().unwrap_or_default()
+}
+
+/// What a case that fails says, and how many machines it started for itself.
+fn counted(test: &str) -> (String, usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let (qemu, log) = (dir.path().join("qemu"), dir.path().join("machines"));
+    let script = format!(
+        "#!/bin/sh\ncase \" $* \" in *\" -kernel \"*) echo machine >> {} ;; esac\nexec qemu-system-x86_64 \"$@\"\n",
+        log.display()
+    );
+    std::fs::write(&qemu, script).unwrap();
+    std::fs::set_permissions(&qemu, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (mut command, _results) = case(test);
+    // Else a machine may be started only to be saved.
+    let command = command.env("KTSTR_QEMU", &qemu).env("KTSTR_NO_TEMPLATE", "1").env("KTSTR_ACCEL", "tcg");
+    let output: common::CaseOutput = command.output().expect("running the case").into();
+    assert_eq!(output.code, Some(1), "{}", output.text);
+    let started = std::fs::read_to_string(&log).unwrap_or_default().lines().count();
+    let restarted = output.text.matches("ktstr: note: the emulator lost").count();
+    (output.text, started - restarted)
+}

@@ -1,0 +1,180 @@
+//! sched_ext and the scheduler behind it, in lines.
+
+use crate::{MapState, ProgramState, QueueState, SchedExtState};
+use std::fmt::Write;
+
+/// Lines of variables, over all maps.
+const MAX_VARIABLES: usize = 40;
+/// Characters of one value.
+const MAX_VALUE: usize = 160;
+/// Tasks of a queue that are named.
+const QUEUE_NAMES: usize = 6;
+/// Symbols of a trace that are named.
+const TRACE: usize = 6;
+
+/// What there is to say of sched_ext: of one that never ran, one line.
+pub(super) fn sched_ext(text: &mut String, scx: &SchedExtState) {
+    let _ = writeln!(text, "{}", head(scx));
+    if let Some(exit) = &scx.exit {
+        let _ = writeln!(
+            text,
+            "  ended: {} (code {}): {}: {}",
+            exit.kind,
+            exit.exit_code,
+            exit.reason,
+            exit.message.trim_end()
+        );
+        if !exit.trace.is_empty() {
+            let trace: Vec<&str> = exit.trace.iter().take(TRACE).map(String::as_str).collect();
+            let _ = writeln!(text, "    at {}", trace.join(" < "));
+        }
+    }
+    scx.dsqs.iter().for_each(|queue| text.push_str(&queue_line(queue)));
+    scx.programs.iter().for_each(|program| text.push_str(&program_line(program)));
+    let mut room = MAX_VARIABLES;
+    scx.maps.iter().for_each(|map| self::map(text, map, &mut room));
+}
+
+fn head(scx: &SchedExtState) -> String {
+    let mut line = format!("sched_ext: {}", scx.state);
+    if let Some(ops) = &scx.ops {
+        let _ = match scx.state.as_str() {
+            "disabled" => write!(line, ", the last scheduler was {ops}"),
+            _ => write!(line, ", scheduler {ops}"),
+        };
+    }
+    let numbers = [
+        ("bypass depth", scx.bypass_depth.filter(|n| *n > 0)),
+        ("schedulers so far", scx.enable_seq),
+        ("watchdog timeout, jiffies", scx.watchdog_timeout.filter(|_| scx.state != "disabled")),
+        ("tasks refused", scx.nr_rejected.filter(|n| *n > 0)),
+    ];
+    for (what, number) in numbers {
+        if let Some(number) = number {
+            let _ = write!(line, ", {what} {number}");
+        }
+    }
+    line
+}
+
+fn queue_line(queue: &QueueState) -> String {
+    let QueueState { name, nr, tasks, by_vtime, .. } = queue;
+    let names: Vec<String> =
+        tasks.iter().take(QUEUE_NAMES).map(|(pid, comm)| format!("{comm} ({pid})")).collect();
+    let order = if *by_vtime { " by virtual time" } else { "" };
+    let (colon, more) = match names.len() {
+        0 => ("", ""),
+        shown if (shown as u64) < *nr => (": ", " …"),
+        _ => (": ", ""),
+    };
+    format!("  DSQ {name} holds {nr}{order}{colon}{}{more}\n", names.join(" "))
+}
+
+fn program_line(program: &ProgramState) -> String {
+    let mut line = format!("  program {} {} ({})", program.id, program.name, program.implements);
+    if let Some(insns) = program.verified_insns {
+        let _ = write!(line, ", {insns} instructions verified");
+    }
+    // Without kernel.bpf_stats_enabled nothing is counted.
+    if let Some(mean) = program.run_time_ns.checked_div(program.run_count) {
+        let _ = write!(line, ", ran {} times, {mean} ns each", program.run_count);
+    }
+    if program.misses > 0 {
+        let _ = write!(line, ", {} runs prevented by recursion", program.misses);
+    }
+    line.push('\n');
+    line
+}
+
+fn map(text: &mut String, map: &MapState, room: &mut usize) {
+    let MapState { id, name, kind, key_size, value_size, max_entries, .. } = map;
+    let _ = writeln!(
+        text,
+        "  map {id} {name}: {kind} of at most {max_entries}, key {key_size} bytes, value {value_size} bytes"
+    );
+    let shown = map.variables.len().min(*room);
+    *room -= shown;
+    for variable in &map.variables[..shown] {
+        let value: String = variable.value.chars().take(MAX_VALUE).collect();
+        let cut = if value.len() < variable.value.len() { "…" } else { "" };
+        let _ = writeln!(text, "    {} = {value}{cut}", variable.name);
+    }
+    let more = map.variables.len() - shown + map.more;
+    if more > 0 {
+        let _ = writeln!(text, "    … and {more} more variables");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{SchedulerExit, VariableState};
+
+    fn rendered(scx: &SchedExtState) -> String {
+        let mut text = String::new();
+        sched_ext(&mut text, scx);
+        text
+    }
+
+    #[test]
+    fn a_scheduler_is_told_with_queues_programs_and_variables() {
+        let variable = |name: &str, value: String| VariableState { name: name.into(), value };
+        let scx = SchedExtState {
+            state: "enabled".into(),
+            ops: Some("fixture".into()),
+            exit: Some(SchedulerExit {
+                kind: "error_stall".into(),
+                reason: "runnable task stall".into(),
+                message: "victim[7] failed to run\n".into(),
+                trace: vec!["check_rq_for_timeouts+0x1".into()],
+                ..SchedulerExit::default()
+            }),
+            dsqs: vec![
+                QueueState { name: "global".into(), ..QueueState::default() },
+                QueueState {
+                    name: "0x7".into(),
+                    nr: 3,
+                    tasks: vec![(7, "victim".into())],
+                    ..QueueState::default()
+                },
+            ],
+            programs: vec![ProgramState {
+                id: 4,
+                name: "my_enqueue".into(),
+                implements: "enqueue".into(),
+                verified_insns: Some(99),
+                run_count: 2,
+                run_time_ns: 300,
+                ..ProgramState::default()
+            }],
+            maps: vec![MapState {
+                name: ".bss".into(),
+                variables: (0..MAX_VARIABLES + 2)
+                    .map(|i| variable(&format!("v{i}"), "µ".repeat(200)))
+                    .collect(),
+                more: 3,
+                ..MapState::default()
+            }],
+            ..SchedExtState::default()
+        };
+        let text = rendered(&scx);
+        for part in [
+            "sched_ext: enabled, scheduler fixture\n",
+            "  ended: error_stall (code 0): runnable task stall: victim[7] failed to run\n    at check_rq",
+            "  DSQ global holds 0\n",
+            "  DSQ 0x7 holds 3: victim (7) …\n",
+            "  program 4 my_enqueue (enqueue), 99 instructions verified, ran 2 times, 150 ns each\n",
+            "    … and 5 more variables\n",
+        ] {
+            assert!(text.contains(part), "expected {part:?} in:\n{text}");
+        }
+        assert_eq!(text.matches("    v").count(), MAX_VARIABLES);
+        assert!(text.contains(&format!("v0 = {}…\n", "µ".repeat(MAX_VALUE))), "{text}");
+    }
+
+    #[test]
+    fn of_one_that_never_ran_there_is_one_line() {
+        let scx = SchedExtState { state: "disabled".into(), enable_seq: Some(0), ..SchedExtState::default() };
+        assert_eq!(rendered(&scx), "sched_ext: disabled, schedulers so far 0\n");
+    }
+}
