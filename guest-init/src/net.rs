@@ -19,6 +19,13 @@ pub(crate) fn loopback_up() -> Result<(), InitError> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo\0") {
         *to = *from as libc::c_char;
     }
+    // The boot init of a saved machine has brought it up already.
+    // SAFETY: SIOCGIFFLAGS reads and writes one ifreq, which outlives the call.
+    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request) };
+    // SAFETY: the call above filled in the flags.
+    if asked == 0 && i32::from(unsafe { request.ifr_ifru.ifru_flags }) & libc::IFF_UP != 0 {
+        return Ok(());
+    }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads one ifreq, which outlives the call.
     if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) } != 0 {
