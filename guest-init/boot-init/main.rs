@@ -37,7 +37,7 @@ extern "C" fn main() -> ! {
     sys::umask(0);
     mount_all();
     sys::loopback_up();
-    enable_controllers();
+    make_cgroup();
     wait_for_ports();
     let (fd, mailbox) = mailbox();
     mark(mailbox);
@@ -63,10 +63,17 @@ fn mount_all() {
     }
 }
 
-/// For the root's children, as the test's own init would, since it takes long.
-fn enable_controllers() {
+/// Makes the cgroup that tests make theirs in, with controllers, which takes long.
+fn make_cgroup() {
+    enable_controllers(c"/sys/fs/cgroup/cgroup.subtree_control");
+    sys::mkdir(c"/sys/fs/cgroup/ktstr".as_ptr().cast(), 0o755);
+    enable_controllers(c"/sys/fs/cgroup/ktstr/cgroup.subtree_control");
+}
+
+/// One by one: a kernel that lacks one of them would refuse all.
+fn enable_controllers(control: &core::ffi::CStr) {
     for controller in [b"+cpuset".as_slice(), b"+cpu", b"+memory", b"+pids", b"+io"] {
-        sys::write_file(c"/sys/fs/cgroup/cgroup.subtree_control", 0, controller);
+        sys::write_file(control, 0, controller);
     }
 }
 
