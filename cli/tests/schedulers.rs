@@ -278,14 +278,17 @@ fn a_stall_is_dumped_before_the_watchdog_acts_and_after() {
     assert_eq!(late["exit"]["kind"], "error_stall", "{late:#}");
 }
 
-/// The kernel's own `scx_exit_info` is there only while a scheduler goes: the host stops the machine as the kernel notes
-/// the end, and reads it.
+/// What the kernel writes in the middle of taking a scheduler away (`scx_ops_disable_workfn`), once: it throws the switch
+/// that has every task scheduled by it.
+const TAKEN_AWAY: &str = "(int)__scx_switched_all";
+
+/// The kernel's own `scx_exit_info` is there only while a scheduler goes: the host stops the machine then and reads it.
 #[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, duration_s = 4,
              extra_sched_args = ["--scx-error", "the weights are off", "--fault-after-ms", "2000"])]
 fn drill_is_watched_ending(ctx: &Ctx) -> Result<AssertResult> {
     let steps = vec![
         Step::with_defs(vec![ctx.cgroup_def("cg_0")], HoldSpec::frac(0.1)),
-        Step::new(vec![Op::watch_snapshot("scx_exit_kind")], HoldSpec::frac(0.9)),
+        Step::new(vec![Op::watch_snapshot(TAKEN_AWAY)], HoldSpec::frac(0.9)),
     ];
     execute_steps(ctx, steps)
 }
@@ -298,10 +301,9 @@ fn a_schedulers_end_is_caught_live_by_the_host() {
     let sidecar = std::fs::read(&common::sidecars(&results)[0]).expect("the sidecar");
     let sidecar: serde_json::Value = serde_json::from_slice(&sidecar).expect("JSON");
     let snapshots = sidecar["snapshots"].as_array().expect("snapshots");
-    let caught = snapshots.iter().find(|s| s["name"] == "scx_exit_kind").expect("a snapshot of the write");
+    let caught = snapshots.iter().find(|s| s["name"] == TAKEN_AWAY).expect("a snapshot of the write");
     let scx = &caught["state"]["sched_ext"];
-    // The kernel has noted that this end is taken care of; what it was about is in the exit info.
-    assert_eq!((&scx["exit_kind"], &scx["ops"]), (&"done".into(), &"fixture".into()), "{scx:#}");
+    assert_eq!((&scx["state"], &scx["ops"]), (&"disabling".into(), &"fixture".into()), "{scx:#}");
     let exit = &scx["exit"];
     assert_eq!(exit["kind"], "error_bpf", "{exit:#}");
     assert!(exit["message"].as_str().is_some_and(|m| m.contains("the weights are off")), "{exit:#}");
