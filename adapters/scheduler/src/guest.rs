@@ -146,7 +146,7 @@ impl GuestSchedulers {
             if let Some(status) = process.ended() {
                 // One that goes to the background may need a moment there.
                 let attached = if status.success() { self.attached_after_all() } else { None };
-                break NotAttached::Exited { how: how(status), success: status.success(), attached };
+                break NotAttached::Exited { how: status.to_string(), success: status.success(), attached };
             }
             match scx {
                 Some(scx) if scx.is_enabled() => {
@@ -193,11 +193,12 @@ impl GuestSchedulers {
         if !matches!(why, NotAttached::Exited { attached: Some(_), .. }) {
             let _ = self.end(&mut process);
         }
-        let exit = self.exit().filter(ScxExit::is_failure);
+        let (exit, unread) = told(self.exit());
+        let exit = exit.filter(ScxExit::is_failure);
         let log = process.log_text();
         let mut text = match &exit {
             Some(exit) => NotAttached::Dropped { why: exit.to_string() }.to_string(),
-            None => why.to_string(),
+            None => format!("{why}{unread}"),
         };
         if let Some(explained) = why_not_attached(&log) {
             text = format!("{text}: {explained}");
@@ -233,15 +234,15 @@ impl GuestSchedulers {
         // Whichever of the two went first, the other follows; both are worth hearing.
         let ended = live.process.as_mut().and_then(|p| p.wait(LAST_WORDS));
         self.wait_disabled(DISABLED_WITHIN);
-        let exit = self.exit();
+        let (exit, unread) = told(self.exit());
         let failure = match (exit.as_ref().filter(|e| e.is_failure()), ended) {
             (Some(exit), _) => format!("the kernel dropped it: {exit}"),
             (None, Some(status)) => {
-                format!("its program ended with {} in the middle of the test", how(status))
+                format!("its program ended with {status} in the middle of the test{unread}")
             }
             (None, None) => {
                 let state = self.kernel.scx().as_ref().map_or_else(String::new, Scx::describe);
-                format!("it let go of the kernel while its program went on ({state})")
+                format!("it let go of the kernel while its program went on ({state}){unread}")
             }
         };
         (live.report.dump_text, live.report.dump) = self.dump();
@@ -291,8 +292,8 @@ impl GuestSchedulers {
                     None => format!("its program did not even end {seconds} s after SIGKILL"),
                 });
             }
-            Some(status) if !status.success() && how(status) != "signal 15" => {
-                problems.push(format!("its program ended with {} when asked to stop", how(status)));
+            Some(ref status) if !status.success() && status.to_string() != "signal 15" => {
+                problems.push(format!("its program ended with {status} when asked to stop"));
             }
             Some(_) => {}
         }
@@ -303,7 +304,7 @@ impl GuestSchedulers {
             problems.push(format!("{} s after its program's end {state}", DISABLED_WITHIN.as_secs()));
         }
         match problems.is_empty() {
-            true => Detach::InOrder(status.map(how).unwrap_or_default()),
+            true => Detach::InOrder(status.map(|status| status.to_string()).unwrap_or_default()),
             false => Detach::Failed(problems.join("; ")),
         }
     }
@@ -323,10 +324,11 @@ impl GuestSchedulers {
     }
 
     /// The kernel's words on the end of the scheduler that was started last.
-    fn exit(&self) -> Option<ScxExit> {
-        let log = (self.kernel_log)().ok()?;
+    fn exit(&self) -> Result<Option<ScxExit>, String> {
+        let log = (self.kernel_log)();
+        let log = log.map_err(|e| format!("; why, the kernel's log may say, but reading it failed: {e}"))?;
         let since = log.rfind(MARK).unwrap_or(0);
-        ScxExit::last_in(&log[since..])
+        Ok(ScxExit::last_in(&log[since..]))
     }
 
     /// What the probes saw of the task that the end is about.
@@ -408,6 +410,11 @@ fn programs() -> Vec<ktstr_scheduler::ProgramStats> {
     })
 }
 
+/// The kernel's words on an end, and what keeps from hearing them.
+fn told(exit: Result<Option<ScxExit>, String>) -> (Option<ScxExit>, String) {
+    exit.map_or_else(|unread| (None, unread), |exit| (exit, String::new()))
+}
+
 fn run_all(commands: &[String]) -> Result<(), String> {
     commands.iter().try_for_each(|command| {
         let output = Command::new("/bin/sh").arg("-c").arg(command).output();
@@ -422,4 +429,31 @@ fn run_all(commands: &[String]) -> Result<(), String> {
 
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a kernel without sched_ext nothing but the program's end can be told; where the log can't
+    /// be read either, that is part of the story.
+    #[test]
+    fn a_kernel_log_that_cannot_be_read_is_part_of_the_failure() {
+        let sink: LogSink = Arc::new(|_: &[u8]| {});
+        let unreadable = || Err(std::io::Error::from_raw_os_error(libc::EPERM));
+        let schedulers = GuestSchedulers::new(Vec::new(), unreadable, Arc::clone(&sink));
+        let process = Process::start("/bin/false", &[], &sink).unwrap();
+        let report = SchedulerReport { name: "s".to_string(), ..SchedulerReport::default() };
+        *schedulers.live() = Some(Live { process: Some(process), disable: Vec::new(), report });
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let failure = loop {
+            match schedulers.failure() {
+                Some(failure) => break failure,
+                None => assert!(Instant::now() < deadline, "it has not ended"),
+            }
+            std::thread::sleep(LOOK);
+        };
+        assert!(failure.starts_with("its program ended with exit code 1"), "{failure}");
+        assert!(failure.contains("reading it failed: Operation not permitted"), "{failure}");
+    }
 }

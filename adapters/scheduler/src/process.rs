@@ -19,8 +19,33 @@ const LOOK: Duration = Duration::from_millis(5);
 /// A running (or ended) program.
 pub(crate) struct Process {
     child: Child,
-    ended: Option<ExitStatus>,
+    ended: Option<End>,
     log: Arc<Log>,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone)]
+pub(crate) enum End {
+    /// As its parent was told.
+    Told(ExitStatus),
+    /// Someone else in this process was told instead, so that only its end is known.
+    Untold(String),
+}
+
+impl End {
+    /// Whether it is known to have gone well.
+    pub(crate) fn success(&self) -> bool {
+        matches!(self, Self::Told(status) if status.success())
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Told(status) => f.write_str(&how(*status)),
+            Self::Untold(why) => write!(f, "a status that is not known ({why})"),
+        }
+    }
 }
 
 struct Log {
@@ -78,21 +103,24 @@ impl Process {
     }
 
     /// How it ended, if it did.
-    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<End> {
         if self.ended.is_none() {
-            // An error means that someone else reaped it: then it has ended too, unknown how.
-            self.ended = self.child.try_wait().unwrap_or(Some(ExitStatus::from_raw(0x7f00)));
+            self.ended = match self.child.try_wait() {
+                Ok(status) => status.map(End::Told),
+                // It has ended too, but how is lost.
+                Err(e) => Some(End::Untold(format!("waiting for process {}: {e}", self.child.id()))),
+            };
         }
-        self.ended
+        self.ended.clone()
     }
 
     /// Waits for its end.
-    pub(crate) fn wait(&mut self, within: Duration) -> Option<ExitStatus> {
+    pub(crate) fn wait(&mut self, within: Duration) -> Option<End> {
         let deadline = Instant::now() + within;
         while self.ended().is_none() && Instant::now() < deadline {
             std::thread::sleep(LOOK);
         }
-        self.ended
+        self.ended.clone()
     }
 
     /// Sends a signal to its process group.
@@ -173,7 +201,7 @@ mod tests {
     #[test]
     fn both_streams_are_one_log() {
         let (mut process, sent) = sh("echo out; echo err >&2; exit 3");
-        assert_eq!(how(process.wait(Duration::from_secs(20)).unwrap()), "exit code 3");
+        assert_eq!(process.wait(Duration::from_secs(20)).unwrap().to_string(), "exit code 3");
         assert_eq!(process.log_text(), "out\nerr\n");
         assert_eq!(*sent.lock().unwrap(), b"out\nerr\n");
         assert_eq!(process.unsent_log(), "");
@@ -198,10 +226,22 @@ mod tests {
             std::thread::sleep(LOOK);
         }
         process.signal(libc::SIGKILL);
-        assert_eq!(how(process.wait(Duration::from_secs(20)).unwrap()), "signal 9");
+        assert_eq!(process.wait(Duration::from_secs(20)).unwrap().to_string(), "signal 9");
         // The pipe closes only when the sleeper is gone too.
         process.drain();
         assert!(process.log.lock().closed);
+    }
+
+    #[test]
+    fn a_program_that_someone_else_reaped_has_ended_in_an_unknown_way() {
+        let (mut process, _) = sh("exit 0");
+        let mut status = 0;
+        // SAFETY: waits for a child of this process, into a number of ours.
+        let reaped = unsafe { libc::waitpid(process.pid() as i32, &raw mut status, 0) };
+        assert_eq!(reaped, process.pid() as i32);
+        let end = process.wait(Duration::from_secs(20)).unwrap();
+        assert!(!end.success(), "{end}");
+        assert!(end.to_string().starts_with("a status that is not known (waiting for process"), "{end}");
     }
 
     #[test]

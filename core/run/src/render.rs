@@ -111,6 +111,9 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
         section(text, "test output (last lines)", &output.join("\n"));
     }
     // Of what merely lacks data it would explain nothing.
+    if let Some(state) = seen.early_state.as_ref().filter(|_| case.result.is_fail()) {
+        section(text, "kernel state before the watchdog acted", &render_state(state));
+    }
     if let Some(state) = seen.kernel_state.as_ref().filter(|_| case.result.is_fail()) {
         section(text, "kernel state", &render_state(state));
     }
