@@ -96,8 +96,8 @@ pub mod cgroup {
 /// Schedulers under test.
 pub mod scheduler {
     pub use ktstr_scheduler::{
-        BpfMapWrite, Detach, DumpCpu, DumpTask, ExitKind, ProgramStats, Scheduler, SchedulerReport, SchedulerSpec,
-        SchedulerStats, ScxDump, ScxExit, StatsSample, StuckTask, Sysctl,
+        BpfMapWrite, Detach, DumpCpu, DumpTask, ExitKind, ProgramStats, Scheduler, SchedulerReport,
+        SchedulerSpec, SchedulerStats, ScxDump, ScxExit, StatsSample, StuckTask, Sysctl,
     };
     pub use ktstr_topology::ShapeBounds;
 }

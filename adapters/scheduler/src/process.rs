@@ -222,7 +222,8 @@ mod tests {
 
     #[test]
     fn only_a_handler_catches_a_signal() {
-        let (mut process, _) = sh("trap 'echo caught; exit 5' USR2; echo ready; while :; do sleep 0.05; done");
+        let (mut process, _) =
+            sh("trap 'echo caught; exit 5' USR2; echo ready; while :; do sleep 0.05; done");
         let deadline = Instant::now() + Duration::from_secs(20);
         while !process.log_text().contains("ready") && Instant::now() < deadline {
             std::thread::sleep(LOOK);

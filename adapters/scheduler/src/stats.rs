@@ -195,7 +195,10 @@ mod tests {
         let asked = served.join().unwrap();
         let stats = once(&poller, |told| told.answers == 3);
         assert_eq!(asked.len(), 3);
-        assert!(asked.iter().all(|line| line == "{\"req\":\"stats\",\"args\":{\"target\":\"top\"}}"), "{asked:?}");
+        assert!(
+            asked.iter().all(|line| line == "{\"req\":\"stats\",\"args\":{\"target\":\"top\"}}"),
+            "{asked:?}"
+        );
         let told: Vec<f64> = stats.samples.iter().map(|sample| sample.figures["nr"]).collect();
         assert_eq!(told, [1.0, 2.0, 3.0]);
         assert_eq!(stats.problem, None);

@@ -41,7 +41,8 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 impl Server {
     /// Listens. A socket that an earlier run left is replaced.
     pub(crate) fn start() -> Result<Self, FixtureError> {
-        let failed = |source| FixtureError::System { doing: "offering scx_stats at /var/run/scx/root/stats", source };
+        let failed =
+            |source| FixtureError::System { doing: "offering scx_stats at /var/run/scx/root/stats", source };
         if let Some(folder) = Path::new(SOCKET).parent() {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
@@ -52,7 +53,10 @@ impl Server {
         let listener = UnixListener::bind(SOCKET).map_err(failed)?;
         let shared = Arc::new(Mutex::new(Shared::default()));
         let of_server = Arc::clone(&shared);
-        std::thread::Builder::new().name("stats".to_string()).spawn(move || serve(&listener, &of_server)).map_err(failed)?;
+        std::thread::Builder::new()
+            .name("stats".to_string())
+            .spawn(move || serve(&listener, &of_server))
+            .map_err(failed)?;
         Ok(Self(shared))
     }
 

@@ -180,7 +180,9 @@ fn check(given: &Given) -> Result<()> {
             Expr::Array(array) if array.elems.iter().all(|e| string(e).is_some()) => Ok(()),
             _ => bad("a list of string literals, such as [\"--verbose\"]"),
         },
-        Kind::Flag if !matches!(value, Expr::Lit(ExprLit { lit: Lit::Bool(_), .. })) => bad("`true` or `false`"),
+        Kind::Flag if !matches!(value, Expr::Lit(ExprLit { lit: Lit::Bool(_), .. })) => {
+            bad("`true` or `false`")
+        }
         Kind::List if !matches!(value, Expr::Array(_)) => {
             bad("a list, such as [Sysctl::new(\"kernel.x\", \"1\")]")
         }

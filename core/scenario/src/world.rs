@@ -416,11 +416,9 @@ fn scheduler(state: &Shared) -> MockSchedulerOps {
         })
     });
     let s = state.clone();
-    mock.expect_pin_map().returning(move |map, path| {
-        match s.get().call(format!("pin {map} at {path}")) {
-            true => Err(unscheduled("pinning a map of", "mine")),
-            false => Ok(()),
-        }
+    mock.expect_pin_map().returning(move |map, path| match s.get().call(format!("pin {map} at {path}")) {
+        true => Err(unscheduled("pinning a map of", "mine")),
+        false => Ok(()),
     });
     mock
 }

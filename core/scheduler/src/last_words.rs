@@ -50,12 +50,18 @@ mod tests {
         assert_eq!(last_words(with_id).unwrap(), "thread 'stats' (42) panicked at a.rs:1:1: no");
         let old = "thread 'main' panicked at 'no', src/main.rs:7:5\n";
         assert_eq!(last_words(old).unwrap(), "thread 'main' panicked at 'no', src/main.rs:7:5");
-        assert_eq!(last_words("thread 'main' panicked at a.rs:1:1:").unwrap(), "thread 'main' panicked at a.rs:1:1:");
+        assert_eq!(
+            last_words("thread 'main' panicked at a.rs:1:1:").unwrap(),
+            "thread 'main' panicked at a.rs:1:1:"
+        );
     }
 
     #[test]
     fn without_a_panic_it_is_the_last_line() {
-        assert_eq!(last_words("a\nError: no such map\n\n").unwrap(), "its last words: \"Error: no such map\"");
+        assert_eq!(
+            last_words("a\nError: no such map\n\n").unwrap(),
+            "its last words: \"Error: no such map\""
+        );
         assert_eq!(last_words("\n \n"), None);
     }
 

@@ -61,7 +61,10 @@ mod tests {
         let line = r#"{"errno":0,"args":{"resp":{"nr":7,"ok":true,"name":"x","layers":{"a":{"util":0.5}},"cpus":[1,2]}}}"#;
         let figures = parse_answer(line, 5).unwrap().figures;
         let told: Vec<(&str, f64)> = figures.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-        assert_eq!(told, [("cpus[0]", 1.0), ("cpus[1]", 2.0), ("layers.a.util", 0.5), ("nr", 7.0), ("ok", 1.0)]);
+        assert_eq!(
+            told,
+            [("cpus[0]", 1.0), ("cpus[1]", 2.0), ("layers.a.util", 0.5), ("nr", 7.0), ("ok", 1.0)]
+        );
     }
 
     #[test]
@@ -76,7 +79,8 @@ mod tests {
     #[test]
     fn whatever_comes_is_borne() {
         for depth in [0, 1, 7, 8, 9, 100, 100_000] {
-            let deep = format!("{{\"errno\":0,\"args\":{{\"resp\":{}1{}}}}}", "[".repeat(depth), "]".repeat(depth));
+            let deep =
+                format!("{{\"errno\":0,\"args\":{{\"resp\":{}1{}}}}}", "[".repeat(depth), "]".repeat(depth));
             let _ = parse_answer(&deep, 0);
         }
         let many: Vec<String> = (0..2000).map(|n| format!("\"n{n}\":{n}")).collect();

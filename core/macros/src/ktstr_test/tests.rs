@@ -23,14 +23,8 @@ fn expanded(attributes: TokenStream) -> String {
 
 #[test]
 fn attributes_reach_the_declaration() {
-    let code = expanded(quote!(
-        llcs = 2,
-        cores = 4,
-        threads = 1,
-        duration_s = 3,
-        max_spread_pct = 20,
-        isolation
-    ));
+    let code =
+        expanded(quote!(llcs = 2, cores = 4, threads = 1, duration_s = 3, max_spread_pct = 20, isolation));
     assert!(code.contains("uniform (1u32 , 2u32 , 4u32 , 1u32)"), "{code}");
     assert!(code.contains("spec . duration = :: core :: time :: Duration :: from_secs (3)"), "{code}");
     assert!(code.contains("max_spread_pct : :: core :: option :: Option :: Some (20.0)"), "{code}");
@@ -70,9 +64,7 @@ fn mistakes_are_named() {
     assert!(error(quote!(kargs = "x")).contains("list of string literals"));
     assert!(error(quote!(scheduler = "x")).contains("path of a constant"));
     assert!(error(quote!(host_only, scheduler = S)).contains("needs a machine"));
-    assert!(
-        error(quote!(scheduler = S, expect_scx_bpf_error_contains = "x")).contains("needs `expect_err`")
-    );
+    assert!(error(quote!(scheduler = S, expect_scx_bpf_error_contains = "x")).contains("needs `expect_err`"));
     assert!(
         error(quote!(scheduler = S, expect_err, expect_scx_bpf_error_matches = "")).contains("not empty")
     );

@@ -22,7 +22,10 @@ fn steps(ops: Vec<Op>) -> Vec<Step> {
 
 /// What was done to schedulers.
 fn changes(w: &World) -> Vec<String> {
-    w.log().into_iter().filter(|line| ["attach", "detach", "pin"].iter().any(|word| line.starts_with(word))).collect()
+    w.log()
+        .into_iter()
+        .filter(|line| ["attach", "detach", "pin"].iter().any(|word| line.starts_with(word)))
+        .collect()
 }
 
 #[test]
