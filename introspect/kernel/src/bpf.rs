@@ -7,6 +7,7 @@ mod arena;
 mod hash;
 mod map;
 mod program;
+mod reference;
 mod storage;
 mod type_info;
 mod variable;

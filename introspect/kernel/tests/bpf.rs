@@ -51,6 +51,60 @@ fn arrays_and_hashes_give_keys_and_values_and_say_when_cut() {
     assert_eq!(kernel.bpf_map_kind(place(at::ARENA)).unwrap(), BpfMapKind::Arena);
 }
 
+#[test]
+fn references_give_what_they_stand_for_and_empty_places_nothing() {
+    let contents = |kind: u8| {
+        let mut bytes = healthy();
+        bytes[at::REFERENCES] = kind;
+        kernel(bytes).bpf_map_contents(place(at::REFERENCES), 10).unwrap()
+    };
+    let found = contents(3);
+    let [entry] = found.entries.as_slice() else { panic!("{found:?}") };
+    let (target, at) = (place(at::PROGRAM), place(at::REFERENCES + 136 + 8));
+    assert_eq!(entry.value, MapValue::Reference { target, id: Some(2) });
+    assert_eq!((&entry.key[..], entry.at, found.truncated), (&[1, 0, 0, 0][..], at, false));
+    // Perf events have no ID.
+    assert_eq!(contents(4).entries[0].value, MapValue::Reference { target, id: None });
+    let kernel = kernel(healthy());
+    assert_eq!(kernel.bpf_reference_name(BpfMapKind::ProgramArray, target).unwrap(), "world_enqueue");
+    assert_eq!(kernel.bpf_reference_name(BpfMapKind::MapArray, place(at::HASH)).unwrap(), "a_hash");
+    assert!(kernel.bpf_map_contents(place(at::REFERENCES), 0).unwrap().truncated);
+    // A hash of maps holds a pointer where others hold a value.
+    let mut bytes = healthy();
+    bytes[at::HASH] = 13;
+    put(&mut bytes, &[(at::ELEMENTS + 32, address(at::BSS)), (at::ELEMENTS + 0x40 + 32, address(at::RING))]);
+    let found = world::kernel(bytes).bpf_map_contents(place(at::HASH), 10).unwrap();
+    let target = |index: usize| match found.entries[index].value {
+        MapValue::Reference { target, id } => (target, id),
+        ref other => panic!("{other:?}"),
+    };
+    assert_eq!((target(0), target(1)), ((place(at::BSS), Some(3)), (place(at::RING), Some(2))));
+}
+
+#[test]
+fn traces_end_where_they_end_and_queues_come_in_order() {
+    let traces = kernel(healthy()).bpf_map_contents(place(at::TRACES), 10).unwrap();
+    let [trace] = traces.entries.as_slice() else { panic!("{traces:?}") };
+    let frames = [0xffff_ffff_8100_0010u64, 0xffff_ffff_8100_0020, 0, 0];
+    let expected = frames.iter().flat_map(|frame| frame.to_le_bytes()).collect();
+    assert_eq!((trace.key[0], &trace.value), (1, &MapValue::Shared(expected)));
+    let mut bytes = healthy();
+    put(&mut bytes, &[(at::TRACE + 8, 5 << 32)]);
+    let error = kernel(bytes).bpf_map_contents(place(at::TRACES), 10).unwrap_err();
+    assert!(matches!(error, KernelError::Implausible { seen: 5, .. }), "{error}");
+    for (kind, order) in [(22, [7, 8]), (23, [8, 7])] {
+        let mut bytes = healthy();
+        bytes[at::QUEUE] = kind;
+        let queue = kernel(bytes).bpf_map_contents(place(at::QUEUE), 10).unwrap();
+        let values: Vec<_> = queue.entries.iter().map(|entry| entry.value.clone()).collect();
+        assert_eq!(values, order.map(|n| MapValue::Shared(vec![n, 0, 0, 0])), "kind {kind}");
+    }
+    let mut bytes = healthy();
+    put(&mut bytes, &[(at::QUEUE + 128, 9)]);
+    let error = kernel(bytes).bpf_map_contents(place(at::QUEUE), 10).unwrap_err();
+    assert!(matches!(error, KernelError::Implausible { seen: 9, .. }), "{error}");
+}
+
 /// Kernels keep the pointer to an element's per-CPU values behind the key or behind the key rounded up.
 #[test]
 fn a_per_cpu_hash_is_read_in_either_layout() {
@@ -226,7 +280,8 @@ fn the_longest_wait_is_told_with_what_the_watchdog_allows() {
 
 /// Everything there is to read of BPF and sched_ext.
 fn all(kernel: &Kernel) {
-    for map in kernel.bpf_maps().unwrap_or_default() {
+    let without_id = [at::REFERENCES, at::TRACES, at::QUEUE].map(place);
+    for map in kernel.bpf_maps().unwrap_or_default().into_iter().chain(without_id) {
         let _ =
             (kernel.bpf_map_contents(map, 50), kernel.bpf_arena_pages(map, 8), kernel.bpf_struct_ops(map));
         for variable in kernel.bpf_variables(map).unwrap_or_default() {
