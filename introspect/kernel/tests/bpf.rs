@@ -5,7 +5,7 @@ mod world;
 use ktstr_introspect_kernel::{
     BpfMap, BpfMapKind, BpfProgram, DispatchQueue, ErrorKind, Kernel, KernelError, MapValue,
 };
-use ktstr_introspect_memory::{PhysAddr, VirtAddr};
+use ktstr_introspect_memory::{MemoryFault, PhysAddr, PhysRange, PhysicalMemory, SparseMemory, VirtAddr};
 use ktstr_introspect_types::DecodeLimits;
 use proptest::prelude::*;
 use world::{SIZE, address, at, healthy, kernel, put};
@@ -276,6 +276,35 @@ fn the_longest_wait_is_told_with_what_the_watchdog_allows() {
     assert_eq!((young.task, young.waited), (place(at::TASKS), 100));
     let torn = changed(&[(at::TASKS + 16, 0)]).unwrap_err();
     assert_eq!(torn.kind(), ErrorKind::Torn, "{torn}");
+}
+
+/// A guest's memory that is written while a kernel reads it.
+struct Changing(std::sync::Mutex<SparseMemory>);
+
+impl PhysicalMemory for Changing {
+    fn read(&self, at: PhysAddr, into: &mut [u8]) -> Result<(), MemoryFault> {
+        self.0.lock().unwrap().read(at, into)
+    }
+    fn ranges(&self) -> &[PhysRange] {
+        &[]
+    }
+}
+
+/// A program's types are parsed once; other bytes under another ID are read anew.
+#[test]
+fn types_are_read_once_for_as_long_as_they_are_the_same() {
+    let mut memory = SparseMemory::new();
+    memory.insert(PhysAddr(0), healthy());
+    let memory = std::sync::Arc::new(Changing(std::sync::Mutex::new(memory)));
+    let kernel = world::over(memory.clone());
+    let types = || kernel.bpf_types(place(at::BTF));
+    let first = types().unwrap();
+    assert!(std::sync::Arc::ptr_eq(&first, &types().unwrap()));
+    // The bytes go; with the old ID nobody looks at them.
+    assert!(memory.0.lock().unwrap().write(PhysAddr(at::BTF_DATA as u64), &[0; 2]));
+    assert!(std::sync::Arc::ptr_eq(&first, &types().unwrap()));
+    assert!(memory.0.lock().unwrap().write(PhysAddr(at::BTF as u64 + 12), &[9]));
+    assert!(matches!(types(), Err(KernelError::Btf(_))), "{:?}", types().map(|types| types.len()));
 }
 
 /// Everything there is to read of BPF and sched_ext.
