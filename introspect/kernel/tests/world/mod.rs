@@ -60,6 +60,10 @@ pub(crate) mod at {
     pub(crate) const RUNQUEUES: usize = 0x1a00;
     pub(crate) const JIFFIES: usize = 0x1ac0;
     pub(crate) const TASKS: usize = 0x1b00;
+    pub(crate) const REFERENCES: usize = 0x1c00;
+    pub(crate) const TRACES: usize = 0x1d00;
+    pub(crate) const TRACE: usize = 0x1dc0;
+    pub(crate) const QUEUE: usize = 0x1e00;
     pub(crate) const BTF_DATA: usize = 0x2000;
     /// The arena's window ends at `SIZE`: three pages of it exist.
     pub(crate) const WINDOW: usize = super::SIZE - 3 * 4096;
@@ -192,10 +196,33 @@ fn bpf_objects(b: &mut BtfBuilder, [u8_, u32_, u64_, int, char_]: [TypeId; 5]) {
             ("btf_key_type_id", u32_, 48),
             ("btf_value_type_id", u32_, 52),
             ("btf_vmlinux_value_type_id", u32_, 56),
+            ("map_flags", u32_, 60),
         ],
     );
     let bytes = b.array(char_, 0);
-    b.structure("bpf_array", 136, &[("map", map, 0), ("elem_size", u32_, 128), ("value", bytes, 136)]);
+    let pointers = b.array(u64_, 0);
+    b.structure(
+        "bpf_array",
+        136,
+        &[("map", map, 0), ("elem_size", u32_, 128), ("value", bytes, 136), ("ptrs", pointers, 136)],
+    );
+    b.structure(
+        "bpf_stack_map",
+        136,
+        &[("map", map, 0), ("n_buckets", u32_, 128), ("buckets", pointers, 136)],
+    );
+    b.structure("stack_map_bucket", 16, &[("nr", u32_, 12), ("data", pointers, 16)]);
+    b.structure(
+        "bpf_queue_stack",
+        144,
+        &[
+            ("map", map, 0),
+            ("head", u32_, 128),
+            ("tail", u32_, 132),
+            ("size", u32_, 136),
+            ("elements", bytes, 140),
+        ],
+    );
     b.structure("bpf_htab", 144, &[("map", map, 0), ("buckets", u64_, 128), ("n_buckets", u32_, 136)]);
     b.structure("htab_elem", 24, &[("hash_node", u64_, 0), ("key", bytes, 24)]);
     let area = b.structure("vm_struct", 16, &[("addr", u64_, 0)]);
@@ -363,9 +390,25 @@ fn maps(bytes: &mut [u8], types: u64, section: TypeId) {
     map(bytes, at::STRUCT_OPS, [26, 4, 64, 1, 7], b"world_ops");
     map(bytes, at::STORAGE, [29, 4, 8, 0, 1], b"of_tasks");
     map(bytes, at::RING, [27, 0, 0, 4096, 2], b"a_ring");
+    // These have no ID; tests go to them directly.
+    map(bytes, at::REFERENCES, [3, 4, 4, 3, 8], b"programs");
+    map(bytes, at::TRACES, [7, 4, 32, 2, 9], b"traces");
+    map(bytes, at::QUEUE, [22, 0, 4, 3, 10], b"a_queue");
     put(
         bytes,
         &[
+            // The second of three; a trace of two in the second bucket, with the end of an older one; 7, 8 of a ring that
+            // began anew.
+            (at::REFERENCES + 136 + 8, a(at::PROGRAM)),
+            (at::TRACES + 128, 2),
+            (at::TRACES + 136 + 8, a(at::TRACE)),
+            (at::TRACE + 8, 2 << 32),
+            (at::TRACE + 16, 0xffff_ffff_8100_0010),
+            (at::TRACE + 24, 0xffff_ffff_8100_0020),
+            (at::TRACE + 32, 0xffff_ffff_8100_0030),
+            (at::QUEUE + 128, 1 | 3 << 32),
+            (at::QUEUE + 136, 4 | 8 << 32),
+            (at::QUEUE + 152, 7),
             (at::MAP_IDR, a(at::MAP_NODE) | 2),
             (at::MAP_NODE + 8 + 8, a(at::STORAGE)),
             (at::MAP_NODE + 8 + 2 * 8, a(at::RING)),
