@@ -63,9 +63,8 @@ impl Run<'_> {
             Some(Err(e)) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
             None => {}
         }
-        match self.repro_dump.map(|dump| results.write_repro_dump(&sidecar, dump)) {
-            Some(Err(e)) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
-            Some(Ok(_)) | None => {}
+        if let Some(Err(e)) = self.repro_dump.map(|dump| results.write_repro_dump(&sidecar, dump)) {
+            eprintln!("ktstr: warning: {e} (the verdict stands)");
         }
         match results.write(&sidecar) {
             Ok(path) => facts.sidecar = Some(path.display().to_string()),
