@@ -7,9 +7,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use comfy_table::{Table, presets};
 use ktstr_introspect_kernel::{CgroupNode, Field, Kernel, Runqueue, SchedDomain, Task};
-use ktstr_introspect_memory::{ElfCore, PhysicalMemory};
+use ktstr_introspect_memory::{Architecture, ElfCore, PhysicalMemory};
 use ktstr_introspect_symbols::Vmlinux;
 use ktstr_live_kernel::{Running, running};
+use ktstr_monitor::state_letter;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -108,7 +109,15 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
 /// The memory of a core or of a running machine; for the latter also its vmlinux, if it has one.
 fn open(named: &Path) -> Result<(Arc<dyn PhysicalMemory>, Option<PathBuf>)> {
     if named.exists() {
-        return Ok((Arc::new(ElfCore::open(named).context("opening the core")?), None));
+        let core = ElfCore::open(named).context("opening the core")?;
+        if core.architecture() != Architecture::X86_64 {
+            bail!(
+                "{} is the core of a machine of architecture {}: expected x86-64, the one whose kernels can be found",
+                named.display(),
+                core.architecture()
+            );
+        }
+        return Ok((Arc::new(core), None));
     }
     let text = named.to_string_lossy();
     let mut all = running(&machines_dir())?;
@@ -160,7 +169,8 @@ fn tasks(kernel: &Kernel) -> Result<Table> {
     let mut table = table(&["PID", "TGID", "COMM", "CPU", "STATE", "PRIO", "CLASS", "RAN (ms)"]);
     for at in kernel.tasks()? {
         let task = Task::read(kernel, at);
-        let state = task.state.as_ref().map_or_else(|_| "?".to_string(), |state| format!("{state:#x}"));
+        let state =
+            task.state.as_ref().map_or_else(|_| "?".to_string(), |state| state_letter(*state).to_string());
         let ran = task.se_sum_exec_runtime.as_ref().map_or(0, |ns| ns / 1_000_000);
         table.add_row([
             cell(&task.pid),

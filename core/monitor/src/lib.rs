@@ -33,7 +33,7 @@ pub use series::SampleSeries;
 pub use snapshot::{FromValue, MAX_SNAPSHOTS, Snapshot, SnapshotCause, SnapshotError, Snapshots, Value};
 pub use state::{
     CgroupState, DomainState, KernelState, MapState, ProgramState, QueueState, RunqueueState, SchedExtState,
-    SchedulerExit, TaskState, VariableState, VcpuState,
+    SchedulerExit, TaskState, VariableState, VcpuState, state_letter,
 };
 pub use summary::{EventRate, MonitorSummary, PhaseSummary, phase_summaries};
 
