@@ -160,7 +160,14 @@ fn a_running_scheduler_is_read_with_queues_programs_and_variables() {
         let stalled = text.lines().find(|line| line.contains("0x57a11"));
         stalled.is_some_and(|line| line.contains("looked_at ("))
     });
-    for part in ["fixture_enqueue", "struct_ops", "victim = {pid = ", "task_storage"] {
+    for part in [
+        "fixture_enqueue",
+        "struct_ops",
+        "victim = {pid = ",
+        "task_storage",
+        "[looked_at (",
+        "sched_ext_ops, inuse",
+    ] {
         assert!(text.contains(part), "expected {part:?} in:\n{text}");
     }
     let (done, text) = inspect_in(runtime.path(), &["stalls_for_long", "bpf:no_such_counter", "bpf:"]);

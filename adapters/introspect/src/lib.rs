@@ -18,6 +18,7 @@ mod expression;
 mod groups;
 mod index;
 mod live;
+mod maps;
 mod memory;
 mod open;
 mod running;

@@ -47,7 +47,7 @@ pub(super) struct InspectArgs {
     /// The loaded BPF programs
     #[arg(long)]
     programs: bool,
-    /// The BPF maps, with the global variables in them
+    /// The BPF maps, with the global variables or the entries in them
     #[arg(long)]
     maps: bool,
     /// What to print: `jiffies`, `init_task.comm`, or with a CPU `runqueues[0].curr->comm`, of a BPF
@@ -58,7 +58,7 @@ pub(super) struct InspectArgs {
 
 pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     let Some(machine) = args.machine.as_deref().filter(|_| !args.list) else {
-        println!("{}", machines()?);
+        print(&machines()?);
         return Ok(ExitCode::SUCCESS);
     };
     let (memory, of_machine) = open(machine)?;
@@ -72,26 +72,26 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     let of_bpf = args.dsqs || args.programs || args.maps;
     let asked = args.tasks || args.cgroups || args.domains || of_bpf || !args.expressions.is_empty();
     if args.tasks {
-        println!("{}", tasks(&kernel)?);
+        print(&tasks(&kernel)?);
     }
     // Without a wish, what most want to see.
     if args.runqueues || !asked {
-        println!("{}", runqueues(&kernel)?);
+        print(&runqueues(&kernel)?);
     }
     if args.domains {
-        println!("{}", domains(&kernel)?);
+        print(&domains(&kernel)?);
     }
     if args.cgroups {
-        println!("{}", cgroups(&kernel)?);
+        print(&cgroups(&kernel)?);
     }
     if args.dsqs {
-        println!("{}", dsqs(&kernel)?);
+        print(&dsqs(&kernel)?);
     }
     if args.programs {
-        println!("{}", programs(&kernel)?);
+        print(&programs(&kernel)?);
     }
     if args.maps {
-        println!("{}", maps(&kernel)?);
+        print(&maps(&kernel)?);
     }
     let mut code = ExitCode::SUCCESS;
     for text in &args.expressions {
@@ -147,6 +147,11 @@ fn machines() -> Result<Table> {
         table.add_row([machine.name, machine.pid.to_string(), machine.label]);
     }
     Ok(table)
+}
+
+/// Without the blanks that would make all lines as long as the longest.
+fn print(table: &Table) {
+    table.lines().for_each(|line| println!("{}", line.trim_end()));
 }
 
 fn table(header: &[&str]) -> Table {
@@ -289,10 +294,14 @@ fn programs(kernel: &Kernel) -> Result<Table> {
 }
 
 fn maps(kernel: &Kernel) -> Result<Table> {
-    let mut table = table(&["ID", "NAME", "KIND", "KEY", "VALUE", "ENTRIES", "VARIABLES"]);
+    let mut table = table(&["ID", "NAME", "KIND", "KEY", "VALUE", "ENTRIES", "CONTENTS"]);
     for map in ktstr_live_kernel::maps(kernel).context("reading the BPF maps")? {
-        let variables: Vec<String> =
-            map.variables.iter().map(|variable| format!("{} = {}", variable.name, variable.value)).collect();
+        let note = map.note.clone();
+        let variables =
+            map.variables.iter().map(|variable| format!("{} = {}", variable.name, variable.value));
+        let entries = map.entries.iter().map(|entry| format!("[{}] = {}", entry.key, entry.value));
+        let more = (map.truncated || map.more > 0).then(|| "…".to_string());
+        let contents: Vec<String> = note.into_iter().chain(variables).chain(entries).chain(more).collect();
         table.add_row([
             map.id.to_string(),
             map.name,
@@ -300,7 +309,7 @@ fn maps(kernel: &Kernel) -> Result<Table> {
             map.key_size.to_string(),
             map.value_size.to_string(),
             map.max_entries.to_string(),
-            variables.join("\n"),
+            contents.join("\n"),
         ]);
     }
     Ok(table)

@@ -252,6 +252,25 @@ pub struct MapState {
     pub variables: Vec<VariableState>,
     /// How many more there were.
     pub more: usize,
+    /// Its first entries, where it is none; of an array those that are not zero.
+    #[serde(default)]
+    pub entries: Vec<EntryState>,
+    /// Whether there were more than were looked at.
+    #[serde(default)]
+    pub truncated: bool,
+    /// What else there is to say of its contents: how full it is, or why they are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// An entry of a BPF map.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryState {
+    /// Its key as its type says; of local storage whose it is.
+    pub key: String,
+    /// Its value likewise; on each CPU where they have one each; a program, map or cgroup by name and ID; a stack
+    /// trace by its functions.
+    pub value: String,
 }
 
 /// A global variable of a BPF program.
