@@ -20,6 +20,7 @@ declare_scheduler!(UNVERIFIABLE, {
     name = "unverifiable",
     binary = "scx-fixture",
     sched_args = ["--verify-loop"],
+    verifier = false,
 });
 
 fn attached() -> Result<String> {

@@ -15,6 +15,8 @@ use std::process::Command;
 const SUFFIX: &str = ".ktstr.json";
 /// The same for what the kernel looked like when a run failed.
 const DUMP_SUFFIX: &str = ".failure-dump.json";
+/// And of the second run of a scheduler that crashed.
+const REPRO_SUFFIX: &str = ".repro.failure-dump.json";
 
 /// A directory of result files.
 #[derive(Debug, Clone)]
@@ -91,6 +93,10 @@ impl SidecarStore for ResultsDir {
     fn write_dump(&self, sidecar: &Sidecar, dump: &FailureDump) -> Result<PathBuf, SidecarError> {
         self.write_json(sidecar, DUMP_SUFFIX, dump)
     }
+
+    fn write_repro_dump(&self, sidecar: &Sidecar, dump: &FailureDump) -> Result<PathBuf, SidecarError> {
+        self.write_json(sidecar, REPRO_SUFFIX, dump)
+    }
 }
 
 /// The commit of the repository that `dir` lies in: 7 hex digits, `-dirty` when
@@ -160,7 +166,10 @@ mod tests {
         let dump = store.write_dump(&sidecar(1), &dump).unwrap();
         let stem = |path: &Path, suffix| path.to_str().unwrap().strip_suffix(suffix).unwrap().to_string();
         assert_eq!(stem(&dump, DUMP_SUFFIX), stem(&path, SUFFIX));
-        assert_eq!(std::fs::read_dir(store.path()).unwrap().count(), 3);
+        let again = FailureDump::new(KernelState::default(), None, "reset".into(), 1);
+        let again = store.write_repro_dump(&sidecar(1), &again).unwrap();
+        assert_eq!(stem(&again, REPRO_SUFFIX), stem(&path, SUFFIX));
+        assert_eq!(std::fs::read_dir(store.path()).unwrap().count(), 4);
     }
 
     #[test]

@@ -2,12 +2,15 @@
 
 use crate::bpf::struct_ops_programs;
 use crate::kernel::{Kernel, Scx};
+use crate::maps;
 use crate::probes::Probes;
 use crate::process::{Process, how};
+use crate::stats::Poller;
 use ktstr_scenario::ports::{SchedulerError, SchedulerOps};
 use ktstr_scheduler::repro::{Probe, ProbeTrace};
 use ktstr_scheduler::{
-    Detach, NotAttached, Program, SchedulerPlan, SchedulerReport, ScxDump, ScxExit, why_not_attached,
+    Detach, NotAttached, Program, SchedulerPlan, SchedulerReport, ScxDump, ScxExit, last_words,
+    why_not_attached,
 };
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -48,6 +51,7 @@ struct Live {
     /// Shell commands that switch it off, where it is no program.
     disable: Vec<String>,
     report: SchedulerReport,
+    stats: Option<Poller>,
 }
 
 impl GuestSchedulers {
@@ -100,7 +104,7 @@ impl GuestSchedulers {
                 run_all(enable).map_err(refuse)?;
                 let ops = self.kernel.scx().map(|scx| scx.ops).filter(|ops| !ops.is_empty());
                 let report = SchedulerReport { ops, ..report };
-                Ok(Live { process: None, disable: disable.clone(), report })
+                Ok(Live { process: None, disable: disable.clone(), report, stats: None })
             }
             Program::Binary { path, args } => {
                 match self.kernel.scx() {
@@ -158,7 +162,10 @@ impl GuestSchedulers {
                         Some(expected) => {
                             break NotAttached::OtherName { expected: expected.clone(), seen: scx.ops };
                         }
-                        None => return Ok(Live { process: Some(process), disable: Vec::new(), report }),
+                        None => {
+                            let stats = Some(Poller::start(started));
+                            return Ok(Live { process: Some(process), disable: Vec::new(), report, stats });
+                        }
                     }
                 }
                 other if Instant::now() >= deadline => {
@@ -200,7 +207,10 @@ impl GuestSchedulers {
             Some(exit) => NotAttached::Dropped { why: exit.to_string() }.to_string(),
             None => format!("{why}{unread}"),
         };
-        if let Some(explained) = why_not_attached(&log) {
+        // What a program that failed said last may be all there is.
+        let failed = matches!(why, NotAttached::Exited { success: false, .. }) && exit.is_none();
+        let explained = why_not_attached(&log).or_else(|| last_words(&log).filter(|_| failed));
+        if let Some(explained) = explained {
             text = format!("{text}: {explained}");
         }
         let (dump_text, dump) = self.dump();
@@ -238,7 +248,9 @@ impl GuestSchedulers {
         let failure = match (exit.as_ref().filter(|e| e.is_failure()), ended) {
             (Some(exit), _) => format!("the kernel dropped it: {exit}"),
             (None, Some(status)) => {
-                format!("its program ended with {status} in the middle of the test{unread}")
+                let said = live.process.as_mut().and_then(|process| last_words(&process.log_text()));
+                let said = said.map(|said| format!(": {said}")).unwrap_or_default();
+                format!("its program ended with {status} in the middle of the test{unread}{said}")
             }
             (None, None) => {
                 let state = self.kernel.scx().as_ref().map_or_else(String::new, Scx::describe);
@@ -254,6 +266,8 @@ impl GuestSchedulers {
 
     /// Stops it; the report is complete then.
     fn stop(&self, mut live: Live) -> SchedulerReport {
+        // Before its program ends, which would look like a fault of the socket's.
+        live.report.stats = live.stats.take().and_then(|stats| stats.told());
         let failed = live.report.failure.is_some();
         if !failed {
             let now = programs();
@@ -293,7 +307,9 @@ impl GuestSchedulers {
                 });
             }
             Some(ref status) if !status.success() && status.to_string() != "signal 15" => {
-                problems.push(format!("its program ended with {status} when asked to stop"));
+                let said = last_words(&process.log_text()).map(|said| format!(": {said}"));
+                let said = said.unwrap_or_default();
+                problems.push(format!("its program ended with {status} when asked to stop{said}"));
             }
             Some(_) => {}
         }
@@ -400,6 +416,29 @@ impl SchedulerOps for GuestSchedulers {
         self.reports().push(report);
         why.map_or(Ok(()), |why| Err(refuse(&name, why)))
     }
+
+    fn pin_map(&self, map: &str, path: &str) -> Result<(), SchedulerError> {
+        let name = self.attached().unwrap_or_else(|| "?".to_string());
+        maps::pin(map, path).map_err(|why| SchedulerError { doing: "pinning a map of", name, why })
+    }
+
+    fn prompt(&self) -> Option<String> {
+        // The repetition of a crash goes on as it is, for whoever looks at it by probes.
+        if self.probes.is_some() {
+            return None;
+        }
+        let live = self.live();
+        let live = live.as_ref()?;
+        let (name, process) = (&live.report.name, live.process.as_ref()?);
+        Some(match process.catches(libc::SIGUSR2) {
+            Ok(true) => {
+                process.signal_alone(libc::SIGUSR2);
+                format!("SIGUSR2 sent to the program of {name:?}")
+            }
+            Ok(false) => format!("the program of {name:?} handles no SIGUSR2, so none was sent"),
+            Err(e) => format!("no SIGUSR2 sent to the program of {name:?}: {e}"),
+        })
+    }
 }
 
 /// The kernel may lack the query; the report then has no programs.
@@ -444,7 +483,7 @@ mod tests {
         let schedulers = GuestSchedulers::new(Vec::new(), unreadable, Arc::clone(&sink));
         let process = Process::start("/bin/false", &[], &sink).unwrap();
         let report = SchedulerReport { name: "s".to_string(), ..SchedulerReport::default() };
-        *schedulers.live() = Some(Live { process: Some(process), disable: Vec::new(), report });
+        *schedulers.live() = Some(Live { process: Some(process), disable: Vec::new(), report, stats: None });
         let deadline = Instant::now() + Duration::from_secs(20);
         let failure = loop {
             match schedulers.failure() {

@@ -129,6 +129,22 @@ impl Process {
         unsafe { libc::kill(-(self.child.id() as i32), signal) };
     }
 
+    /// Sends a signal to the program itself, whose end has not been taken note of.
+    pub(crate) fn signal_alone(&self, signal: i32) {
+        if self.ended.is_none() {
+            // SAFETY: kill(2) of a child that was not waited for: its pid is no one else's.
+            unsafe { libc::kill(self.child.id() as i32, signal) };
+        }
+    }
+
+    /// Whether it has a handler for that signal (proc_pid_status(5), `SigCgt`): without one, most signals end it.
+    pub(crate) fn catches(&self, signal: i32) -> std::io::Result<bool> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        Ok(mask >> (signal - 1) & 1 == 1)
+    }
+
     /// What it printed, beginning and end; waits a moment for what is still in the pipe of a
     /// program that has ended.
     pub(crate) fn log_text(&mut self) -> String {
@@ -242,6 +258,22 @@ mod tests {
         let end = process.wait(Duration::from_secs(20)).unwrap();
         assert!(!end.success(), "{end}");
         assert!(end.to_string().starts_with("a status that is not known (waiting for process"), "{end}");
+    }
+
+    #[test]
+    fn only_a_handler_catches_a_signal() {
+        let (mut process, _) =
+            sh("trap 'echo caught; exit 5' USR2; echo ready; while :; do sleep 0.05; done");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !process.log_text().contains("ready") && Instant::now() < deadline {
+            std::thread::sleep(LOOK);
+        }
+        assert!(process.catches(libc::SIGUSR2).unwrap() && !process.catches(libc::SIGUSR1).unwrap());
+        process.signal_alone(libc::SIGUSR2);
+        assert_eq!(process.wait(Duration::from_secs(20)).unwrap().to_string(), "exit code 5");
+        assert!(process.log_text().contains("caught"));
+        assert!(process.catches(libc::SIGUSR2).is_err());
+        process.signal_alone(libc::SIGUSR2);
     }
 
     #[test]

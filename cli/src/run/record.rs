@@ -46,6 +46,8 @@ pub(super) struct Run<'a> {
     /// When the machine that was seen began.
     pub(super) began: SystemTime,
     pub(super) provenance: Provenance,
+    /// What the kernel of a second run looked like.
+    pub(super) repro_dump: Option<&'a FailureDump>,
 }
 
 impl Run<'_> {
@@ -61,6 +63,9 @@ impl Run<'_> {
             Some(Err(e)) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
             None => {}
         }
+        if let Some(Err(e)) = self.repro_dump.map(|dump| results.write_repro_dump(&sidecar, dump)) {
+            eprintln!("ktstr: warning: {e} (the verdict stands)");
+        }
         match results.write(&sidecar) {
             Ok(path) => facts.sidecar = Some(path.display().to_string()),
             Err(e) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
@@ -69,14 +74,11 @@ impl Run<'_> {
 
     /// What a failed run knows of its kernel.
     fn failure_dump(&self) -> Option<FailureDump> {
-        let seen = self.seen;
-        let state = seen.kernel_state.clone().filter(|_| self.case.result.is_fail())?;
-        let elapsed_ms = u64::try_from(seen.times.total.as_millis()).unwrap_or(u64::MAX);
-        Some(FailureDump::new(state, seen.early_state.clone(), seen.ended(), elapsed_ms))
+        self.seen.failure_dump().filter(|_| self.case.result.is_fail())
     }
 
     fn sidecar(&self, facts: &RunFacts) -> Sidecar {
-        let Self { spec, kernel, entry, case, seen, began, provenance } = self;
+        let Self { spec, kernel, entry, case, seen, began, provenance, .. } = self;
         let ms = |d: Duration| d.as_millis() as u64;
         let result = &case.result;
         let hash = |value: u64| format!("{value:016x}");

@@ -5,7 +5,7 @@ use crate::limits::Limits;
 use crate::ports::HostClock;
 use crate::watch::Watch;
 use ktstr_machine::{ConsoleTail, MachineError, Vm, VmEvent, VmExit};
-use ktstr_monitor::{KernelState, MonitorLog, Snapshots};
+use ktstr_monitor::{FailureDump, KernelState, MonitorLog, Snapshots};
 use ktstr_scheduler::{BoundedLog, SchedulerReport};
 use ktstr_wire::{Decoder, Message, Stage, Stimulus};
 use std::time::Duration;
@@ -133,6 +133,13 @@ impl Observation {
             (Some(VmExit::Failed { code, .. }), None) => format!("hypervisor ended with exit code {code}"),
             (Some(VmExit::Stopped) | None, None) => "ended by the host".to_string(),
         }
+    }
+
+    /// What is known of its kernel.
+    pub fn failure_dump(&self) -> Option<FailureDump> {
+        let elapsed_ms = u64::try_from(self.times.total.as_millis()).unwrap_or(u64::MAX);
+        let state = self.kernel_state.clone()?;
+        Some(FailureDump::new(state, self.early_state.clone(), self.ended(), elapsed_ms))
     }
 
     fn new() -> Self {

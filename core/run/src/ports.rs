@@ -32,4 +32,7 @@ pub trait SidecarStore {
 
     /// Writes what the kernel looked like beside the sidecar, likewise.
     fn write_dump(&self, sidecar: &Sidecar, dump: &FailureDump) -> Result<PathBuf, SidecarError>;
+
+    /// The same of a second run, with probes.
+    fn write_repro_dump(&self, sidecar: &Sidecar, dump: &FailureDump) -> Result<PathBuf, SidecarError>;
 }
