@@ -33,8 +33,7 @@ impl Kernel {
         let kind = self.bpf_map_kind(map)?;
         let array = map.wrapping_sub(self.offset("bpf_array.map")?);
         let slots = self.plan("bpf_array.ptrs")?.address(self.memory(), array)?;
-        let mut contents = MapContents::default();
-        contents.truncated = shape.entries > MAX_SLOTS;
+        let mut contents = MapContents { truncated: shape.entries > MAX_SLOTS, ..MapContents::default() };
         for index in 0..shape.entries.min(MAX_SLOTS) {
             let slot = slots.wrapping_add(index.wrapping_mul(8));
             let target = self.pointer("a BPF array's references", slot)?;
