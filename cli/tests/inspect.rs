@@ -166,7 +166,7 @@ fn a_running_scheduler_is_read_with_queues_programs_and_variables() {
         "victim = {pid = ",
         "task_storage",
         "[looked_at (",
-        "sched_ext_ops, inuse",
+        "sched_ext_ops, ready",
     ] {
         assert!(text.contains(part), "expected {part:?} in:\n{text}");
     }
