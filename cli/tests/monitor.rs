@@ -348,6 +348,8 @@ fn a_kernel_panic_is_dumped_with_where_each_vcpu_was() {
         let places: Vec<&str> = (0..2).filter_map(|cpu| dump["vcpus"][cpu]["symbol"].as_str()).collect();
         assert!(places.iter().any(|p| p.starts_with("native_machine_emergency_restart")), "{places:?}");
         assert!(places.iter().any(|p| p.starts_with("stop_this_cpu")), "{places:?}");
+        let lines = serde_json::to_string(&dump["vcpus"]).expect("JSON");
+        assert!(lines.contains("native_machine_emergency_restart at arch/x86/kernel/reboot.c:"), "{lines}");
     }
 }
 

@@ -19,6 +19,7 @@ mod functions;
 mod groups;
 mod index;
 mod live;
+mod maps;
 mod memory;
 mod open;
 mod running;

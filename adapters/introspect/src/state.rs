@@ -40,13 +40,22 @@ fn vcpus(kernel: &Kernel, registers: &[VcpuRegisters]) -> Vec<VcpuState> {
     let state = |r: &VcpuRegisters| VcpuState {
         cpu: r.cpu,
         ip: r.ip,
-        symbol: in_kernel(r.ip).then(|| kernel.symbolize(VirtAddr(r.ip))).flatten(),
+        symbol: in_kernel(r.ip).then(|| code(kernel, VirtAddr(r.ip))).flatten(),
         source: Vec::new(),
         sp: r.sp,
         page_table: r.page_table,
         halted: r.halted,
     };
     registers.iter().map(state).collect()
+}
+
+/// What code an address is in: a function of the kernel's, or a BPF program.
+pub(crate) fn code(kernel: &Kernel, at: VirtAddr) -> Option<String> {
+    let of_bpf = || {
+        let program = kernel.bpf_program_at(at).ok().flatten()?;
+        Some(format!("BPF program {}", kernel.bpf_program_name(program).ok()?))
+    };
+    kernel.symbolize(at).or_else(of_bpf)
 }
 
 /// The upper half of the address space is the kernel's.

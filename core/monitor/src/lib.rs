@@ -32,8 +32,8 @@ pub use sample::{CpuSample, MAX_PLAUSIBLE_DSQ_DEPTH, Sample, Schedstat, clock_ra
 pub use series::SampleSeries;
 pub use snapshot::{FromValue, MAX_SNAPSHOTS, Snapshot, SnapshotCause, SnapshotError, Snapshots, Value};
 pub use state::{
-    CgroupState, DomainState, KernelState, MapState, ProgramState, QueueState, RunqueueState, SchedExtState,
-    SchedulerExit, TaskState, VariableState, VcpuState,
+    CgroupState, DomainState, EntryState, KernelState, MapState, ProgramState, QueueState, RunqueueState,
+    SchedExtState, SchedulerExit, TaskState, VariableState, VcpuState, state_letter,
 };
 pub use summary::{EventRate, MonitorSummary, PhaseSummary, phase_summaries};
 

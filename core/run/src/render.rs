@@ -4,7 +4,7 @@ use crate::drive::{Observation, Times};
 use crate::judge::CaseResult;
 use crate::scheduler::bug_summary;
 use ktstr_assert::{Assert, ScenarioStats, render_comparison, render_failure};
-use ktstr_monitor::{render_assessment, render_state};
+use ktstr_monitor::{KernelState, render_assessment, render_state};
 use ktstr_scheduler::{Detach, ProgramStats, SchedulerReport, SchedulerStats, without_colours};
 use ktstr_verifier::{Mode, VerifierLog};
 use ktstr_wire::Stimulus;
@@ -119,7 +119,9 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
         section(text, "kernel state before the watchdog acted", &render_state(state));
     }
     if let Some(state) = seen.kernel_state.as_ref().filter(|_| case.result.is_fail()) {
-        section(text, "kernel state", &render_state(state));
+        // The console stands once: among the diagnostics, where those are shown.
+        let console = if case.broken || facts.verbose { Vec::new() } else { state.console.clone() };
+        section(text, "kernel state", &render_state(&KernelState { console, ..state.clone() }));
     }
     if case.broken || facts.verbose {
         section(text, "diagnostics", &diagnostics(seen));

@@ -24,6 +24,7 @@ pub struct Watch<'a> {
     pub(crate) ending: Option<KernelState>,
     /// The kernel when something was wrong; the first such moment.
     wrong: Option<KernelState>,
+    looked_early: bool,
     /// The kernel while a scheduler let a task wait for half of what the watchdog allows.
     early: Option<KernelState>,
     complaints: Vec<String>,
@@ -79,6 +80,7 @@ impl<'a> Watch<'a> {
             snapshots: Snapshots::default(),
             ending: None,
             wrong: None,
+            looked_early: false,
             early: None,
             complaints: Vec::new(),
             watched: Vec::new(),
@@ -183,7 +185,7 @@ impl<'a> Watch<'a> {
         let Some(inspector) = self.inspector.as_deref_mut() else { return Ok(()) };
         let taken = self.monitor.poll(inspector, &|| clock.now(), &mut || vm.vcpu_times());
         // A reading that fails now may go well with the next sample; it is only a warning.
-        let wait = match taken && self.early.is_none() {
+        let wait = match taken && !self.looked_early {
             true => inspector.longest_wait().ok().flatten().filter(LongestWait::is_past_half),
             false => None,
         };
@@ -192,7 +194,12 @@ impl<'a> Watch<'a> {
                 "early, when {comm} (pid {pid}) on cpu{cpu} had been runnable for {waited} of the {limit} jiffies \
                  that the sched_ext watchdog allows"
             );
-            self.early = self.held(vm, &when)?;
+            // Once: a machine that can't be held now has its deadline, and no run fails by a look.
+            self.looked_early = true;
+            match self.held(vm, &when) {
+                Ok(state) => self.early = state,
+                Err(e) => self.complain(format!("looking at the kernel {when}: {e}")),
+            }
         }
         match self.monitor.alarm() {
             Some(what) => self.crashed(vm, &format!("when this had lasted long enough: {what}")),

@@ -209,9 +209,13 @@ impl Kernel {
         Ok(self.btf.plan(path)?.read(&self.memory, base)?)
     }
 
-    /// The name of the symbol that `address` is at, with a distance if it isn't at its start.
+    /// The name of the symbol that `address` is at, with a distance if it isn't at its start. Nothing past the end of
+    /// the kernel's image, where modules and BPF programs lie ([`Kernel::bpf_program_at`]).
     #[must_use]
     pub fn symbolize(&self, address: VirtAddr) -> Option<String> {
+        if self.symbols.lookup("_end").is_some_and(|end| address >= end.address) {
+            return None;
+        }
         self.symbols.at(address).map(|(symbol, offset)| match offset {
             0 => symbol.name.to_owned(),
             _ => format!("{}+{offset:#x}", symbol.name),

@@ -15,6 +15,8 @@ const BUILD_ID_BYTES: u64 = 32;
 const ADDRESS_BYTES: u64 = 8;
 /// `sysctl_perf_event_max_stack` is 127; nobody needs more than its limit of 640 KiB of addresses.
 const MAX_FRAMES: u64 = 640 << 10;
+/// Places looked at, most of which may be empty: an array of 2^32 would keep a reader for minutes.
+const MAX_SLOTS: u64 = 1 << 24;
 /// `BPF_MAP_TYPE_STACK`; 22 is the queue.
 const STACK: u64 = 23;
 /// `NAME_MAX`.
@@ -31,8 +33,8 @@ impl Kernel {
         let kind = self.bpf_map_kind(map)?;
         let array = map.wrapping_sub(self.offset("bpf_array.map")?);
         let slots = self.plan("bpf_array.ptrs")?.address(self.memory(), array)?;
-        let mut contents = MapContents::default();
-        for index in 0..shape.entries {
+        let mut contents = MapContents { truncated: shape.entries > MAX_SLOTS, ..MapContents::default() };
+        for index in 0..shape.entries.min(MAX_SLOTS) {
             let slot = slots.wrapping_add(index.wrapping_mul(8));
             let target = self.pointer("a BPF array's references", slot)?;
             if target.is_null() {
@@ -69,12 +71,13 @@ impl Kernel {
         limit: usize,
         (kind, key, at, target): (BpfMapKind, Vec<u8>, VirtAddr, VirtAddr),
     ) -> bool {
-        contents.truncated = contents.entries.len() >= limit;
-        if !contents.truncated {
-            let id = self.reference_id(kind, target);
-            contents.entries.push(MapEntry { key, at, value: MapValue::Reference { target, id } });
+        if contents.entries.len() >= limit {
+            contents.truncated = true;
+            return false;
         }
-        !contents.truncated
+        let id = self.reference_id(kind, target);
+        contents.entries.push(MapEntry { key, at, value: MapValue::Reference { target, id } });
+        true
     }
 
     /// By what user space knows the target. One that goes away has none any more.
@@ -108,7 +111,8 @@ impl Kernel {
         let slots = self.plan("bpf_stack_map.buckets")?.address(self.memory(), whole)?;
         let (frames, data) = (self.plan("stack_map_bucket.nr")?, self.plan("stack_map_bucket.data")?);
         let mut reader = ValueReader::new(self, shape, false)?;
-        for index in 0..count {
+        reader.contents.truncated = count > MAX_SLOTS;
+        for index in 0..count.min(MAX_SLOTS) {
             let slot = slots.wrapping_add(index.wrapping_mul(8));
             let bucket = self.pointer("a stack-trace map's buckets", slot)?;
             if bucket.is_null() {
