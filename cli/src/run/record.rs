@@ -4,6 +4,7 @@ use super::kernel::Kernel;
 use crate::registry::KtstrTestEntry;
 use crate::settings::Settings;
 use ktstr_machine::{Accel, Digest, Hypervisor, MachineSpec};
+use ktstr_monitor::FailureDump;
 use ktstr_results::{ResultsDir, project_commit};
 use ktstr_run::ports::SidecarStore;
 use ktstr_run::{CaseResult, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes};
@@ -55,8 +56,7 @@ impl Run<'_> {
             target_dir().join("ktstr").join(format!("{}-{}", sidecar.kernel_version, sidecar.project_commit))
         });
         let results = ResultsDir::new(dir);
-        let state = self.seen.kernel_state.as_ref().filter(|_| self.case.result.is_fail());
-        match state.map(|state| results.write_state(&sidecar, state)) {
+        match self.failure_dump().map(|dump| results.write_dump(&sidecar, &dump)) {
             Some(Ok(path)) => facts.kernel_state = Some(path.display().to_string()),
             Some(Err(e)) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
             None => {}
@@ -65,6 +65,14 @@ impl Run<'_> {
             Ok(path) => facts.sidecar = Some(path.display().to_string()),
             Err(e) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
         }
+    }
+
+    /// What a failed run knows of its kernel.
+    fn failure_dump(&self) -> Option<FailureDump> {
+        let seen = self.seen;
+        let state = seen.kernel_state.clone().filter(|_| self.case.result.is_fail())?;
+        let elapsed_ms = u64::try_from(seen.times.total.as_millis()).unwrap_or(u64::MAX);
+        Some(FailureDump::new(state, seen.early_state.clone(), seen.ended(), elapsed_ms))
     }
 
     fn sidecar(&self, facts: &RunFacts) -> Sidecar {

@@ -207,6 +207,23 @@ fn ids_of_queues_and_states_of_tasks_have_names() {
     assert_eq!((map.name.unwrap().as_str(), map.value_size.unwrap()), ("world.bss", 88));
 }
 
+/// The second task of the first CPU; nobody's wait counts while no scheduler is enabled, nor one that began after now.
+#[test]
+fn the_longest_wait_is_told_with_what_the_watchdog_allows() {
+    let found = kernel(healthy()).scx_longest_wait().unwrap().expect("a task waits");
+    assert_eq!((found.cpu, found.task, found.waited, found.limit), (0, place(at::TASKS + 0x40), 300, 400));
+    let changed = |words: &[(usize, u64)]| {
+        let mut bytes = healthy();
+        put(&mut bytes, words);
+        kernel(bytes).scx_longest_wait()
+    };
+    assert_eq!(changed(&[(at::SCX_STATE, 0)]).unwrap(), None);
+    let young = changed(&[(at::TASKS + 0x40 + 24, 1001)]).unwrap().expect("another");
+    assert_eq!((young.task, young.waited), (place(at::TASKS), 100));
+    let torn = changed(&[(at::TASKS + 16, 0)]).unwrap_err();
+    assert_eq!(torn.kind(), ErrorKind::Torn, "{torn}");
+}
+
 /// Everything there is to read of BPF and sched_ext.
 fn all(kernel: &Kernel) {
     for map in kernel.bpf_maps().unwrap_or_default() {
@@ -221,6 +238,7 @@ fn all(kernel: &Kernel) {
         let _ = (kernel.bpf_program_implements(program), kernel.bpf_program_kind(program));
     }
     let _ = (kernel.bpf_variable(".bss", "stats.by_kind[2]"), kernel.bpf_exit_records());
+    let _ = kernel.scx_longest_wait();
     let _ =
         (kernel.scx_exit_report(), kernel.scx_operations(), kernel.scx_events(), kernel.dispatch_queues());
 }

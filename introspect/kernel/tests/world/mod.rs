@@ -57,6 +57,9 @@ pub(crate) mod at {
     pub(crate) const STORAGE_OWNER: usize = 0x1840;
     pub(crate) const RING: usize = 0x1880;
     pub(crate) const RING_HEAD: usize = 0x1940;
+    pub(crate) const RUNQUEUES: usize = 0x1a00;
+    pub(crate) const JIFFIES: usize = 0x1ac0;
+    pub(crate) const TASKS: usize = 0x1b00;
     pub(crate) const BTF_DATA: usize = 0x2000;
     /// The arena's window ends at `SIZE`: three pages of it exist.
     pub(crate) const WINDOW: usize = super::SIZE - 3 * 4096;
@@ -93,14 +96,19 @@ fn btf() -> Btf {
     let [u8_, u32_, u64_] =
         [("u8", 1), ("u32", 4), ("u64", 8)].map(|(name, size)| b.integer(name, size, false));
     let (int, char_) = (b.integer("int", 4, true), b.integer("char", 1, true));
-    links(&mut b, [u8_, u32_, u64_]);
+    let list = links(&mut b, [u8_, u32_, u64_]);
     bpf_objects(&mut b, [u8_, u32_, u64_, int, char_]);
     sched_ext(&mut b, [u8_, u32_, u64_, int]);
+    let of_rq = b.structure("scx_rq", 16, &[("runnable_list", list, 0)]);
+    b.structure("rq", 16, &[("scx", of_rq, 0)]);
+    let of_task =
+        b.structure("sched_ext_entity", 24, &[("runnable_node", list, 0), ("runnable_at", u64_, 16)]);
+    b.structure("task_struct", 32, &[("scx", of_task, 8)]);
     Btf::parse(b.bytes()).expect("BTF written here")
 }
 
-fn links(b: &mut BtfBuilder, [u8_, u32_, u64_]: [TypeId; 3]) {
-    b.structure("list_head", 16, &[("next", u64_, 0), ("prev", u64_, 8)]);
+fn links(b: &mut BtfBuilder, [u8_, u32_, u64_]: [TypeId; 3]) -> TypeId {
+    let list = b.structure("list_head", 16, &[("next", u64_, 0), ("prev", u64_, 8)]);
     b.structure("hlist_head", 8, &[("first", u64_, 0)]);
     b.structure("hlist_node", 16, &[("next", u64_, 0), ("pprev", u64_, 8)]);
     b.structure(
@@ -123,6 +131,7 @@ fn links(b: &mut BtfBuilder, [u8_, u32_, u64_]: [TypeId; 3]) {
     let first = b.structure("hlist_nulls_head", 8, &[("first", u64_, 0)]);
     b.structure("hlist_nulls_node", 16, &[("next", u64_, 0), ("pprev", u64_, 8)]);
     b.structure("bucket", 16, &[("head", first, 0)]);
+    list
 }
 
 fn bpf_objects(b: &mut BtfBuilder, [u8_, u32_, u64_, int, char_]: [TypeId; 5]) {
@@ -281,6 +290,7 @@ fn sched_ext(b: &mut BtfBuilder, [_, u32_, u64_, int]: [TypeId; 4]) {
             ("pcpu", u64_, 64),
             ("exit_kind", count, 72),
             ("exit_info", info, 80),
+            ("watchdog_timeout", u64_, 88),
         ],
     );
     let (s64, pad) = (b.integer("s64", 8, true), b.array(u64_, 2));
@@ -491,11 +501,25 @@ fn scheduler(bytes: &mut [u8]) {
             (at::QUEUE_TABLE + 16, a(at::QUEUE_TABLE + 0x40 + 16) | 1),
             (at::QUEUE_TABLE + 0x40, 99),
             (at::QUEUE_TABLE + 0x40 + 16, 1),
+            (at::SCHED + 88, 400),
+            (at::JIFFIES, 1000),
         ],
     );
+    runnable(bytes, at::RUNQUEUES, &[(at::TASKS, 900), (at::TASKS + 0x40, 700)]);
+    runnable(bytes, at::RUNQUEUES + 0x40, &[(at::TASKS + 0x80, 950)]);
     put_text(bytes, at::TEXTS, b"runnable task stall");
     put_text(bytes, at::TEXTS + 0x20, b"work[7] failed to run");
     put_text(bytes, at::TEXTS + 0x40, b"CPU states\n----------");
+}
+
+/// Tasks on the runnable list of a runqueue, each with the jiffies since when.
+fn runnable(bytes: &mut [u8], rq: usize, tasks: &[(usize, u64)]) {
+    let mut last = rq;
+    for (task, since) in tasks {
+        put(bytes, &[(last, address(task + 8)), (task + 16, address(last)), (task + 24, *since)]);
+        last = task + 8;
+    }
+    put(bytes, &[(last, address(rq)), (rq + 8, address(last))]);
 }
 
 /// A kernel over `bytes`.
@@ -516,6 +540,8 @@ pub(crate) fn over(physical: Arc<dyn PhysicalMemory>) -> Kernel {
         ("__cpu_possible_mask", at::PERCPU + 0x18),
         ("scx_root", at::SCX_ROOT),
         ("scx_enable_state_var", at::SCX_STATE),
+        ("runqueues", at::RUNQUEUES),
+        ("jiffies", at::JIFFIES),
         ("prog_idr", at::PROG_IDR),
         ("map_idr", at::MAP_IDR),
         ("btf_idr", at::BTF_IDR),
