@@ -18,6 +18,8 @@ use std::sync::Arc;
 const SUFFIX: &str = "json";
 /// The same reads whatever wrote it; raised when a field changes its meaning.
 const LAYOUT: u32 = 1;
+/// How often an announcement is written anew when others sweep it away.
+const SWEPT_AWAY: usize = 10;
 
 /// The directory could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -140,18 +142,20 @@ impl Drop for Announcement {
     }
 }
 
-/// Lets others find a machine of this process, in `dir`, which is made if need be.
+/// Lets others find a machine of this process, in `dir`, which is made if need be. What dead
+/// processes left there is removed.
 ///
 /// # Errors
 /// [`RunningError`] when the directory can't be made or is another user's.
 pub fn announce(dir: &Path, machine: &Running) -> Result<Announcement, RunningError> {
     make_private(dir).map_err(|source| failed("making", dir, source))?;
+    sweep(dir);
     // Several of one process are told apart by where their memory is.
     let of_ram = machine.ram.first().and_then(|s| s.path.file_name()).unwrap_or_default();
     let name = format!("{}-{}", machine.pid, of_ram.to_string_lossy());
     let path = dir.join(format!("{name}.{SUFFIX}"));
     let staged = dir.join(format!(".{name}"));
-    let write = || {
+    let write = || -> io::Result<File> {
         let mut file = File::create(&staged)?;
         // Nobody sees it before it is locked.
         file.lock()?;
@@ -159,8 +163,26 @@ pub fn announce(dir: &Path, machine: &Running) -> Result<Announcement, RunningEr
         std::fs::rename(&staged, &path)?;
         Ok(file)
     };
-    let file = write().map_err(|source| failed("writing", &path, source))?;
+    // Who sweeps just before it is locked takes it for a dead one's.
+    let mut file = write();
+    for _ in 0..SWEPT_AWAY {
+        match &file {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => file = write(),
+            _ => break,
+        }
+    }
+    let file = file.map_err(|source| failed("writing", &path, source))?;
     Ok(Announcement { path, _file: file })
+}
+
+/// Removes what dead processes left. What can't be looked at stays, as if it lived.
+fn sweep(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && File::open(entry.path()).is_ok_and(|file| file.try_lock_shared().is_ok()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// The machines that run, as told in `dir`; a directory that is not there tells of none.
@@ -245,6 +267,19 @@ mod tests {
         std::fs::write(&left, serde_json::to_vec(&machine(Vec::new())).unwrap()).unwrap();
         assert!(running(dir.path()).unwrap().is_empty());
         assert!(!left.exists());
+    }
+
+    #[test]
+    fn whoever_announces_sweeps_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let lives = announce(dir.path(), &machine(Vec::new())).unwrap();
+        let left = ["1-7.json", ".1-8"].map(|name| dir.path().join(name));
+        left.iter().for_each(|path| std::fs::write(path, "{}").unwrap());
+        let other = Running { pid: 3, ..machine(Vec::new()) };
+        let _other = announce(dir.path(), &other).unwrap();
+        assert!(left.iter().all(|path| !path.exists()));
+        assert_eq!(running(dir.path()).unwrap().len(), 2);
+        drop(lives);
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod memory;
 mod queue;
 mod vm;
 
-use ktstr_machine::{Accel, Hypervisor, MachineError, MachineSpec, Vm};
+use ktstr_machine::{Accel, Hypervisor, MachineError, MachineSpec, Pace, Vm};
 use ktstr_vmm::Probe;
 use std::time::Duration;
 
@@ -52,7 +52,11 @@ impl Kvm {
 
 impl Hypervisor for Kvm {
     fn describe(&self) -> Result<String, MachineError> {
-        Ok(format!("ktstr-vmm {} on KVM", env!("CARGO_PKG_VERSION")))
+        Ok(describe(ktstr_vmm::emulator()))
+    }
+
+    fn pace(&self, accel: Accel) -> Pace {
+        pace(accel, ktstr_vmm::emulator())
     }
 
     fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Vm>, MachineError> {
@@ -62,5 +66,36 @@ impl Hypervisor for Kvm {
             return Err(MachineError::Unsupported { accel: spec.accel, what });
         }
         Ok(Box::new(vm::KvmVm::start(spec)?))
+    }
+}
+
+fn describe(emulator: Option<&str>) -> String {
+    let name = format!("ktstr-vmm {} on KVM", env!("CARGO_PKG_VERSION"));
+    match emulator {
+        Some(emulator) => format!("{name}, on a processor that {emulator} emulates"),
+        None => name,
+    }
+}
+
+/// KVM on an emulated processor is emulation, whatever the mode was made for.
+fn pace(accel: Accel, emulator: Option<&str>) -> Pace {
+    if emulator.is_some() { accel.pace().max(Pace::Emulated) } else { accel.pace() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emulated_processor_is_as_slow_as_emulation() {
+        assert_eq!(pace(Accel::Kvm, None), Pace::Hardware);
+        assert_eq!(pace(Accel::Kvm, Some("QEMU's TCG")), Pace::Emulated);
+        assert_eq!(pace(Accel::Deterministic, Some("QEMU's TCG")), Pace::Counted);
+    }
+
+    #[test]
+    fn whoever_reads_a_result_learns_what_emulated_the_processor() {
+        assert!(describe(None).ends_with(" on KVM"));
+        assert!(describe(Some("QEMU's TCG")).ends_with("on a processor that QEMU's TCG emulates"));
     }
 }

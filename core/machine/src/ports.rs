@@ -1,6 +1,6 @@
 //! The hypervisor port.
 
-use crate::{Accel, MachineError, MachineSpec, Wake};
+use crate::{Accel, MachineError, MachineSpec, Pace, Wake};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,12 @@ use std::time::Duration;
 pub trait Hypervisor: Send + Sync {
     /// What it is called in messages, such as `QEMU 7.2.0`.
     fn describe(&self) -> Result<String, MachineError>;
+
+    /// How fast it runs guest code of that mode on this host. A mode made for hardware is no
+    /// faster than emulation where the host's own processor is emulated.
+    fn pace(&self, accel: Accel) -> Pace {
+        accel.pace()
+    }
 
     /// Starts a machine. Returns once it runs, not once it has booted.
     fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Vm>, MachineError>;

@@ -29,6 +29,9 @@ pub struct RunFacts {
     pub topology: String,
     /// Acceleration mode, `host` without a machine.
     pub mode: String,
+    /// True where the mode is made for hardware and the host's processor is emulated, so that
+    /// the limits of emulation held.
+    pub emulated_processor: bool,
     /// Kernel release or path.
     pub kernel: String,
     /// True if the machine was resumed instead of booted.
@@ -277,6 +280,9 @@ fn scheduler_line(report: &SchedulerReport) -> String {
 
 fn run_lines(facts: &RunFacts, times: Option<&Times>, schedulers: &[SchedulerReport]) -> String {
     let mut text = format!("mode={} kernel={} seed={}", facts.mode, facts.kernel, facts.seed);
+    if facts.emulated_processor {
+        text.push_str("\non an emulated processor: limits as for tcg");
+    }
     if let Some(times) = times {
         let part = |name: &str, time: Option<Duration>| {
             time.map(|t| format!("{name} {:.2} s, ", t.as_secs_f64())).unwrap_or_default()

@@ -31,5 +31,5 @@ pub use ktstr_vmm_boot::Part;
 pub use ktstr_vmm_devices::{Sink, virtio::Port};
 pub use ktstr_vmm_memory::{GuestRam, Pages, RamOptions};
 pub use ktstr_vmm_vcpu::{Registers, State, VcpuError};
-pub use probe::{Probe, probe};
+pub use probe::{Probe, emulator, probe};
 pub use vm::{SetupStep, Vm};
