@@ -17,6 +17,7 @@ pub(crate) fn main() -> ! {
         "report" => data.write_all(report().as_bytes()).unwrap(),
         "echo" => echo(&mut data),
         "spin" => spin(&mut data),
+        "rest" => rest(&mut data),
         // SAFETY: no pointers.
         "reboot" => unsafe {
             data.write_all(b"rebooting").unwrap();
@@ -76,6 +77,39 @@ fn spin(data: &mut File) {
     let mut stdio = port("ktstr.stdio");
     stdio.read_exact(&mut [0]).unwrap();
     data.write_all(b"done").unwrap();
+}
+
+/// Keeps every CPU busy with numbers in wide registers until the host sends a line, over
+/// and over; each time it says how long it is up, and whether all the numbers are right.
+fn rest(data: &mut File) {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let rounds: Arc<[AtomicU64]> = (0..cpus).map(|_| AtomicU64::new(0)).collect();
+    for cpu in 0..cpus {
+        let rounds = Arc::clone(&rounds);
+        std::thread::spawn(move || {
+            loop {
+                let mut sums = [cpu as f64, 0.5, 0.25, 0.125];
+                (0..1000).for_each(|n| sums.iter_mut().for_each(|sum| *sum += f64::from(n)));
+                assert_eq!(sums, [cpu as f64, 0.5, 0.25, 0.125].map(|start| start + 499_500.0));
+                rounds[cpu].fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }
+    let mut stdio = port("ktstr.stdio");
+    data.write_all(b"at rest\n").unwrap();
+    let mut byte = [0];
+    while stdio.read(&mut byte).unwrap() == 1 && byte != *b"." {
+        let before: Vec<_> = rounds.iter().map(|r| r.load(Ordering::SeqCst)).collect();
+        let begin = Instant::now();
+        while rounds.iter().zip(&before).any(|(now, then)| now.load(Ordering::SeqCst) == *then) {
+            assert!(begin.elapsed() < Duration::from_secs(20), "a CPU stands still");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let uptime = read("/proc/uptime").split_whitespace().next().unwrap_or("?").to_string();
+        data.write_all(format!("up {uptime} s\n").as_bytes()).unwrap();
+    }
 }
 
 fn read(path: &str) -> String {
