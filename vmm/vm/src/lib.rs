@@ -38,5 +38,5 @@ pub use ktstr_vmm_devices::{Sink, virtio::Port};
 pub use ktstr_vmm_memory::{GuestRam, Pages, RamOptions};
 pub use ktstr_vmm_vcpu::{Registers, State, VcpuError};
 pub use probe::{Probe, probe};
-pub use restore::Restore;
+pub use restore::{Restore, saved_identity};
 pub use vm::{SetupStep, Vm};

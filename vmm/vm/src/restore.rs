@@ -9,6 +9,7 @@ use ktstr_vmm_devices::Sink;
 use ktstr_vmm_devices::virtio::Port;
 use ktstr_vmm_memory::GuestRam;
 use ktstr_vmm_vcpu::{StateKinds, arch as vcpu};
+use kvm_ioctls::Kvm;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -95,6 +96,21 @@ impl Vm {
         clock.step("restoring devices");
         Parts { vm, ram, vcpus, identities, bus, kicks, on_end: config.on_end }.start(clock)
     }
+}
+
+/// Text that differs between hosts, and versions of this crate, that can't go on with each
+/// other's machines of this shape: what is known of it without a saved machine.
+///
+/// # Errors
+/// No usable KVM.
+pub fn saved_identity(topology: &Topology) -> Result<String, VmError> {
+    topology.validate()?;
+    let kvm = Kvm::new().map_err(|source| VmError::NoKvm { source })?;
+    let identities = arch::identities(&kvm, topology, false)?;
+    // Encoding into memory can't fail; if it did, all hosts would be alike, and a machine of
+    // another one refused when it is restored.
+    let digest = crc32fast::hash(&postcard::to_allocvec(&identities).unwrap_or_default());
+    Ok(format!("state {}, processor {digest:08x}", state_file::VERSION))
 }
 
 fn read_state(dir: &Path) -> Result<MachineState, VmError> {
