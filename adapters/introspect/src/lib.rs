@@ -20,6 +20,7 @@ mod index;
 mod live;
 mod memory;
 mod open;
+mod process_memory;
 mod running;
 mod scheduler;
 mod state;
