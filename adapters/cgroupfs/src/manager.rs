@@ -179,12 +179,10 @@ impl CgroupManager {
         let offered = file::read(&dir.join("cgroup.controllers"))?;
         let control = dir.join("cgroup.subtree_control");
         let enabled = file::read(&control)?;
-        for controller in CONTROLLERS {
-            if has_word(&offered, controller) && !has_word(&enabled, controller) {
-                file::write(&control, &format!("+{controller}"))?;
-            }
-        }
-        Ok(())
+        let missing = CONTROLLERS.iter().filter(|c| has_word(&offered, c) && !has_word(&enabled, c));
+        let words: Vec<String> = missing.map(|controller| format!("+{controller}")).collect();
+        // In one write: the kernel rebuilds the subtree for each.
+        if words.is_empty() { Ok(()) } else { file::write(&control, &words.join(" ")) }
     }
 }
 

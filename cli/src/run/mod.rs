@@ -233,7 +233,7 @@ fn plan(entry: &KtstrTestEntry, settings: &Settings, build_id: &str) -> GuestPla
 /// Below the scheduler's own cgroup where it has one.
 fn cgroup_parent(entry: &KtstrTestEntry) -> String {
     let parent = entry.spec.scheduler.cgroup_parent.map(|path| path.trim_matches('/'));
-    parent.map_or_else(|| "ktstr".to_string(), |parent| format!("{parent}/ktstr"))
+    parent.map_or_else(|| GuestPlan::CGROUP_PARENT.to_string(), |parent| format!("{parent}/ktstr"))
 }
 
 fn kernel_arguments(entry: &KtstrTestEntry) -> Result<CommandLine> {
