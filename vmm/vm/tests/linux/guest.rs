@@ -2,6 +2,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Does what `guest_mode` on the kernel command line says, then powers off.
@@ -17,7 +19,8 @@ pub(crate) fn main() -> ! {
         "report" => data.write_all(report().as_bytes()).unwrap(),
         "echo" => echo(&mut data),
         "spin" => spin(&mut data),
-        "rest" => rest(&mut data),
+        "busy" => answer(&mut data, std::thread::available_parallelism().unwrap().get()),
+        "idle" => answer(&mut data, 0),
         // SAFETY: no pointers.
         "reboot" => unsafe {
             data.write_all(b"rebooting").unwrap();
@@ -79,12 +82,9 @@ fn spin(data: &mut File) {
     data.write_all(b"done").unwrap();
 }
 
-/// Keeps every CPU busy with numbers in wide registers until the host sends a line, over
-/// and over; each time it says how long it is up, and whether all the numbers are right.
-fn rest(data: &mut File) {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
-    let cpus = std::thread::available_parallelism().unwrap().get();
+/// Keeps so many CPUs busy with numbers in wide registers, and says how long it is up
+/// whenever the host asks, once each of them has got on with right numbers.
+fn answer(data: &mut File, cpus: usize) {
     let rounds: Arc<[AtomicU64]> = (0..cpus).map(|_| AtomicU64::new(0)).collect();
     for cpu in 0..cpus {
         let rounds = Arc::clone(&rounds);
@@ -98,7 +98,7 @@ fn rest(data: &mut File) {
         });
     }
     let mut stdio = port("ktstr.stdio");
-    data.write_all(b"at rest\n").unwrap();
+    data.write_all(b"up and about\n").unwrap();
     let mut byte = [0];
     while stdio.read(&mut byte).unwrap() == 1 && byte != *b"." {
         let before: Vec<_> = rounds.iter().map(|r| r.load(Ordering::SeqCst)).collect();

@@ -28,7 +28,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) type Outcome = Result<(), String>;
 type Test = (&'static str, fn(&Kernels) -> Outcome);
 
-const TESTS: [Test; 12] = [
+const TESTS: [Test; 13] = [
     ("the_probe_finds_this_kvm_usable", ways::the_probe_finds_this_kvm_usable),
     ("bytes_go_both_ways", ways::bytes_go_both_ways),
     ("a_vmlinux_boots_by_pvh", ways::a_vmlinux_boots_by_pvh),
@@ -38,6 +38,7 @@ const TESTS: [Test; 12] = [
     ("a_panic_is_a_reset", ways::a_panic_is_a_reset),
     ("dropped_machines_leave_nothing", ways::dropped_machines_leave_nothing),
     ("saved_machines_go_on", saved::saved_machines_go_on),
+    ("a_resume_is_a_part_of_a_boot", saved::a_resume_is_a_part_of_a_boot),
     ("small_shapes_are_seen_as_declared", shapes::small),
     ("uneven_shapes_are_seen_as_declared", shapes::uneven),
     ("large_shapes_are_seen_as_declared", shapes::large),
