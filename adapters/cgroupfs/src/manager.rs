@@ -44,13 +44,16 @@ struct Made {
     parents: Vec<PathBuf>,
     /// Names of the cgroups below the parent.
     cgroups: BTreeSet<String>,
+    /// The parent is there, with its controllers.
+    set_up: bool,
 }
 
 impl CgroupManager {
     /// A manager of the cgroups below `parent` (such as `ktstr`; may be nested) of
     /// the cgroup v2 file system mounted at `root_mount` (such as `/sys/fs/cgroup`).
     ///
-    /// Touches nothing yet: [`setup`](CgroupOps::setup) does.
+    /// Touches nothing yet: [`setup`](CgroupOps::setup) does, or the first cgroup that is
+    /// made: who needs none, needs no right to make any.
     ///
     /// # Errors
     /// [`CgroupError::Name`] when `parent` is no good name.
@@ -193,11 +196,16 @@ impl CgroupOps for CgroupManager {
         for dir in self.path_from_root(&self.parent) {
             self.enable_offered(&dir)?;
         }
+        self.made().set_up = true;
         Ok(())
     }
 
     fn create_cgroup(&self, name: &str) -> Result<(), CgroupError> {
         name::check(name)?;
+        let set_up = self.made().set_up;
+        if !set_up {
+            self.setup()?;
+        }
         for prefix in name::prefixes(name) {
             let (is_last, known) = (prefix == name, self.made().cgroups.contains(prefix));
             if known && is_last {
@@ -335,7 +343,9 @@ impl CgroupOps for CgroupManager {
         loop {
             let Some(dir) = self.made().parents.last().cloned() else { return Ok(()) };
             self.remove_dir(&dir.display().to_string(), &dir)?;
-            self.made().parents.pop();
+            let mut made = self.made();
+            made.parents.pop();
+            made.set_up = false;
         }
     }
 }

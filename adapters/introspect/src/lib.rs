@@ -15,6 +15,7 @@
 //! the indexes of kernels in the directories that it is given.
 
 mod expression;
+mod functions;
 mod groups;
 mod index;
 mod live;
@@ -27,6 +28,7 @@ mod state;
 mod types;
 
 pub use expression::{ExpressionError, expand, locate, show, value};
+pub use functions::function_lines;
 pub use index::IndexCache;
 pub use live::{Finding, LiveKernel};
 pub use running::{Announcement, LiveMemoryError, Running, RunningError, announce, running};

@@ -2,10 +2,10 @@
 
 use crate::groups::{cgroups, domain};
 use crate::scheduler::sched_ext;
-use ktstr_introspect_kernel::{ErrorKind, Field, Kernel, KernelError, Runqueue, Task};
+use ktstr_introspect_kernel::{ErrorKind, Field, Kernel, KernelError, Runqueue, ScxWait, Task};
 use ktstr_introspect_memory::VirtAddr;
 use ktstr_machine::VcpuRegisters;
-use ktstr_monitor::{KernelState, RunqueueState, TaskState, VcpuState};
+use ktstr_monitor::{KernelState, LongestWait, RunqueueState, TaskState, VcpuState};
 use std::path::Path;
 
 /// Tasks that are listed of one runqueue.
@@ -129,6 +129,13 @@ fn runqueue(kernel: &Kernel, cpu: u32, at: VirtAddr, problems: &mut Vec<String>)
         Err(e) => problems.push(format!("cpu{cpu}'s scheduling domains: {e}")),
     }
     state
+}
+
+/// Who waits longest under a sched_ext scheduler.
+pub(crate) fn longest_wait(kernel: &Kernel, wait: &ScxWait) -> Result<LongestWait, KernelError> {
+    let task = Task::read(kernel, wait.task);
+    let &ScxWait { cpu, waited, limit, .. } = wait;
+    Ok(LongestWait { cpu, pid: task.pid?, comm: task.comm?, waited, limit })
 }
 
 fn task(kernel: &Kernel, at: VirtAddr) -> TaskState {

@@ -64,7 +64,10 @@ pub(crate) fn build(
     }
     channels(fds, &mut add);
     saving(start, &mut add);
-    args.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
+    args.extend(["-nodefaults", "-no-user-config"].map(String::from));
+    // At its end the machine stands still, so that its vCPUs can be looked at; the thread that
+    // serves QEMU lets it go then.
+    args.extend(["-action", "reboot=shutdown,shutdown=pause"].map(String::from));
     args.extend(["-display", "none"].map(String::from));
     Ok(args)
 }

@@ -189,7 +189,8 @@ fn run_in_machine(
     if entry.spec.expect_auto_repro {
         judge_repro(&mut case, repro.as_ref());
     }
-    let repro = repro.map(|repro| repro.text);
+    let (repro, repro_dump) = repro.map(|repro| (repro.text, repro.dump)).unzip();
+    let repro_dump = repro_dump.flatten();
     let mut facts = RunFacts {
         mode: accel.to_string(),
         kernel: kernel.label(),
@@ -198,7 +199,16 @@ fn run_in_machine(
         baseline,
         ..facts(entry, settings)
     };
-    let run = Run { spec: &spec, kernel: &kernel, entry, case: &case, seen: &seen, began, provenance };
+    let run = Run {
+        spec: &spec,
+        kernel: &kernel,
+        entry,
+        case: &case,
+        seen: &seen,
+        began,
+        provenance,
+        repro_dump: repro_dump.as_ref(),
+    };
     run.record(settings, &mut facts);
     verifier::record(entry, Some(&kernel.label()), &case.result, &seen.schedulers)?;
     Ok(finish(settings, &facts, &case, Some(&seen)))

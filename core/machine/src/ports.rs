@@ -90,7 +90,11 @@ pub trait Vm: Send {
     /// Lets them run again.
     fn resume(&mut self) -> Result<(), MachineError>;
 
-    /// Registers of every vCPU, of a paused machine.
+    /// Registers of every vCPU: of a paused machine, or as they were when the guest had its
+    /// machine reset.
+    ///
+    /// # Errors
+    /// [`MachineError::Gone`] when the machine has ended and they were not kept.
     fn registers(&mut self) -> Result<Vec<VcpuRegisters>, MachineError>;
 
     /// Writes an ELF core of guest-physical memory to a file.

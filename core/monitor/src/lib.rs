@@ -11,6 +11,7 @@
 
 mod assess;
 mod checks;
+mod dump;
 mod monitor;
 mod phases;
 mod ports;
@@ -23,6 +24,7 @@ mod summary;
 
 pub use assess::{Assessment, assess};
 pub use checks::{Check, Limits, Violation, violations};
+pub use dump::{DumpSchema, FailureDump, LongestWait};
 pub use monitor::{DEFAULT_PERIOD, Mark, Monitor, MonitorLog};
 pub use ports::{Inspector, Place, Readings, SampleError, Sampler};
 pub use render::{render_assessment, render_state};

@@ -240,6 +240,10 @@ pub struct KernelState {
     pub console: Vec<String>,
     /// What could not be read, and why.
     pub problems: Vec<String>,
+    /// Why this is not the whole kernel at one moment, but registers at most, or parts of a machine
+    /// that went on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<String>,
 }
 
 impl KernelState {

@@ -5,7 +5,7 @@ use crate::judge::CaseResult;
 use crate::scheduler::bug_summary;
 use ktstr_assert::{Assert, ScenarioStats, render_comparison, render_failure};
 use ktstr_monitor::{render_assessment, render_state};
-use ktstr_scheduler::{Detach, ProgramStats, SchedulerReport, without_colours};
+use ktstr_scheduler::{Detach, ProgramStats, SchedulerReport, SchedulerStats, without_colours};
 use ktstr_verifier::{Mode, VerifierLog};
 use ktstr_wire::Stimulus;
 use std::fmt::Write;
@@ -18,6 +18,7 @@ const TIMELINE_LINES: usize = 60;
 const SCHEDULER_LINES: usize = 60;
 const VERIFIER_LINES: usize = 150;
 const DUMP_LINES: usize = 80;
+const STATS_LINES: usize = 40;
 
 /// What a reader wants to know of how a result came about.
 #[derive(Debug, Clone, Default)]
@@ -97,6 +98,9 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
     for report in seen.schedulers.iter().filter(|r| r.programs.iter().any(|p| p.run_cnt > 0)) {
         section(text, &format!("programs of {}", report.name), &program_lines(report));
     }
+    for (report, stats) in seen.schedulers.iter().filter_map(|r| Some((r, r.stats.as_ref()?))) {
+        section(text, &format!("scx_stats of {}", report.name), &stats_lines(stats));
+    }
     for report in seen.schedulers.iter().filter(|r| !r.dump_text.is_empty()) {
         section(text, "sched_ext dump", &shortened(&report.dump_text, DUMP_LINES));
     }
@@ -111,6 +115,9 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
         section(text, "test output (last lines)", &output.join("\n"));
     }
     // Of what merely lacks data it would explain nothing.
+    if let Some(state) = seen.early_state.as_ref().filter(|_| case.result.is_fail()) {
+        section(text, "kernel state before the watchdog acted", &render_state(state));
+    }
     if let Some(state) = seen.kernel_state.as_ref().filter(|_| case.result.is_fail()) {
         section(text, "kernel state", &render_state(state));
     }
@@ -131,6 +138,25 @@ fn program_lines(report: &SchedulerReport) -> String {
         )
     };
     programs.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Figures by name: the first, the last, and the time between them.
+fn stats_lines(stats: &SchedulerStats) -> String {
+    let mut lines = Vec::new();
+    if let (Some(first), Some(last)) = (stats.samples.first(), stats.last()) {
+        lines.push(format!("{} answers, +{} ms to +{} ms", stats.answers, first.at_ms, last.at_ms));
+        let left_out = last.figures.len().saturating_sub(STATS_LINES);
+        let of = |(name, value): (&String, &f64)| match first.figures.get(name) {
+            Some(before) if before != value => format!("{name} {before} → {value}"),
+            _ => format!("{name} {value}"),
+        };
+        lines.extend(last.figures.iter().take(STATS_LINES).map(of));
+        if left_out > 0 {
+            lines.push(format!("… {left_out} more in the result file …"));
+        }
+    }
+    lines.extend(stats.problem.clone());
+    lines.join("\n")
 }
 
 /// What the schedulers wrote: as it came, then the end of what was too much.

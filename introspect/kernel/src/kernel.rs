@@ -31,6 +31,7 @@ pub struct Kernel {
     btf: Arc<Btf>,
     links: Links,
     pub(crate) plans: Plans,
+    pub(crate) read_types: bpf::ReadTypes,
 }
 
 /// Plans of each kind of object, compiled when first used.
@@ -139,7 +140,8 @@ impl Kernel {
         btf: Arc<Btf>,
     ) -> Result<Self, KernelError> {
         let links = Links::compile(&btf)?;
-        Ok(Self { memory, symbols, placement, btf, links, plans: Plans::default() })
+        let (plans, read_types) = Default::default();
+        Ok(Self { memory, symbols, placement, btf, links, plans, read_types })
     }
 
     /// The kernel's virtual memory.
