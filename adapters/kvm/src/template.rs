@@ -143,3 +143,51 @@ pub(crate) fn resume(dir: &Path, spec: &MachineSpec, wake: &Wake) -> Result<KvmV
     vm.resume();
     Ok(KvmVm::of(vm, queue, begin))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ktstr_machine::{Accel, CommandLine};
+
+    fn spec(shape: &str, mib: u64) -> MachineSpec {
+        MachineSpec {
+            kernel: "/k".into(),
+            initramfs: Vec::new(),
+            cmdline: CommandLine::new(),
+            topology: shape.parse().unwrap(),
+            memory_mib: mib,
+            accel: Accel::Kvm,
+            seed: 0,
+            verbose: false,
+        }
+    }
+
+    #[test]
+    fn machines_that_differ_have_other_identities() {
+        if let Err(e) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+            eprintln!("skipped: opening /dev/kvm: {e}");
+            return;
+        }
+        let same = identity(&spec("1n1l2c1t", 256)).unwrap();
+        for other in [spec("1n2l1c1t", 256), spec("1n1l2c1t", 512), {
+            let mut spec = spec("1n1l2c1t", 256);
+            spec.cmdline.push("x").unwrap();
+            spec
+        }] {
+            assert_ne!(identity(&other).unwrap(), same);
+        }
+        // Whichever of the host's processors says what it supports.
+        for _ in 0..50 {
+            assert_eq!(identity(&spec("1n1l2c1t", 256)).unwrap(), same);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn an_empty_directory_is_a_broken_template_and_not_a_broken_host() {
+        let dir = tempfile::tempdir().unwrap();
+        let wake = Wake { init: Vec::new(), clock: None, entropy: [0; 32] };
+        let error = resume(dir.path(), &spec("1n1l2c1t", 256), &wake).err().unwrap();
+        assert!(matches!(error, MachineError::Template { .. }), "{error}");
+    }
+}
