@@ -33,6 +33,7 @@ const O_RDWR: usize = 2;
 const O_WRONLY: usize = 1;
 const O_CREAT: usize = 0o100;
 const O_EXCL: usize = 0o200;
+const O_CLOEXEC: usize = 0o2_000_000;
 const O_SYNC: usize = 0o4_010_000;
 const PROT_READ_WRITE: usize = 3;
 const MAP_SHARED: usize = 1;
@@ -177,6 +178,13 @@ pub fn write_file(path: &CStr, at: usize, bytes: &[u8]) {
 /// Makes a file that isn't there yet.
 pub fn new_file(path: *const u8, mode: u32, content: &[u8]) -> bool {
     Fd::open(path, O_WRONLY | O_CREAT | O_EXCL, mode).is_some_and(|fd| write_all(fd.0, content))
+}
+
+/// Writes to a device that stays open until this program becomes another: closing a port
+/// is a message to the host of its own.
+pub fn send(path: &CStr, bytes: &[u8]) -> bool {
+    let fd = Fd::open(path.as_ptr().cast(), O_WRONLY | O_CLOEXEC, 0);
+    fd.map(core::mem::ManuallyDrop::new).is_some_and(|fd| write_all(fd.0, bytes))
 }
 
 pub fn sleep_ms(ms: i64) {

@@ -22,6 +22,7 @@ mod live;
 mod maps;
 mod memory;
 mod open;
+mod process_memory;
 mod running;
 mod scheduler;
 mod state;

@@ -5,18 +5,22 @@
 //! QEMU: the console on `ttyS0`, and virtio console ports named `ktstr.data` and
 //! `ktstr.stdio`.
 //!
-//! May touch: `/dev/kvm`, threads, memfds, the kernel and initramfs files. Knows
+//! May touch: `/dev/kvm`, threads, memfds, the kernel and initramfs files, the directories
+//! that machines are saved in. Knows
 //! nothing of tests.
 
 mod command_line;
 mod core_file;
 mod errors;
+mod mailbox;
 mod memory;
 mod queue;
+mod template;
 mod vm;
 
-use ktstr_machine::{Accel, Hypervisor, MachineError, MachineSpec, Pace, Vm};
+use ktstr_machine::{Accel, Hypervisor, MachineError, MachineSpec, Pace, Template, Vm, Wake};
 use ktstr_vmm::Probe;
+use std::path::Path;
 use std::time::Duration;
 
 /// How long the probing guest may take; milliseconds on an idle host.
@@ -60,13 +64,42 @@ impl Hypervisor for Kvm {
     }
 
     fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Vm>, MachineError> {
-        if spec.accel != Accel::Kvm {
-            let what =
-                "this hypervisor runs guest code on the processor itself; use QEMU for this mode".to_string();
-            return Err(MachineError::Unsupported { accel: spec.accel, what });
-        }
+        check_mode(spec)?;
         Ok(Box::new(vm::KvmVm::start(spec)?))
     }
+
+    fn template_identity(&self, spec: &MachineSpec) -> Result<Option<String>, MachineError> {
+        if spec.accel == Accel::Kvm { template::identity(spec).map(Some) } else { Ok(None) }
+    }
+
+    fn prepare(
+        &self,
+        spec: &MachineSpec,
+        mailbox_pages: u64,
+        dir: &Path,
+        limit: Duration,
+    ) -> Result<(), MachineError> {
+        check_mode(spec)?;
+        template::prepare(spec, mailbox_pages, dir, limit)
+    }
+
+    fn resume(
+        &self,
+        template: &Template,
+        spec: &MachineSpec,
+        wake: &Wake,
+    ) -> Result<Box<dyn Vm>, MachineError> {
+        check_mode(spec)?;
+        Ok(Box::new(template::resume(&template.dir, spec, wake)?))
+    }
+}
+
+fn check_mode(spec: &MachineSpec) -> Result<(), MachineError> {
+    if spec.accel == Accel::Kvm {
+        return Ok(());
+    }
+    let what = "this hypervisor runs guest code on the processor itself; use QEMU for this mode".to_string();
+    Err(MachineError::Unsupported { accel: spec.accel, what })
 }
 
 fn describe(emulator: Option<&str>) -> String {

@@ -172,7 +172,8 @@ pub trait Vm: Send {
 /// A stretch of guest RAM in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RamFile {
-    /// The file, as a path that holds while this process does (`/proc/…/fd/…`).
+    /// The file, as a path that holds while this process does (`/proc/…/fd/…`, or
+    /// `/proc/…/mem`, which has no length and can't be mapped).
     pub path: std::path::PathBuf,
     /// Where the stretch begins in it, bytes.
     pub offset: u64,

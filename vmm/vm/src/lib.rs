@@ -13,6 +13,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! A machine that is paused can be saved ([`Vm::save`]), and any number of machines go on
+//! from there ([`Vm::restore`]), each with its own copy of everything.
+//!
 //! Everything runs in the calling process: a thread a vCPU, and one that serves
 //! devices. When the process ends, however it does, nothing is left.
 
@@ -22,6 +25,9 @@ mod config;
 mod error;
 mod events;
 mod probe;
+mod restore;
+mod save;
+mod state_file;
 mod vm;
 
 pub use bus::VmEnd;
@@ -32,4 +38,5 @@ pub use ktstr_vmm_devices::{Sink, virtio::Port};
 pub use ktstr_vmm_memory::{GuestRam, Pages, RamOptions};
 pub use ktstr_vmm_vcpu::{Registers, State, VcpuError};
 pub use probe::{Probe, emulator, probe};
+pub use restore::{Restore, saved_identity};
 pub use vm::{SetupStep, Vm};
