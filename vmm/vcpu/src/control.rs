@@ -34,8 +34,9 @@ pub(crate) struct Control {
 }
 
 impl Control {
+    /// Of a vCPU that stands still, whether its thread has begun or not.
     pub(crate) fn new() -> Self {
-        Self { want: AtomicU8::new(PAUSE), state: Mutex::new(State::Running), changed: Condvar::new() }
+        Self { want: AtomicU8::new(PAUSE), state: Mutex::new(State::Paused), changed: Condvar::new() }
     }
 
     /// Looked at before every entry into the guest, so without a lock.
@@ -109,5 +110,20 @@ impl Control {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_one_stands_still_until_it_is_wanted_to_run() {
+        let control = Control::new();
+        assert!(control.wait_still(Instant::now()));
+        control.ask(Want::Run);
+        assert_eq!(control.state(), State::Running);
+        assert!(!control.wait_still(Instant::now()));
+        assert_eq!(control.rest(), Want::Run);
     }
 }
