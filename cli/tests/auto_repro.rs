@@ -6,7 +6,14 @@ use common::{assert_says, case};
 use ktstr::prelude::*;
 use std::os::unix::fs::PermissionsExt;
 
-declare_scheduler!(FIXTURE, { name = "fixture", binary = "scx-fixture", ops = "fixture", topology = (1, 1, 2, 1) });
+// The verifier sweep takes the fixture out of tests/schedulers.rs, once.
+declare_scheduler!(FIXTURE, {
+    name = "fixture",
+    binary = "scx-fixture",
+    ops = "fixture",
+    topology = (1, 1, 2, 1),
+    verifier = false,
+});
 
 #[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--scx-error", "the weights are off"], duration_s = 2)]
 fn drill_calls_an_error(ctx: &Ctx) -> Result<AssertResult> {

@@ -5,7 +5,13 @@
 use ktstr::prelude::*;
 use std::time::Duration;
 
-declare_scheduler!(FIXTURE, { name = "fixture", binary = "scx-fixture", topology = (1, 2, 2, 1) });
+// The verifier sweep takes the fixture out of tests/schedulers.rs, once.
+declare_scheduler!(FIXTURE, {
+    name = "fixture",
+    binary = "scx-fixture",
+    topology = (1, 2, 2, 1),
+    verifier = false,
+});
 
 #[ktstr_test(llcs = 2, cores = 2, threads = 1, duration_s = 1)]
 fn demo_two_groups(ctx: &Ctx) -> Result<AssertResult> {

@@ -116,7 +116,12 @@ fn another_seed_is_another_run() {
     assert_ne!(runs[0], runs[1]);
 }
 
-declare_scheduler!(FIXTURE, { name = "fixture", binary = "scx-fixture" });
+// The verifier sweep takes the fixture out of tests/schedulers.rs, once.
+declare_scheduler!(FIXTURE, {
+    name = "fixture",
+    binary = "scx-fixture",
+    verifier = false,
+});
 
 #[ktstr_test(ignore, scheduler = FIXTURE, duration_s = 1, max_spread_pct = 100.0)]
 fn tells_everything_under_a_bpf_scheduler(ctx: &Ctx) -> Result<AssertResult> {

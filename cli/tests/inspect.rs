@@ -85,7 +85,13 @@ fn runs_for_long(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("busy").workers(3).comm("looked_at")])
 }
 
-declare_scheduler!(FIXTURE, { name = "fixture", binary = "scx-fixture", ops = "fixture" });
+// The verifier sweep takes the fixture out of tests/schedulers.rs, once.
+declare_scheduler!(FIXTURE, {
+    name = "fixture",
+    binary = "scx-fixture",
+    ops = "fixture",
+    verifier = false,
+});
 
 /// The same under a scheduler that stalls CPU 1.
 #[ktstr_test(ignore, scheduler = FIXTURE, extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "30000"], duration_s = 300)]

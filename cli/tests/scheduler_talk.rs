@@ -6,7 +6,14 @@ mod common;
 use common::{assert_says, fails};
 use ktstr::prelude::*;
 
-declare_scheduler!(FIXTURE, { name = "fixture", binary = "scx-fixture", ops = "fixture", topology = (1, 1, 2, 1) });
+// The verifier sweep takes the fixture out of tests/schedulers.rs, once.
+declare_scheduler!(FIXTURE, {
+    name = "fixture",
+    binary = "scx-fixture",
+    ops = "fixture",
+    topology = (1, 1, 2, 1),
+    verifier = false,
+});
 
 /// The fixture's own loader arms its fault much later than any test ends.
 const ARM: BpfMapWrite = BpfMapWrite::new(".data.control", "control.armed", 1);
