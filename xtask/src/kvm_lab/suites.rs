@@ -48,9 +48,10 @@ const ONE_BY_ONE: &str = "--test-threads=1";
 /// has run in it.
 const SUITES: [Suite; 11] = [
     step("monitor", &["linux", "the_probe", "bytes_go", "a_vmlinux", "a_busy", "a_panic", "dropped"]),
-    step("quick-start", &[NO_SKIP, "seeds", ONE_BY_ONE, "my_scheduler_test"]),
     step("shape", &[NO_SKIP, QUICK, "shapes", ONE_BY_ONE, "shape_2n4l1c2t"]),
     step("drill", &[QUICK, "drills", ONE_BY_ONE, "that_faults"]),
+    // Not in the step: its checks of time see the host's pauses, which the guest's clock counts.
+    more("quick-start", &[NO_SKIP, "seeds", ONE_BY_ONE]),
     more("all monitor", &["linux"]),
     more("hand-made guests", &["micro_guest"]),
     more("hold of 5 s", &[NO_SKIP, QUICK, "KTSTR_DURATION_S=5", "seeds", ONE_BY_ONE]),
@@ -185,7 +186,7 @@ mod tests {
         let named = |names: &[&str]| Extent::named(&names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>());
         assert_eq!(named(&["shape", "drill"]).unwrap(), Extent::Named(vec!["shape", "drill"]));
         let error = named(&["shapes"]).unwrap_err();
-        assert!(error.is::<UsageError>() && error.to_string().contains("monitor, quick-start"), "{error}");
+        assert!(error.is::<UsageError>() && error.to_string().contains("monitor, shape"), "{error}");
     }
 
     fn judged(output: &str) -> Vec<Tally> {
