@@ -37,6 +37,7 @@ impl KvmVm {
         config.initramfs = spec.initramfs.iter().map(part).collect::<Result<_, _>>()?;
         config.command_line = command_line::build(spec)?;
         config.halt_poll = Some(halt_poll(spec.topology.total_cpus()));
+        config.confine = true;
         config.console = sink(&queue, VmEvent::Console);
         let data = Port::new("ktstr.data", sink(&queue, VmEvent::Data));
         let stdio = Port::new("ktstr.stdio", sink(&queue, VmEvent::Output));

@@ -2,6 +2,7 @@
 //! machine ends.
 
 use crate::VmError;
+use crate::confine::{Role, confine, violation};
 use ktstr_vmm_devices::virtio::mmio::REGION_BYTES;
 use ktstr_vmm_devices::virtio::{Console, Mmio, VirtioError};
 use ktstr_vmm_devices::{Power, PowerEvent, Serial};
@@ -37,6 +38,8 @@ pub(crate) struct Bus {
     pub(crate) console_base: u64,
     pub(crate) console: Mutex<Mmio<Console>>,
     pub(crate) power: Power,
+    /// True when the threads that come here are under a filter each.
+    confine: bool,
     end: Mutex<Option<VmEnd>>,
     /// Readable once the machine is to end.
     pub(crate) end_event: EventFd,
@@ -50,6 +53,7 @@ impl Bus {
         console_base: u64,
         console: Mmio<Console>,
         power: Power,
+        confine: bool,
     ) -> Result<Self, VmError> {
         let end_event = EventFd::new(EFD_NONBLOCK).map_err(VmError::os("making an eventfd"))?;
         Ok(Self {
@@ -57,6 +61,7 @@ impl Bus {
             console_base,
             console: Mutex::new(console),
             power,
+            confine,
             end: Mutex::new(None),
             end_event,
         })
@@ -85,6 +90,18 @@ impl Bus {
         }
     }
 
+    /// Confines the calling thread, when the machine's threads are to be.
+    pub(crate) fn confine(&self, role: Role) -> Result<(), String> {
+        if self.confine { confine(role) } else { Ok(()) }
+    }
+
+    /// Ends the machine if the calling thread did what it may not.
+    pub(crate) fn check_thread(&self) {
+        if let Some(why) = violation() {
+            self.finish(VmEnd::Failed { why });
+        }
+    }
+
     /// Hands on everything that devices still hold.
     pub(crate) fn flush(&self) {
         self.serial.iter().for_each(|at| lock(&at.serial).flush());
@@ -103,6 +120,10 @@ impl Bus {
 }
 
 impl Machine for Bus {
+    fn starting(&self, _index: u32) -> Result<(), String> {
+        self.confine(Role::Vcpu)
+    }
+
     fn read(&self, address: Address, data: &mut [u8]) {
         match address {
             Address::Port(port) => match self.serial(port) {
@@ -139,9 +160,12 @@ impl Machine for Bus {
                 }
             }
         }
+        self.check_thread();
     }
 
     fn ended(&self, index: u32, end: End) {
+        // In this order: the first reason stays, and this one explains the other.
+        self.check_thread();
         match end {
             End::Stopped => {}
             End::Shutdown => self.finish(VmEnd::Reset),

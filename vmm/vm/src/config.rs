@@ -29,6 +29,10 @@ pub struct Config {
     /// How long a halted vCPU is waited for on its host CPU before that is given up
     /// (`KVM_CAP_HALT_POLL`); `None` leaves it to the host's `kvm.halt_poll_ns`.
     pub halt_poll: Option<Duration>,
+    /// True to confine each of the machine's threads by a seccomp filter: it can run the guest, read, write, lock and
+    /// wait, and no more. Sinks and `on_end` run on these threads and must get along with that. What is asked for
+    /// all the same is refused (`EPERM`), and the machine ends with a reason that names it.
+    pub confine: bool,
     /// Where the first serial port, `ttyS0`, goes.
     pub console: Box<dyn Sink>,
     /// Where the second serial port, `ttyS1`, goes.
@@ -53,6 +57,7 @@ impl Config {
             ram: RamOptions::default(),
             realtime: false,
             halt_poll: None,
+            confine: false,
             console: Box::new(|_: &[u8]| {}),
             second_serial: Box::new(|_: &[u8]| {}),
             ports: Vec::new(),

@@ -1,6 +1,7 @@
 //! The loop that serves queues that the guest kicked, and ends the machine.
 
 use crate::bus::{Bus, VmEnd, lock};
+use crate::confine::Role;
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use ktstr_vmm_vcpu::{Vcpu, stop_all};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -53,12 +54,16 @@ pub(crate) struct Service {
 impl Service {
     /// Serves until the machine is to end, then ends it.
     pub(crate) fn run(self, mut manager: EventManager<Subscriber>) {
+        if let Err(why) = self.bus.confine(Role::Events) {
+            self.bus.finish(VmEnd::Failed { why });
+        }
         while self.bus.end().is_none() {
             match manager.run_with_timeout(FLUSH_EVERY_MS) {
                 Ok(0) => self.bus.flush(),
                 Ok(_) => {}
                 Err(e) => self.bus.finish(VmEnd::Failed { why: format!("waiting for events: {e:?}") }),
             }
+            self.bus.check_thread();
         }
         if let Err(e) = stop_all(&self.vcpus, STOP_PATIENCE) {
             // The end that was asked for stays the end; this is told when it is all.
@@ -71,6 +76,8 @@ impl Service {
             self.bus.check(served);
         }
         self.bus.flush();
+        drop(manager);
+        self.bus.check_thread();
         let end = self.bus.end().unwrap_or(VmEnd::Stopped);
         (self.on_end)(end.clone());
         self.outcome.tell(end);

@@ -14,11 +14,12 @@
 //! ```
 //!
 //! Everything runs in the calling process: a thread a vCPU, and one that serves
-//! devices. When the process ends, however it does, nothing is left.
+//! devices, each under a seccomp filter where [`Config::confine`] says so. When the process ends, however it does, nothing is left.
 
 pub mod arch;
 mod bus;
 mod config;
+mod confine;
 mod error;
 mod events;
 mod probe;

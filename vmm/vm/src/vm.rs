@@ -68,7 +68,7 @@ impl Vm {
         })?;
         clock.step("loading kernel and initramfs");
         let serial = [config.console, config.second_serial];
-        let (bus, kicks) = devices(&vm, &ram, serial, config.ports)?;
+        let (bus, kicks) = devices(&vm, &ram, serial, config.ports, config.confine)?;
         let bus = Arc::new(bus);
         clock.step("making devices");
         let machine: Arc<dyn Machine> = bus.clone();
@@ -231,6 +231,7 @@ fn devices(
     ram: &GuestRam,
     [first, second]: [Box<dyn Sink>; 2],
     ports: Vec<Port>,
+    confine: bool,
 ) -> Result<(Bus, Vec<EventFd>), VmError> {
     let [serial_1, serial_2] = arch::SERIAL;
     let serial = |(base, irq): (u16, u32), sink| -> Result<SerialAt, VmError> {
@@ -248,7 +249,7 @@ fn devices(
         kicks.push(kick);
     }
     let power = Power::new(arch::POWER_PORTS);
-    Ok((Bus::new(serial, layout::VIRTIO_MMIO, console, power)?, kicks))
+    Ok((Bus::new(serial, layout::VIRTIO_MMIO, console, power, confine)?, kicks))
 }
 
 fn interrupt(vm: &VmFd, line: u32) -> Result<EventFd, VmError> {

@@ -59,6 +59,7 @@ fn boot(code: &[u8]) -> (Vm, Bytes, Bytes) {
         let into = Arc::clone(into);
         Box::new(move |bytes: &[u8]| into.lock().unwrap().extend_from_slice(bytes))
     };
+    config.confine = true;
     config.console = sink(&first);
     config.second_serial = sink(&second);
     (Vm::boot(config).unwrap(), first, second)
@@ -114,6 +115,34 @@ fn resets_of_every_kind_end_the_machine() {
     }
     // ud2, without an interrupt table: a triple fault.
     assert_eq!(boot(&[0x0f, 0x0b]).0.wait(PATIENCE), Some(VmEnd::Reset));
+}
+
+/// A sink stands for a device that a guest has got hold of.
+#[test]
+fn a_thread_that_does_what_it_may_not_is_refused_and_ends_the_machine() {
+    if no_kvm("a_thread_that_does_what_it_may_not_is_refused_and_ends_the_machine") {
+        return;
+    }
+    // A line to COM1, then a loop.
+    let code = [0x66, 0xba, 0xf8, 0x03, 0xb0, b'\n', 0xee, 0xeb, 0xfe];
+    let mut config = Config::new(kernel(&code), Topology::DEFAULT, 64);
+    config.confine = true;
+    let opened = Arc::new(Mutex::new(None));
+    let into = Arc::clone(&opened);
+    config.console = Box::new(move |_: &[u8]| {
+        let kind = std::fs::File::open("/proc/self/status").map(drop).map_err(|e| e.kind());
+        into.lock().unwrap().get_or_insert(kind);
+    });
+    let vm = Vm::boot(config).unwrap();
+    match vm.wait(PATIENCE) {
+        Some(VmEnd::Failed { why }) => {
+            assert!(why.contains("thread vcpu0") && why.contains("openat"), "{why}")
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(*opened.lock().unwrap(), Some(Err(std::io::ErrorKind::PermissionDenied)));
+    // The process itself is as free as before.
+    assert!(std::fs::File::open("/proc/self/status").is_ok());
 }
 
 #[test]

@@ -101,6 +101,7 @@ impl Guest {
         );
         let console = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&console);
+        config.confine = true;
         config.console = Box::new(move |bytes: &[u8]| into.lock().unwrap().extend_from_slice(bytes));
         let (sender, data) = channel();
         // The test may have seen enough and gone.
