@@ -14,6 +14,7 @@ mod errors;
 mod memory;
 mod queue;
 mod vm;
+mod watches;
 
 use ktstr_machine::{Accel, Hypervisor, MachineError, MachineSpec, Vm};
 use ktstr_vmm::Probe;

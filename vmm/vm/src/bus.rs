@@ -6,6 +6,7 @@ use crate::confine::{Role, confine, violation};
 use ktstr_vmm_devices::virtio::mmio::REGION_BYTES;
 use ktstr_vmm_devices::virtio::{Console, Mmio, VirtioError};
 use ktstr_vmm_devices::{Power, PowerEvent, Serial};
+use ktstr_vmm_vcpu::arch::Trap;
 use ktstr_vmm_vcpu::{Address, End, Machine};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -26,6 +27,15 @@ pub enum VmEnd {
     },
 }
 
+/// A breakpoint or watchpoint that a vCPU hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hit {
+    /// The vCPU.
+    pub vcpu: u32,
+    /// Where, and which of them.
+    pub trap: Trap,
+}
+
 /// A serial port and its first I/O port.
 pub(crate) struct SerialAt {
     pub(crate) base: u16,
@@ -41,6 +51,9 @@ pub(crate) struct Bus {
     /// True when the threads that come here are under a filter each.
     confine: bool,
     end: Mutex<Option<VmEnd>>,
+    traps: Mutex<Vec<Hit>>,
+    /// Readable once a vCPU has hit a breakpoint or watchpoint.
+    pub(crate) trap_event: EventFd,
     /// Readable once the machine is to end.
     pub(crate) end_event: EventFd,
 }
@@ -55,7 +68,8 @@ impl Bus {
         power: Power,
         confine: bool,
     ) -> Result<Self, VmError> {
-        let end_event = EventFd::new(EFD_NONBLOCK).map_err(VmError::os("making an eventfd"))?;
+        let event = || EventFd::new(EFD_NONBLOCK).map_err(VmError::os("making an eventfd"));
+        let (end_event, trap_event) = (event()?, event()?);
         Ok(Self {
             serial,
             console_base,
@@ -63,6 +77,8 @@ impl Bus {
             power,
             confine,
             end: Mutex::new(None),
+            traps: Mutex::default(),
+            trap_event,
             end_event,
         })
     }
@@ -100,6 +116,11 @@ impl Bus {
         if let Some(why) = violation() {
             self.finish(VmEnd::Failed { why });
         }
+    }
+
+    /// What vCPUs have hit and nobody was told of yet; while it isn't empty, the machine must not run on.
+    pub(crate) fn traps(&self) -> MutexGuard<'_, Vec<Hit>> {
+        lock(&self.traps)
     }
 
     /// Hands on everything that devices still hold.
@@ -161,6 +182,12 @@ impl Machine for Bus {
             }
         }
         self.check_thread();
+    }
+
+    fn trapped(&self, index: u32, trap: Trap) {
+        self.traps().push(Hit { vcpu: index, trap });
+        // Fails only when the counter is full, and then it is readable.
+        let _ = self.trap_event.write(1);
     }
 
     fn ended(&self, index: u32, end: End) {

@@ -1,6 +1,6 @@
 //! What a machine is made of.
 
-use crate::VmEnd;
+use crate::{Hit, VmEnd};
 use ktstr_topology::Topology;
 use ktstr_vmm_boot::Part;
 use ktstr_vmm_devices::Sink;
@@ -8,6 +8,9 @@ use ktstr_vmm_devices::virtio::Port;
 use ktstr_vmm_memory::RamOptions;
 use std::fs::File;
 use std::time::Duration;
+
+/// Told of what vCPUs hit.
+pub type OnTrap = Box<dyn FnMut(&[Hit]) + Send>;
 
 /// A machine to boot.
 pub struct Config {
@@ -39,6 +42,9 @@ pub struct Config {
     pub second_serial: Box<dyn Sink>,
     /// Named ports of the virtio console, numbered from 1.
     pub ports: Vec<Port>,
+    /// Told that breakpoints or watchpoints ([`Vm::watch`](crate::Vm::watch)) were hit; all vCPUs stand still then, until
+    /// [`Vm::resume`](crate::Vm::resume), which must not be called from here.
+    pub on_trap: OnTrap,
     /// Told once how the machine ended, after everything that it said was handed to
     /// the sinks.
     pub on_end: Box<dyn FnOnce(VmEnd) + Send>,
@@ -61,6 +67,7 @@ impl Config {
             console: Box::new(|_: &[u8]| {}),
             second_serial: Box::new(|_: &[u8]| {}),
             ports: Vec::new(),
+            on_trap: Box::new(|_| {}),
             on_end: Box::new(|_| {}),
         }
     }

@@ -1,9 +1,10 @@
 //! The loop that serves queues that the guest kicked, and ends the machine.
 
 use crate::bus::{Bus, VmEnd, lock};
+use crate::config::OnTrap;
 use crate::confine::Role;
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
-use ktstr_vmm_vcpu::{Vcpu, stop_all};
+use ktstr_vmm_vcpu::{Vcpu, pause_all, stop_all};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::EventSet;
@@ -48,12 +49,13 @@ pub(crate) struct Service {
     pub(crate) kicks: Vec<EventFd>,
     pub(crate) vcpus: Arc<[Vcpu]>,
     pub(crate) outcome: Arc<Outcome>,
+    pub(crate) on_trap: OnTrap,
     pub(crate) on_end: Box<dyn FnOnce(VmEnd) + Send>,
 }
 
 impl Service {
     /// Serves until the machine is to end, then ends it.
-    pub(crate) fn run(self, mut manager: EventManager<Subscriber>) {
+    pub(crate) fn run(mut self, mut manager: EventManager<Subscriber>) {
         if let Err(why) = self.bus.confine(Role::Events) {
             self.bus.finish(VmEnd::Failed { why });
         }
@@ -63,6 +65,7 @@ impl Service {
                 Ok(_) => {}
                 Err(e) => self.bus.finish(VmEnd::Failed { why: format!("waiting for events: {e:?}") }),
             }
+            self.stand_still();
             self.bus.check_thread();
         }
         if let Err(e) = stop_all(&self.vcpus, STOP_PATIENCE) {
@@ -83,13 +86,27 @@ impl Service {
         self.outcome.tell(end);
     }
 
+    /// Stops all vCPUs once one of them has hit a breakpoint or watchpoint, and tells of it. Whoever wants the machine
+    /// to run on waits for the lock meanwhile.
+    fn stand_still(&mut self) {
+        let mut traps = self.bus.traps();
+        if traps.is_empty() {
+            return;
+        }
+        match pause_all(&self.vcpus, STOP_PATIENCE) {
+            Ok(()) => (self.on_trap)(&traps),
+            Err(e) => self.bus.finish(VmEnd::Failed { why: e.to_string() }),
+        }
+        traps.clear();
+    }
+
     /// The event loop, told of all that it waits for.
     pub(crate) fn manager(&self) -> Result<EventManager<Subscriber>, String> {
         let mut manager = EventManager::new().map_err(|e| format!("{e:?}"))?;
         let clone = |fd: &EventFd| fd.try_clone().map_err(|e| format!("duplicating an eventfd: {e}"));
         let kicks = self.kicks.iter().map(clone).collect::<Result<_, _>>()?;
-        let end = clone(&self.bus.end_event)?;
-        manager.add_subscriber(Subscriber { bus: Arc::clone(&self.bus), kicks, end });
+        let (trap, end) = (clone(&self.bus.trap_event)?, clone(&self.bus.end_event)?);
+        manager.add_subscriber(Subscriber { bus: Arc::clone(&self.bus), kicks, trap, end });
         Ok(manager)
     }
 }
@@ -98,12 +115,13 @@ impl Service {
 pub(crate) struct Subscriber {
     bus: Arc<Bus>,
     kicks: Vec<EventFd>,
+    trap: EventFd,
     end: EventFd,
 }
 
 impl Subscriber {
-    /// Number of the end event among the events; queues are before it.
-    fn end_data(&self) -> u32 {
+    /// Number of the first event that is no queue's: a trap; the end follows.
+    fn trap_data(&self) -> u32 {
         self.kicks.len() as u32
     }
 }
@@ -117,12 +135,15 @@ impl MutEventSubscriber for Subscriber {
                 let served = self.bus.console().serve(queue);
                 self.bus.check(served);
             }
+        } else if events.data() == self.trap_data() {
+            // What was hit is looked up after this; the counter only wakes.
+            let _ = self.trap.read();
         }
     }
 
     fn init(&mut self, ops: &mut EventOps) {
         let kicks = (0u32..).zip(&self.kicks);
-        let all = kicks.chain([(self.end_data(), &self.end)]);
+        let all = kicks.chain([(self.trap_data(), &self.trap), (self.trap_data() + 1, &self.end)]);
         for (data, fd) in all {
             if let Err(e) = ops.add(Events::with_data(fd, data, EventSet::IN)) {
                 self.bus.finish(VmEnd::Failed { why: format!("waiting for an eventfd: {e:?}") });

@@ -25,12 +25,13 @@ mod events;
 mod probe;
 mod vm;
 
-pub use bus::VmEnd;
-pub use config::Config;
+pub use bus::{Hit, VmEnd};
+pub use config::{Config, OnTrap};
 pub use error::VmError;
 pub use ktstr_vmm_boot::Part;
 pub use ktstr_vmm_devices::{Sink, virtio::Port};
 pub use ktstr_vmm_memory::{GuestRam, Pages, RamOptions};
+pub use ktstr_vmm_vcpu::arch::{Access, Trap, Watch};
 pub use ktstr_vmm_vcpu::{Registers, State, VcpuError};
-pub use probe::{Probe, probe};
+pub use probe::{Probe, honours_watches, probe};
 pub use vm::{SetupStep, Vm};

@@ -9,6 +9,7 @@ use ktstr_vmm_devices::virtio::mmio::QUEUE_NOTIFY;
 use ktstr_vmm_devices::virtio::{Console, Mmio, Port};
 use ktstr_vmm_devices::{Power, Serial, Sink};
 use ktstr_vmm_memory::{GuestRam, layout};
+use ktstr_vmm_vcpu::arch::Watch;
 use ktstr_vmm_vcpu::{Machine, Registers, Vcpu, pause_all, resume_all};
 use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
@@ -84,6 +85,7 @@ impl Vm {
             kicks,
             vcpus: Arc::clone(&vcpus),
             outcome: Arc::clone(&outcome),
+            on_trap: config.on_trap,
             on_end: config.on_end,
         };
         let manager = service.manager().map_err(|why| VmError::Events { why })?;
@@ -104,9 +106,22 @@ impl Vm {
         Ok(pause_all(&self.vcpus, PAUSE_PATIENCE)?)
     }
 
-    /// Lets them run on.
+    /// Lets them run on; not while one has hit a watchpoint and [`Config::on_trap`] wasn't told yet: it is about to be.
     pub fn resume(&self) {
-        resume_all(&self.vcpus);
+        let traps = self.bus.traps();
+        if traps.is_empty() {
+            resume_all(&self.vcpus);
+        }
+    }
+
+    /// Replaces the breakpoints and watchpoints of all vCPUs, of a paused machine. A hit stops them all and is told to
+    /// [`Config::on_trap`]. Hosts that are virtual machines may never tell of a hit:
+    /// [`honours_watches`](crate::honours_watches) finds out.
+    ///
+    /// # Errors
+    /// The machine runs, there are more than four, or KVM refuses.
+    pub fn watch(&self, points: &[Watch]) -> Result<(), VmError> {
+        Ok(self.vcpus.iter().try_for_each(|vcpu| vcpu.watch(points))?)
     }
 
     /// Registers of every vCPU, of a paused machine.
