@@ -96,8 +96,8 @@ pub mod cgroup {
 /// Schedulers under test.
 pub mod scheduler {
     pub use ktstr_scheduler::{
-        Detach, DumpCpu, DumpTask, ExitKind, ProgramStats, Scheduler, SchedulerReport, SchedulerSpec,
-        ScxDump, ScxExit, StuckTask, Sysctl,
+        BpfMapWrite, Detach, DumpCpu, DumpTask, ExitKind, ProgramStats, Scheduler, SchedulerReport,
+        SchedulerSpec, SchedulerStats, ScxDump, ScxExit, StatsSample, StuckTask, Sysctl,
     };
     pub use ktstr_topology::ShapeBounds;
 }
@@ -128,7 +128,7 @@ pub mod prelude {
         execute_scenario, execute_scenario_with, execute_steps, execute_steps_with, scenarios, setup_cgroups,
         spawn_diverse,
     };
-    pub use crate::scheduler::{Scheduler, SchedulerSpec, Sysctl};
+    pub use crate::scheduler::{BpfMapWrite, Scheduler, SchedulerSpec, Sysctl};
     pub use crate::snapshot::{SampleSeries, Snapshot, VmResult};
     pub use crate::timeline::StimulusEvent;
     pub use crate::topology::{CpuSet, CpusetSpec, FromSystem, TestTopology, Topology};

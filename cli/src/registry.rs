@@ -72,6 +72,14 @@ impl SchedulerOps for KernelsOwn {
     fn detach(&self) -> Result<(), SchedulerError> {
         Err(unchangeable("detaching", "eevdf"))
     }
+
+    fn prompt(&self) -> Option<String> {
+        None
+    }
+
+    fn pin_map(&self, _: &str, _: &str) -> Result<(), SchedulerError> {
+        Err(unchangeable("pinning a map of", "eevdf"))
+    }
 }
 
 fn unchangeable(doing: &'static str, name: &str) -> SchedulerError {

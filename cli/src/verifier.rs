@@ -34,7 +34,10 @@ pub(crate) fn cells() -> Vec<String> {
     }
     let only = std::env::var(SCHEDULER).ok().filter(|name| !name.is_empty());
     let max_cpus = std::env::var(MAX_CPUS).ok().and_then(|n| n.parse().ok()).unwrap_or(u32::MAX);
-    let wanted = |s: &&Scheduler| s.has_program() && only.as_ref().is_none_or(|name| name == s.name);
+    let wanted = |s: &&Scheduler| {
+        // Who asks for one by name gets it.
+        s.has_program() && only.as_ref().map_or(s.verifier, |name| name == s.name)
+    };
     let schedulers = KTSTR_SCHEDULERS.iter().filter(wanted);
     schedulers
         .flat_map(|s| presets(s, max_cpus).map(move |p| format!("{PREFIX}{}/{}", s.name, p.name)))

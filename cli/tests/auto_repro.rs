@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_says, case, fails};
+use common::{assert_says, case};
 use ktstr::prelude::*;
 use std::os::unix::fs::PermissionsExt;
 
@@ -50,7 +50,10 @@ fn an_error_is_followed_to_the_call_that_ended_it() {
 
 #[test]
 fn a_stalled_task_is_followed_to_where_it_was_left() {
-    let text = fails("drill_stalls_a_cpu", &[]);
+    let (mut command, results) = case("drill_stalls_a_cpu");
+    let output: common::CaseOutput = command.output().expect("running the case").into();
+    assert_eq!(output.code, Some(1), "{}", output.text);
+    let text = output.text;
     let repro = section(&text);
     let stuck = repro.lines().next().and_then(|line| {
         line.strip_prefix("the crash came again: runnable task stall: ")?.split_once(" failed to run for ")
@@ -65,8 +68,19 @@ fn a_stalled_task_is_followed_to_where_it_was_left() {
             &format!("dispatch_enqueue(dsq, p={stuck}, "),
             "p.scx.dsq->id none → 0x57a11",
             "dsq: id=0x57a11 nr=",
+            // Where in the kernel, and the second run's own last words.
+            ")  at kernel/sched/ext.c:",
+            "its scheduler log, the last ",
+            "its sched_ext dump, the last ",
+            "its kernel log, the last ",
         ],
     );
+    let left = std::fs::read_dir(results.path()).expect("the results");
+    let left: Vec<_> = left.map(|entry| entry.expect("an entry").path()).collect();
+    let dump = left.iter().find(|path| path.to_string_lossy().ends_with(".repro.failure-dump.json"));
+    let dump = std::fs::read(dump.unwrap_or_else(|| panic!("no dump of the second run in {left:?}")));
+    let dump: serde_json::Value = serde_json::from_slice(&dump.expect("the dump")).expect("JSON");
+    assert!(dump["runqueues"].as_array().is_some_and(|rqs| rqs.len() == 2), "{dump:#}");
     let summary = text.lines().find(|line| line.starts_with("BUG SUMMARY: ")).expect("a summary");
     assert!(summary.contains("dispatch queue 0x57a11"), "the same queue as in the first run: {summary}");
 }

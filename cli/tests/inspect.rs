@@ -57,6 +57,17 @@ fn tables_and_expressions_with_and_without_a_vmlinux() {
             assert!(text.contains(part), "expected {part:?} in:\n{text}");
         }
     }
+    let other = dir.path().join("other");
+    let mut bytes = vec![0; 1 << 16];
+    std::io::Read::read_exact(&mut std::fs::File::open(core).expect("the core"), &mut bytes)
+        .expect("its head");
+    // `e_machine`: EM_AARCH64. What its segments hold is not looked at before that.
+    bytes[18..20].copy_from_slice(&183u16.to_le_bytes());
+    std::fs::copy(core, &other).expect("a copy");
+    let mut file = std::fs::OpenOptions::new().write(true).open(&other).expect("the copy");
+    std::io::Write::write_all(&mut file, &bytes).expect("its head");
+    let (done, text) = inspect(&[other.to_str().expect("UTF-8")]);
+    assert!(!done && text.contains("architecture aarch64: expected x86-64"), "{text}");
     let (done, text) = inspect(&[core, "no_such_variable", "runqueues.cpu", "init_task.no_such_member"]);
     assert!(!done);
     for part in [
@@ -149,7 +160,14 @@ fn a_running_scheduler_is_read_with_queues_programs_and_variables() {
         let stalled = text.lines().find(|line| line.contains("0x57a11"));
         stalled.is_some_and(|line| line.contains("looked_at ("))
     });
-    for part in ["fixture_enqueue", "struct_ops", "victim = {pid = ", "task_storage"] {
+    for part in [
+        "fixture_enqueue",
+        "struct_ops",
+        "victim = {pid = ",
+        "task_storage",
+        "[looked_at (",
+        "sched_ext_ops, ready",
+    ] {
         assert!(text.contains(part), "expected {part:?} in:\n{text}");
     }
     let (done, text) = inspect_in(runtime.path(), &["stalls_for_long", "bpf:no_such_counter", "bpf:"]);

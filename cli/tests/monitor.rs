@@ -257,13 +257,7 @@ fn a_guest_that_hangs_is_dumped_with_the_tasks_that_hog_it() {
     {
         assert!(output.text.contains(part), "expected {part:?} in:\n{}", output.text);
     }
-    let dump = std::fs::read_dir(results.path())
-        .expect("the results")
-        .map(|entry| entry.expect("an entry").path())
-        .find(|path| path.to_string_lossy().ends_with(".failure-dump.json"))
-        .expect("a dump beside the sidecar");
-    let dump: Value = serde_json::from_slice(&std::fs::read(dump).expect("the dump")).expect("JSON");
-    assert_eq!(dump["problems"], Value::Array(Vec::new()), "{dump:#}");
+    let dump = common::failure_dump(&results);
     assert_eq!(dump["vcpus"].as_array().map(Vec::len), Some(2), "{dump:#}");
     for rq in dump["runqueues"].as_array().expect("runqueues") {
         assert_eq!(rq["current"]["class"], "rt", "{dump:#}");
@@ -276,15 +270,7 @@ fn dumped(test: &str, env: &[(&str, &str)]) -> (Value, String) {
     let output: common::CaseOutput =
         command.envs(env.iter().copied()).output().expect("running the case").into();
     assert_eq!(output.code, Some(1), "{}", output.text);
-    let files = std::fs::read_dir(results.path()).expect("the results");
-    let dump = files
-        .map(|entry| entry.expect("an entry").path())
-        .find(|path| path.to_string_lossy().ends_with(".failure-dump.json"));
-    let dump =
-        std::fs::read(dump.unwrap_or_else(|| panic!("no dump beside the sidecar of:\n{}", output.text)));
-    let dump: Value = serde_json::from_slice(&dump.expect("the dump")).expect("JSON");
-    assert_eq!(dump["problems"], Value::Array(Vec::new()), "{dump:#}");
-    (dump, output.text)
+    (common::failure_dump(&results), output.text)
 }
 
 /// Names of a runqueue's tasks, the running one first.
@@ -350,12 +336,21 @@ fn a_panic_is_dumped_while_the_workers_run() {
 }
 
 #[test]
-fn a_kernel_panic_is_dumped_from_what_its_memory_holds() {
-    let (dump, text) = dumped("kills_its_kernel", &[]);
-    common::assert_says(&text, &["the guest kernel panicked", "after the machine's end", "sysrq"]);
-    let tasks = [tasks_of(&dump, 0), tasks_of(&dump, 1)].concat();
-    assert!(tasks.iter().any(|t| t == "busy"), "{tasks:?}");
-    assert!(dump["console"].as_array().is_some_and(|lines| !lines.is_empty()), "{dump:#}");
+fn a_kernel_panic_is_dumped_with_where_each_vcpu_was() {
+    for accel in ["tcg", "deterministic"] {
+        let (dump, text) = dumped("kills_its_kernel", &[("KTSTR_ACCEL", accel)]);
+        let says = ["the guest kernel panicked", "when the guest's kernel had its machine reset:", "sysrq"];
+        common::assert_says(&text, &says);
+        let tasks = [tasks_of(&dump, 0), tasks_of(&dump, 1)].concat();
+        assert!(tasks.iter().any(|t| t == "busy"), "{tasks:?}");
+        assert!(dump["console"].as_array().is_some_and(|lines| !lines.is_empty()), "{dump:#}");
+        // One vCPU resets the machine, by its last resort of a triple fault; the other was stopped.
+        let places: Vec<&str> = (0..2).filter_map(|cpu| dump["vcpus"][cpu]["symbol"].as_str()).collect();
+        assert!(places.iter().any(|p| p.starts_with("native_machine_emergency_restart")), "{places:?}");
+        assert!(places.iter().any(|p| p.starts_with("stop_this_cpu")), "{places:?}");
+        let lines = serde_json::to_string(&dump["vcpus"]).expect("JSON");
+        assert!(lines.contains("native_machine_emergency_restart at arch/x86/kernel/reboot.c:"), "{lines}");
+    }
 }
 
 #[test]

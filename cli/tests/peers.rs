@@ -47,13 +47,13 @@ macro_rules! canned {
     };
 }
 
-declare_scheduler!(BPFLAND, { name = "scx_bpfland", binary = "scx_bpfland", ops = "bpfland" });
-declare_scheduler!(RUSTY, { name = "scx_rusty", binary = "scx_rusty", ops = "rusty" });
-declare_scheduler!(FLASH, { name = "scx_flash", binary = "scx_flash", ops = "flash" });
-declare_scheduler!(P2DQ, { name = "scx_p2dq", binary = "scx_p2dq", ops = "p2dq" });
-declare_scheduler!(COSMOS, { name = "scx_cosmos", binary = "scx_cosmos", ops = "cosmos" });
-declare_scheduler!(LAVD, { name = "scx_lavd", binary = "scx_lavd", ops = "lavd" });
-declare_scheduler!(RUSTLAND, { name = "scx_rustland", binary = "scx_rustland", ops = "rustland" });
+declare_scheduler!(BPFLAND, { name = "scx_bpfland", binary = "scx_bpfland", ops = "bpfland", verifier = false });
+declare_scheduler!(RUSTY, { name = "scx_rusty", binary = "scx_rusty", ops = "rusty", verifier = false });
+declare_scheduler!(FLASH, { name = "scx_flash", binary = "scx_flash", ops = "flash", verifier = false });
+declare_scheduler!(P2DQ, { name = "scx_p2dq", binary = "scx_p2dq", ops = "p2dq", verifier = false });
+declare_scheduler!(COSMOS, { name = "scx_cosmos", binary = "scx_cosmos", ops = "cosmos", verifier = false });
+declare_scheduler!(LAVD, { name = "scx_lavd", binary = "scx_lavd", ops = "lavd", verifier = false });
+declare_scheduler!(RUSTLAND, { name = "scx_rustland", binary = "scx_rustland", ops = "rustland", verifier = false });
 
 canned!(Scheduler::EEVDF, "eevdf");
 canned!(BPFLAND, "scx_bpfland");

@@ -8,11 +8,11 @@ use ktstr::prelude::*;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-declare_scheduler!(NOWHERE, { name = "nowhere", binary = "scx_no_such_program" });
-declare_scheduler!(ENDS_AT_ONCE, { name = "ends_at_once", binary_path = "/bin/true" });
-declare_scheduler!(FAILS_AT_ONCE, { name = "fails_at_once", binary_path = "/bin/false" });
-declare_scheduler!(SCRIPT, { name = "script", binary_path = "tests/schedulers/says_why.sh" });
-declare_scheduler!(SLEEPER, { name = "sleeper", binary_path = "/bin/sleep", sched_args = ["100000"] });
+declare_scheduler!(NOWHERE, { name = "nowhere", binary = "scx_no_such_program", verifier = false });
+declare_scheduler!(ENDS_AT_ONCE, { name = "ends_at_once", binary_path = "/bin/true", verifier = false });
+declare_scheduler!(FAILS_AT_ONCE, { name = "fails_at_once", binary_path = "/bin/false", verifier = false });
+declare_scheduler!(SCRIPT, { name = "script", binary_path = "tests/schedulers/says_why.sh", verifier = false });
+declare_scheduler!(SLEEPER, { name = "sleeper", binary_path = "/bin/sleep", sched_args = ["100000"], verifier = false });
 declare_scheduler!(SWITCHED, {
     name = "switched",
     kernel_builtin_enable = ["echo 1 > /proc/sys/kernel/sched_schedstats"],
@@ -22,6 +22,7 @@ declare_scheduler!(SWITCH_BROKEN, {
     name = "switch_broken",
     kernel_builtin_enable = ["echo 1 > /proc/sys/kernel/no_such_setting"],
     kernel_builtin_disable = ["true"],
+    verifier = false,
 });
 
 #[ktstr_test(ignore, scheduler = NOWHERE)]

@@ -20,6 +20,7 @@ declare_scheduler!(UNVERIFIABLE, {
     name = "unverifiable",
     binary = "scx-fixture",
     sched_args = ["--verify-loop"],
+    verifier = false,
 });
 
 fn attached() -> Result<String> {
@@ -58,6 +59,14 @@ fn the_scheduler_changes_in_the_middle(ctx: &Ctx) -> Result<AssertResult> {
 #[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "1000"], duration_s = 4)]
 fn drill_stalls_a_cpu(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+/// Is let run until the watchdog ends it, 2 s after the fault.
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, duration_s = 6,
+             extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "2000", "--victim", "stuck_one"])]
+fn drill_stalls_for_the_watchdog(ctx: &Ctx) -> Result<AssertResult> {
+    let stalled = CgroupDef::named("cg_0").workers(2).comm("stuck_one").cpuset(CpusetSpec::exact([1]));
+    execute_defs(ctx, vec![stalled])
 }
 
 /// Fails while the scheduler is still there, with its stalled queue.
@@ -228,14 +237,8 @@ fn a_stalled_queue_and_the_schedulers_variables_are_dumped() {
             "comm = \"stuck_one\"",
         ],
     );
-    let dump = std::fs::read_dir(results.path())
-        .expect("the results")
-        .map(|entry| entry.expect("an entry").path())
-        .find(|path| path.to_string_lossy().ends_with(".failure-dump.json"))
-        .expect("a dump beside the sidecar");
-    let dump: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(dump).expect("the dump")).expect("JSON");
-    assert_eq!(dump["problems"], serde_json::json!([]), "{dump:#}");
+    let dump = common::failure_dump(&results);
+    assert_eq!(dump["schema"], "single", "{dump:#}");
     let scx = &dump["sched_ext"];
     let list = |part: &str| scx[part].as_array().unwrap_or_else(|| panic!("no {part} in {scx:#}")).clone();
     let queue = list("dsqs").into_iter().find(|queue| queue["id"] == 0x57a11).expect("the stalled queue");
@@ -247,6 +250,70 @@ fn a_stalled_queue_and_the_schedulers_variables_are_dumped() {
     let variables = |map: &serde_json::Value| map["variables"].as_array().cloned().unwrap_or_default();
     let victim = list("maps").iter().flat_map(variables).find(|v| v["name"] == "victim").expect("the victim");
     assert!(victim["value"].as_str().is_some_and(|v| v.contains("cpu = 1, ")), "{victim:#}");
+}
+
+/// By the time that the scheduler's end is noticed, all that it had is gone: the dump has it from before.
+#[test]
+fn a_stall_is_dumped_before_the_watchdog_acts_and_after() {
+    let (mut command, results) = common::case("drill_stalls_for_the_watchdog");
+    let output: common::CaseOutput = command.output().expect("running the case").into();
+    assert_eq!(output.code, Some(1), "{}", output.text);
+    assert_says(
+        &output.text,
+        &[
+            "--- kernel state before the watchdog acted ---",
+            "early, when stuck_one (pid ",
+            " jiffies that the sched_ext watchdog allows",
+            "--- kernel state ---",
+            "  ended: error_stall (code 0): runnable task stall: stuck_one[",
+        ],
+    );
+    let dump = common::failure_dump(&results);
+    assert_eq!((&dump["schema"], &dump["exit"]), (&"dual".into(), &"powered off".into()), "{dump:#}");
+    let (early, late) = (&dump["early"]["sched_ext"], &dump["sched_ext"]);
+    assert_eq!((&early["state"], &late["state"]), (&"enabled".into(), &"disabled".into()), "{dump:#}");
+    let queues = early["dsqs"].as_array().expect("queues");
+    let stalled = queues.iter().find(|q| q["id"] == 0x57a11).expect("the stalled queue");
+    assert!(stalled["nr"].as_u64().is_some_and(|nr| nr > 0), "{early:#}");
+    assert_eq!(dump["early"]["vcpus"].as_array().map(Vec::len), Some(2), "{dump:#}");
+    assert_eq!(late["exit"]["kind"], "error_stall", "{late:#}");
+}
+
+/// What the kernel writes in the middle of taking a scheduler away (`scx_ops_disable_workfn`), once: it throws the switch
+/// that has every task scheduled by it.
+const TAKEN_AWAY: &str = "(int)__scx_switched_all";
+
+/// The kernel's own `scx_exit_info` is there only while a scheduler goes: the host stops the machine then and reads it.
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, duration_s = 4,
+             extra_sched_args = ["--scx-error", "the weights are off", "--fault-after-ms", "2000"])]
+fn drill_is_watched_ending(ctx: &Ctx) -> Result<AssertResult> {
+    let steps = vec![
+        Step::with_defs(vec![ctx.cgroup_def("cg_0")], HoldSpec::frac(0.1)),
+        Step::new(vec![Op::watch_snapshot(TAKEN_AWAY)], HoldSpec::frac(0.9)),
+    ];
+    execute_steps(ctx, steps)
+}
+
+#[test]
+fn a_schedulers_end_is_caught_live_by_the_host() {
+    let (mut command, results) = common::case("drill_is_watched_ending");
+    let output: common::CaseOutput = command.output().expect("running the case").into();
+    assert_eq!(output.code, Some(1), "{}", output.text);
+    let sidecar = std::fs::read(&common::sidecars(&results)[0]).expect("the sidecar");
+    let sidecar: serde_json::Value = serde_json::from_slice(&sidecar).expect("JSON");
+    let snapshots = sidecar["snapshots"].as_array().expect("snapshots");
+    let caught = snapshots.iter().find(|s| s["name"] == TAKEN_AWAY).expect("a snapshot of the write");
+    let scx = &caught["state"]["sched_ext"];
+    assert_eq!((&scx["state"], &scx["ops"]), (&"disabling".into(), &"fixture".into()), "{scx:#}");
+    let exit = &scx["exit"];
+    assert_eq!(exit["kind"], "error_bpf", "{exit:#}");
+    assert!(exit["message"].as_str().is_some_and(|m| m.contains("the weights are off")), "{exit:#}");
+    assert!(exit["reason"].as_str().is_some_and(|r| r.contains("scx_bpf_error")), "{exit:#}");
+    let trace = exit["trace"].as_array().expect("a trace");
+    assert!(
+        trace.iter().any(|at| at.as_str().is_some_and(|at| at.starts_with("scx_bpf_error_bstr"))),
+        "{exit:#}"
+    );
 }
 
 #[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, extra_sched_args = ["--leak-dsq", "--timeout-ms", "1000"], duration_s = 4)]

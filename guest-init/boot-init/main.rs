@@ -1,6 +1,6 @@
 //! The first PID 1 of a machine that is booted once and resumed for every test.
 //!
-//! It mounts the basic file systems, waits until the kernel's drivers are there,
+//! It mounts the file systems, brings the loopback interface up, waits until the kernel's drivers are there,
 //! marks the pages of its mailbox, waits until nothing else runs, stops the machine and, when it is resumed, finds
 //! in the mailbox what to do: set the clock, feed the random number generator,
 //! unpack an archive over the root file system and become the program beside it.
@@ -16,6 +16,9 @@ mod cpio;
 #[path = "../../core/machine/src/mailbox/layout.rs"]
 #[allow(dead_code)]
 mod layout;
+#[path = "../src/mounts/table.rs"]
+#[allow(dead_code)]
+mod mounts;
 mod sys;
 
 use core::slice;
@@ -32,15 +35,13 @@ core::arch::global_asm!(
 
 extern "C" fn main() -> ! {
     sys::umask(0);
-    for (fs, target) in [(c"devtmpfs", c"/dev"), (c"proc", c"/proc"), (c"sysfs", c"/sys")] {
-        sys::mkdir(target.as_ptr().cast(), 0o755);
-        // A kernel without one of them is refused later, by the test's own init, with
-        // the option it lacks.
-        sys::mount(fs, target);
-    }
+    mount_all();
+    sys::loopback_up();
+    make_cgroup();
     wait_for_ports();
     let (fd, mailbox) = mailbox();
     mark(mailbox);
+    wait_for_clock();
     wait_for_rest();
     sys::say(READY);
     sys::say("\n");
@@ -52,6 +53,29 @@ extern "C" fn main() -> ! {
     feed_entropy(header);
     cpio::unpack(archive(mailbox, header));
     become_init(fd, mailbox, number(header, PROGRAM_BYTES_AT))
+}
+
+/// What every test would do anew. A kernel that lacks one of them is refused later, by
+/// the test's own init, with the option it lacks.
+fn mount_all() {
+    for m in &mounts::MOUNTS {
+        sys::mkdir(m.target.as_ptr().cast(), 0o755);
+        sys::mount(m.fs, m.target, m.data);
+    }
+}
+
+/// Makes the cgroup that tests make theirs in, with controllers, which takes long.
+fn make_cgroup() {
+    enable_controllers(c"/sys/fs/cgroup/cgroup.subtree_control");
+    sys::mkdir(c"/sys/fs/cgroup/ktstr".as_ptr().cast(), 0o755);
+    enable_controllers(c"/sys/fs/cgroup/ktstr/cgroup.subtree_control");
+}
+
+/// One by one: a kernel that lacks one of them would refuse all.
+fn enable_controllers(control: &core::ffi::CStr) {
+    for controller in [b"+cpuset".as_slice(), b"+cpu", b"+memory", b"+pids", b"+io"] {
+        sys::write_file(control, 0, controller);
+    }
 }
 
 /// Prints why, in the words that the host looks for, and powers off.
@@ -74,6 +98,20 @@ fn wait_for_ports() {
             }
             sys::sleep_ms(2);
         }
+    }
+}
+
+/// A second after boot the kernel measures the time stamp counter once more and changes
+/// its clock source, with all CPUs stopped (`tsc_refine_calibration_work`,
+/// arch/x86/kernel/tsc.c): better once than at the start of every test.
+fn wait_for_clock() {
+    for _ in 0..1500 {
+        let mut name = [0; 16];
+        let n = sys::read_file(c"/sys/devices/system/clocksource/clocksource0/current_clocksource", &mut name);
+        if name.get(..n) != Some(b"tsc-early\n") {
+            break;
+        }
+        sys::sleep_ms(2);
     }
 }
 
@@ -131,13 +169,33 @@ fn mark(mailbox: &mut [u8]) {
     }
 }
 
-/// Has the `i6300esb` watchdog run out in ten milliseconds, upon which the host stops
-/// the machine: while it sleeps, with nothing under way on any vCPU.
+/// By the machine's watchdog, or, if it has none, by a port to the host.
 fn stop() {
     let mut resource = [0; 18];
-    if sys::read_file(c"/sys/bus/pci/devices/0000:00:10.0/resource", &mut resource) != 18 {
+    if sys::read_file(c"/sys/bus/pci/devices/0000:00:10.0/resource", &mut resource) == 18 {
+        stop_by_watchdog(&resource);
+    } else if !stop_by_port() {
         fail("finding the device that stops the machine (CONFIG_PCI, CONFIG_SYSFS)");
     }
+}
+
+/// The host hears of it while this waits for the port to take the byte, and stops the
+/// machine a moment later, when it sleeps. False if there is no such port.
+fn stop_by_port() -> bool {
+    for _ in 0..5000 {
+        let mut name = [0; 16];
+        let n = sys::read_file(c"/sys/class/virtio-ports/vport0p3/name", &mut name);
+        if name.get(..n).is_some_and(|name| name.strip_suffix(b"\n") == Some(STOP_PORT.as_bytes())) {
+            return sys::send(c"/dev/vport0p3", b"!");
+        }
+        sys::sleep_ms(2);
+    }
+    false
+}
+
+/// Has the `i6300esb` watchdog run out in ten milliseconds, upon which the host stops
+/// the machine: while it sleeps, with nothing under way on any vCPU.
+fn stop_by_watchdog(resource: &[u8; 18]) {
     // The first line begins with the start of BAR 0, `0x` and 16 digits.
     let start = cpio::hex(&resource[2..]).unwrap_or(0) as usize;
     sys::write_file(c"/sys/bus/pci/devices/0000:00:10.0/enable", 0, b"1");

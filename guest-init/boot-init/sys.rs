@@ -15,6 +15,7 @@ const MUNMAP: usize = 11;
 const IOCTL: usize = 16;
 const PWRITE64: usize = 18;
 const NANOSLEEP: usize = 35;
+const SOCKET: usize = 41;
 const EXECVE: usize = 59;
 const FTRUNCATE: usize = 77;
 const RENAME: usize = 82;
@@ -32,12 +33,19 @@ const O_RDWR: usize = 2;
 const O_WRONLY: usize = 1;
 const O_CREAT: usize = 0o100;
 const O_EXCL: usize = 0o200;
+const O_CLOEXEC: usize = 0o2_000_000;
 const O_SYNC: usize = 0o4_010_000;
 const PROT_READ_WRITE: usize = 3;
 const MAP_SHARED: usize = 1;
 const MAP_POPULATE: usize = 0x8000;
 const ENOSPC: isize = 28;
 const MS_NOSUID: usize = 2;
+const AF_INET: usize = 2;
+const SOCK_DGRAM: usize = 2;
+/// include/uapi/linux/sockios.h, include/uapi/linux/if.h
+const SIOCSIFFLAGS: usize = 0x8914;
+const IFF_UP: u16 = 1;
+const IFF_RUNNING: u16 = 0x40;
 /// include/uapi/asm-generic/ioctls.h
 const TCSBRK: usize = 0x5409;
 /// include/uapi/linux/random.h
@@ -137,9 +145,21 @@ pub fn mknod(path: *const u8, mode: u32, (major, minor): (u32, u32)) {
     call3(MKNOD, path as usize, mode as usize, (major << 8 | minor) as usize);
 }
 
-pub fn mount(fs: &CStr, target: &CStr) {
+pub fn mount(fs: &CStr, target: &CStr, data: Option<&CStr>) {
     let fs = fs.as_ptr() as usize;
-    call(MOUNT, [fs, target.as_ptr() as usize, fs, MS_NOSUID, 0, 0]);
+    let data = data.map_or(0, |data| data.as_ptr() as usize);
+    call(MOUNT, [fs, target.as_ptr() as usize, fs, MS_NOSUID, data, 0]);
+}
+
+/// Sets `IFF_UP` on `lo` (netdevice(7)).
+pub fn loopback_up() {
+    let Ok(socket) = usize::try_from(call3(SOCKET, AF_INET, SOCK_DGRAM, 0)) else { return };
+    // struct ifreq: a name of 16 bytes, then the flags.
+    let mut request = [0_u8; 40];
+    request[..2].copy_from_slice(b"lo");
+    request[16..18].copy_from_slice(&(IFF_UP | IFF_RUNNING).to_le_bytes());
+    call3(IOCTL, socket, SIOCSIFFLAGS, request.as_ptr() as usize);
+    call2(CLOSE, socket, 0);
 }
 
 /// Bytes read from the file's beginning, 0 if there are none.
@@ -158,6 +178,13 @@ pub fn write_file(path: &CStr, at: usize, bytes: &[u8]) {
 /// Makes a file that isn't there yet.
 pub fn new_file(path: *const u8, mode: u32, content: &[u8]) -> bool {
     Fd::open(path, O_WRONLY | O_CREAT | O_EXCL, mode).is_some_and(|fd| write_all(fd.0, content))
+}
+
+/// Writes to a device that stays open until this program becomes another: closing a port
+/// is a message to the host of its own.
+pub fn send(path: &CStr, bytes: &[u8]) -> bool {
+    let fd = Fd::open(path.as_ptr().cast(), O_WRONLY | O_CLOEXEC, 0);
+    fd.map(core::mem::ManuallyDrop::new).is_some_and(|fd| write_all(fd.0, bytes))
 }
 
 pub fn sleep_ms(ms: i64) {

@@ -1,38 +1,15 @@
 //! The file systems of a guest.
 
+mod table;
+
 use crate::InitError;
 use nix::mount::{MsFlags, mount};
+use std::ffi::OsStr;
 use std::fmt;
-
-struct Mount {
-    fs: &'static str,
-    target: &'static str,
-    data: Option<&'static str>,
-    option: &'static str,
-    needed: bool,
-}
-
-const fn needed(fs: &'static str, target: &'static str, option: &'static str) -> Mount {
-    Mount { fs, target, data: None, option, needed: true }
-}
-
-const fn wanted(fs: &'static str, target: &'static str, option: &'static str) -> Mount {
-    Mount { fs, target, data: None, option, needed: false }
-}
-
-const MOUNTS: &[Mount] = &[
-    needed("proc", "/proc", "CONFIG_PROC_FS"),
-    needed("sysfs", "/sys", "CONFIG_SYSFS"),
-    needed("devtmpfs", "/dev", "CONFIG_DEVTMPFS"),
-    Mount { data: Some("mode=1777"), ..needed("tmpfs", "/tmp", "CONFIG_TMPFS") },
-    Mount { data: Some("mode=1777"), ..wanted("tmpfs", "/dev/shm", "CONFIG_TMPFS") },
-    wanted("devpts", "/dev/pts", "CONFIG_UNIX98_PTYS"),
-    wanted("tmpfs", "/run", "CONFIG_TMPFS"),
-    wanted("cgroup2", "/sys/fs/cgroup", "CONFIG_CGROUPS"),
-    wanted("debugfs", "/sys/kernel/debug", "CONFIG_DEBUG_FS"),
-    wanted("tracefs", "/sys/kernel/tracing", "CONFIG_FTRACE"),
-    wanted("bpf", "/sys/fs/bpf", "CONFIG_BPF_SYSCALL"),
-];
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use table::{MOUNTS, Mount};
 
 /// A file system that this kernel does not have; tests that need it will say so.
 #[derive(Debug)]
@@ -49,30 +26,70 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// Mounts everything; what is merely wanted and missing comes back.
+/// Mounts everything that the boot init of a saved machine did not mount before; what is
+/// merely wanted and missing comes back.
 pub(crate) fn mount_all() -> Result<Vec<Skipped>, InitError> {
     let mut skipped = Vec::new();
-    for m in MOUNTS {
+    for m in &MOUNTS {
         if let Err(source) = mount_one(m) {
+            let (fs, target) = (text(m.fs), text(m.target));
             if m.needed {
-                return Err(InitError::Mount { fs: m.fs, target: m.target, option: m.option, source });
+                return Err(InitError::Mount { fs, target, option: m.option, source });
             }
-            skipped.push(Skipped { fs: m.fs, target: m.target, option: m.option, why: source.to_string() });
+            skipped.push(Skipped { fs, target, option: m.option, why: source.to_string() });
         }
     }
     Ok(skipped)
 }
 
 fn mount_one(m: &Mount) -> std::io::Result<()> {
+    let target = Path::new(OsStr::from_bytes(m.target.to_bytes()));
+    if is_mounted(target) {
+        return Ok(());
+    }
     // Mount points inside sysfs can't be made, they are there when the kernel has
     // the feature; the mount then says so.
-    if !m.target.starts_with("/sys/") {
-        std::fs::create_dir_all(m.target)?;
+    if !target.starts_with("/sys/") {
+        std::fs::create_dir_all(target)?;
     }
-    let flags = MsFlags::MS_NOSUID;
-    match mount(Some(m.fs), m.target, Some(m.fs), flags, m.data) {
+    match mount(Some(m.fs), m.target, Some(m.fs), MsFlags::MS_NOSUID, m.data) {
         // The kernel mounts devtmpfs by itself where CONFIG_DEVTMPFS_MOUNT says so.
         Ok(()) | Err(nix::errno::Errno::EBUSY) => Ok(()),
         Err(e) => Err(e.into()),
+    }
+}
+
+/// As mountpoint(1) tells: another device than the directory that it lies in.
+fn is_mounted(target: &Path) -> bool {
+    let device = |path: &Path| path.metadata().ok().map(|m| m.dev());
+    match (device(target), target.parent().and_then(device)) {
+        (Some(here), Some(above)) => here != above,
+        _ => false,
+    }
+}
+
+/// All of the table is ASCII.
+fn text(words: &'static std::ffi::CStr) -> &'static str {
+    words.to_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_point_is_told_from_a_directory() {
+        assert!(is_mounted(Path::new("/proc")));
+        assert!(!is_mounted(Path::new("/proc/self")));
+        assert!(!is_mounted(Path::new("/no/such/directory")));
+    }
+
+    #[test]
+    fn the_table_is_plain_text() {
+        for m in &MOUNTS {
+            assert!(
+                text(m.fs).len() > 1 && text(m.target).starts_with('/') && m.option.starts_with("CONFIG_")
+            );
+        }
     }
 }

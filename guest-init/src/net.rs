@@ -6,6 +6,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// Sets `IFF_UP` on `lo` (netdevice(7)). A kernel without `CONFIG_INET` has none.
 pub(crate) fn loopback_up() -> Result<(), InitError> {
+    if is_up() {
+        return Ok(());
+    }
     let doing = "bringing the loopback interface up (CONFIG_INET)";
     // SAFETY: socket(2) takes no pointers.
     let raw = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
@@ -25,4 +28,12 @@ pub(crate) fn loopback_up() -> Result<(), InitError> {
         return Err(InitError::os(doing)(Error::last_os_error()));
     }
     Ok(())
+}
+
+/// The boot init of a saved machine has brought it up already, and a look costs less than
+/// a socket.
+fn is_up() -> bool {
+    let flags = std::fs::read_to_string("/sys/class/net/lo/flags").unwrap_or_default();
+    let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16);
+    flags.is_ok_and(|flags| flags & libc::IFF_UP as u32 != 0)
 }

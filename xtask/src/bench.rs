@@ -3,6 +3,7 @@
 //! Benchmarks print and never judge: machines are noisy, and what is noise on one
 //! is a regression on another.
 
+mod boot;
 mod introspect;
 mod monitor;
 mod overhead;
@@ -21,6 +22,8 @@ cargo xtask bench NAME [--rounds N]
 
   overhead   the quick-start test minus its hold, beside what QEMU alone needs to boot
              the same kernel to an init that powers off (tcg, 2 CPUs, interleaved)
+  boot       to the guest's init, and memory beyond guest RAM: our monitor beside QEMU's microvm,
+             same KVM, kernel and initramfs, interleaved, in the KVM lab (vmm/LAB.md)
   introspect reading a guest kernel out of a core, beside drgn on the same core: a sample of
              4 CPUs, opening symbols and types, the same from the index (needs python3, gcc)
   monitor    what a guest gets done while its runqueues are sampled from outside, beside
@@ -48,6 +51,11 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
             overhead::run(project, rounds)?;
             Ok(true)
         }
+        Some("boot") => {
+            args.finish()?;
+            boot::run(project, rounds)?;
+            Ok(true)
+        }
         Some("introspect") => {
             args.finish()?;
             introspect::run(project, rounds)?;
@@ -64,10 +72,13 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
             Ok(true)
         }
         Some(other) => Err(UsageError(format!(
-            "there is no bench {other:?}; there are: overhead, introspect, monitor, start"
+            "there is no bench {other:?}; there are: overhead, boot, introspect, monitor, start"
         ))
         .into()),
-        None => Err(UsageError("which bench? there are: overhead, introspect, monitor, start".into()).into()),
+        None => {
+            Err(UsageError("which bench? there are: overhead, boot, introspect, monitor, start".into())
+                .into())
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod host;
 mod needs;
+mod space;
 
 use crate::args::Args;
 use crate::child::Child;
@@ -81,6 +82,9 @@ pub(crate) fn ensure(project: &Project, parts: &[Part]) -> Result<()> {
     } else {
         let names: Vec<_> = found.iter().map(|(need, _)| need.name).collect();
         println!("  found: {}", names.join(", "));
+    }
+    if let Some(warning) = space::warning(project.target()) {
+        println!("  note: {warning}");
     }
     install(project, &Host::look(), &found, parts)
 }

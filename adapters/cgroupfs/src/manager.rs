@@ -44,13 +44,16 @@ struct Made {
     parents: Vec<PathBuf>,
     /// Names of the cgroups below the parent.
     cgroups: BTreeSet<String>,
+    /// The parent is there, with its controllers.
+    set_up: bool,
 }
 
 impl CgroupManager {
     /// A manager of the cgroups below `parent` (such as `ktstr`; may be nested) of
     /// the cgroup v2 file system mounted at `root_mount` (such as `/sys/fs/cgroup`).
     ///
-    /// Touches nothing yet: [`setup`](CgroupOps::setup) does.
+    /// Touches nothing yet: [`setup`](CgroupOps::setup) does, or the first cgroup that is
+    /// made: who needs none, needs no right to make any.
     ///
     /// # Errors
     /// [`CgroupError::Name`] when `parent` is no good name.
@@ -179,12 +182,10 @@ impl CgroupManager {
         let offered = file::read(&dir.join("cgroup.controllers"))?;
         let control = dir.join("cgroup.subtree_control");
         let enabled = file::read(&control)?;
-        for controller in CONTROLLERS {
-            if has_word(&offered, controller) && !has_word(&enabled, controller) {
-                file::write(&control, &format!("+{controller}"))?;
-            }
-        }
-        Ok(())
+        let missing = CONTROLLERS.iter().filter(|c| has_word(&offered, c) && !has_word(&enabled, c));
+        let words: Vec<String> = missing.map(|controller| format!("+{controller}")).collect();
+        // In one write: the kernel rebuilds the subtree for each.
+        if words.is_empty() { Ok(()) } else { file::write(&control, &words.join(" ")) }
     }
 }
 
@@ -195,11 +196,16 @@ impl CgroupOps for CgroupManager {
         for dir in self.path_from_root(&self.parent) {
             self.enable_offered(&dir)?;
         }
+        self.made().set_up = true;
         Ok(())
     }
 
     fn create_cgroup(&self, name: &str) -> Result<(), CgroupError> {
         name::check(name)?;
+        let set_up = self.made().set_up;
+        if !set_up {
+            self.setup()?;
+        }
         for prefix in name::prefixes(name) {
             let (is_last, known) = (prefix == name, self.made().cgroups.contains(prefix));
             if known && is_last {
@@ -337,7 +343,9 @@ impl CgroupOps for CgroupManager {
         loop {
             let Some(dir) = self.made().parents.last().cloned() else { return Ok(()) };
             self.remove_dir(&dir.display().to_string(), &dir)?;
-            self.made().parents.pop();
+            let mut made = self.made();
+            made.parents.pop();
+            made.set_up = false;
         }
     }
 }

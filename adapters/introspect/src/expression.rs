@@ -18,7 +18,7 @@ use ktstr_introspect_types::{Btf, BtfError, Integer, Leaf, Plan, PlanError, Plan
 use ktstr_monitor::{Place, Value};
 
 /// Types of variables that people ask for. BTF tells those of per-CPU variables only.
-const KNOWN: [(&str, &str); 8] = [
+const KNOWN: [(&str, &str); 11] = [
     ("init_task", "task_struct"),
     ("init_css_set", "css_set"),
     ("init_pid_ns", "pid_namespace"),
@@ -27,6 +27,9 @@ const KNOWN: [(&str, &str); 8] = [
     ("cgrp_dfl_root", "cgroup_root"),
     ("top_cpuset", "cpuset"),
     ("def_root_domain", "root_domain"),
+    ("scx_ops", "sched_ext_ops"),
+    ("prog_idr", "idr"),
+    ("map_idr", "idr"),
 ];
 /// Elements of an array that make a value.
 const MAX_ELEMENTS: usize = 1024;

@@ -15,17 +15,21 @@
 //! the indexes of kernels in the directories that it is given.
 
 mod expression;
+mod functions;
 mod groups;
 mod index;
 mod live;
+mod maps;
 mod memory;
 mod open;
+mod process_memory;
 mod running;
 mod scheduler;
 mod state;
 mod types;
 
 pub use expression::{ExpressionError, expand, locate, show, value};
+pub use functions::function_lines;
 pub use index::IndexCache;
 pub use live::{Finding, LiveKernel};
 pub use running::{Announcement, LiveMemoryError, Running, RunningError, announce, running};

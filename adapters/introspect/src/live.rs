@@ -2,10 +2,10 @@
 
 use crate::expression;
 use crate::index::IndexCache;
-use crate::open::Opened;
-use crate::state::{explain, kernel_state};
+use crate::open::{Opened, sample_error};
+use crate::state::{explain, kernel_state, longest_wait};
 use ktstr_machine::{PhysicalMemory, VcpuRegisters};
-use ktstr_monitor::{Inspector, KernelState, Place, Readings, Sample, SampleError, Sampler};
+use ktstr_monitor::{Inspector, KernelState, LongestWait, Place, Readings, Sample, SampleError, Sampler};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
@@ -135,6 +135,12 @@ impl Inspector for LiveKernel {
         let mut state = kernel_state(&opened.kernel, registers);
         state.problems.extend(opened.remarks.iter().cloned());
         Ok(state)
+    }
+
+    fn longest_wait(&mut self) -> Result<Option<LongestWait>, SampleError> {
+        let kernel = &self.opened(Duration::ZERO)?.kernel;
+        let found = kernel.scx_longest_wait().map_err(|e| sample_error(&e))?;
+        found.map(|wait| longest_wait(kernel, &wait)).transpose().map_err(|e| sample_error(&e))
     }
 
     fn explain(&mut self, state: &mut KernelState) {

@@ -4,6 +4,7 @@
 //! long as the machine lives. A file that nobody locks is a dead process's and is removed by
 //! whoever sees it.
 
+use crate::process_memory::ProcessMemory;
 use ktstr_introspect_memory::{
     ImageError, MapError, Mapping, MemoryFault, PhysAddr, PhysRange, PhysicalMemory, RawImage, Segment,
 };
@@ -18,6 +19,8 @@ use std::sync::Arc;
 const SUFFIX: &str = "json";
 /// The same reads whatever wrote it; raised when a field changes its meaning.
 const LAYOUT: u32 = 1;
+/// How often an announcement is written anew when others sweep it away.
+const SWEPT_AWAY: usize = 10;
 
 /// The directory could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,16 @@ pub enum LiveMemoryError {
     /// It is gone, or another user's.
     #[error("{0}; the machine may just have ended")]
     Map(#[from] MapError),
+    /// It is in the memory of its process, which can't be opened.
+    #[error("opening {path} to read the machine's memory: {source}; {hint}", path = path.display())]
+    Process {
+        /// The process's memory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
     /// What was written of it makes no sense.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -88,10 +101,15 @@ impl Running {
         if self.ram.is_empty() {
             return Err(LiveMemoryError::NoFiles(self.name.clone()));
         }
-        let image = |s: &Stretch| {
+        let image = |s: &Stretch| -> Result<Box<dyn PhysicalMemory>, LiveMemoryError> {
+            let start = PhysAddr(s.start);
+            if ProcessMemory::is(&s.path) {
+                let range = PhysRange { start, length: s.length };
+                return Ok(Box::new(ProcessMemory::open(&s.path, s.offset, range)?));
+            }
             let mapping = Arc::new(Mapping::open(&s.path)?);
-            let segment = Segment { physical: PhysAddr(s.start), offset: s.offset, length: s.length };
-            Ok(RawImage::with_segments(mapping, vec![segment])?)
+            let segment = Segment { physical: start, offset: s.offset, length: s.length };
+            Ok(Box::new(RawImage::with_segments(mapping, vec![segment])?))
         };
         let images = self.ram.iter().map(image).collect::<Result<Vec<_>, LiveMemoryError>>()?;
         let ranges = images.iter().flat_map(|i| i.ranges().to_vec()).collect();
@@ -101,7 +119,7 @@ impl Running {
 
 /// Memory in several files.
 struct Stretches {
-    images: Vec<RawImage>,
+    images: Vec<Box<dyn PhysicalMemory>>,
     ranges: Vec<PhysRange>,
 }
 
@@ -140,18 +158,22 @@ impl Drop for Announcement {
     }
 }
 
-/// Lets others find a machine of this process, in `dir`, which is made if need be.
+/// Lets others find a machine of this process, in `dir`, which is made if need be. What dead
+/// processes left there is removed.
 ///
 /// # Errors
 /// [`RunningError`] when the directory can't be made or is another user's.
 pub fn announce(dir: &Path, machine: &Running) -> Result<Announcement, RunningError> {
     make_private(dir).map_err(|source| failed("making", dir, source))?;
+    sweep(dir);
     // Several of one process are told apart by where their memory is.
-    let of_ram = machine.ram.first().and_then(|s| s.path.file_name()).unwrap_or_default();
-    let name = format!("{}-{}", machine.pid, of_ram.to_string_lossy());
+    let of_ram = machine.ram.first().map_or_else(String::new, |s| {
+        format!("{}-{:x}", s.path.file_name().unwrap_or_default().to_string_lossy(), s.offset)
+    });
+    let name = format!("{}-{of_ram}", machine.pid);
     let path = dir.join(format!("{name}.{SUFFIX}"));
     let staged = dir.join(format!(".{name}"));
-    let write = || {
+    let write = || -> io::Result<File> {
         let mut file = File::create(&staged)?;
         // Nobody sees it before it is locked.
         file.lock()?;
@@ -159,8 +181,26 @@ pub fn announce(dir: &Path, machine: &Running) -> Result<Announcement, RunningEr
         std::fs::rename(&staged, &path)?;
         Ok(file)
     };
-    let file = write().map_err(|source| failed("writing", &path, source))?;
+    // Who sweeps just before it is locked takes it for a dead one's.
+    let mut file = write();
+    for _ in 0..SWEPT_AWAY {
+        match &file {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => file = write(),
+            _ => break,
+        }
+    }
+    let file = file.map_err(|source| failed("writing", &path, source))?;
     Ok(Announcement { path, _file: file })
+}
+
+/// Removes what dead processes left. What can't be looked at stays, as if it lived.
+fn sweep(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && File::open(entry.path()).is_ok_and(|file| file.try_lock_shared().is_ok()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// The machines that run, as told in `dir`; a directory that is not there tells of none.
@@ -245,6 +285,35 @@ mod tests {
         std::fs::write(&left, serde_json::to_vec(&machine(Vec::new())).unwrap()).unwrap();
         assert!(running(dir.path()).unwrap().is_empty());
         assert!(!left.exists());
+    }
+
+    #[test]
+    fn whoever_announces_sweeps_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let lives = announce(dir.path(), &machine(Vec::new())).unwrap();
+        let left = ["1-7.json", ".1-8"].map(|name| dir.path().join(name));
+        left.iter().for_each(|path| std::fs::write(path, "{}").unwrap());
+        let other = Running { pid: 3, ..machine(Vec::new()) };
+        let _other = announce(dir.path(), &other).unwrap();
+        assert!(left.iter().all(|path| !path.exists()));
+        assert_eq!(running(dir.path()).unwrap().len(), 2);
+        drop(lives);
+    }
+
+    #[test]
+    fn memory_of_a_process_is_read_where_it_is_mapped() {
+        let bytes = vec![b'x'; 64].into_boxed_slice();
+        let (path, offset) = (PathBuf::from("/proc/self/mem"), bytes.as_ptr() as u64);
+        let part = |start, offset| RamFile { path: path.clone(), offset, start, length: 32 };
+        let memory = machine(vec![part(0, offset), part(1 << 32, offset + 32)]).memory().unwrap();
+        let mut seen = [0; 8];
+        memory.read(PhysAddr((1 << 32) + 24), &mut seen).unwrap();
+        assert_eq!(&seen, b"xxxxxxxx");
+        assert!(memory.read(PhysAddr((1 << 32) + 25), &mut seen).is_err());
+        // Nothing is mapped there.
+        let memory = machine(vec![part(0, 0)]).memory().unwrap();
+        assert!(memory.read(PhysAddr(0), &mut seen).is_err());
+        drop(bytes);
     }
 
     #[test]

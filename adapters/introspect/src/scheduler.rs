@@ -1,23 +1,19 @@
 //! sched_ext as a whole, and the BPF scheduler behind it: its queues, programs, maps and variables.
 
+use crate::maps::map;
+use crate::state::code;
 use ktstr_introspect_kernel::{
-    BpfMap, BpfMapKind, BpfProgram, BpfVariable, DispatchQueue, ErrorKind, Kernel, KernelError, SchedExtOps,
-    Task,
+    BpfMapKind, BpfProgram, DispatchQueue, ErrorKind, Kernel, KernelError, SchedExtOps, Task,
 };
 use ktstr_introspect_memory::VirtAddr;
-use ktstr_introspect_types::DecodeLimits;
-use ktstr_monitor::{MapState, ProgramState, QueueState, SchedExtState, SchedulerExit, VariableState};
+use ktstr_monitor::{MapState, ProgramState, QueueState, SchedExtState, SchedulerExit};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Dispatch queues that are listed, and tasks of each.
 const MAX_QUEUES: usize = 256;
 const MAX_QUEUED: usize = 16;
-/// Variables that are listed of one map.
-const MAX_VARIABLES: usize = 128;
 /// Characters of a value, of an exit's message and of its reason.
 const MAX_TEXT: usize = 512;
-/// Of a value nobody reads more than this at a glance.
-const LIMITS: DecodeLimits = DecodeLimits { elements: 32, values: 256 };
 
 /// `None` where the kernel has no sched_ext.
 pub(crate) fn sched_ext(kernel: &Kernel, problems: &mut Vec<String>) -> Option<SchedExtState> {
@@ -58,7 +54,11 @@ fn exit(kernel: &Kernel) -> Option<SchedulerExit> {
             exit_code: report.exit_code,
             reason: short(&report.reason),
             message: short(&report.message),
-            trace: report.trace.iter().map(|at| kernel.symbolize(*at).unwrap_or(at.to_string())).collect(),
+            trace: report
+                .trace
+                .iter()
+                .map(|at| code(kernel, *at).unwrap_or_else(|| at.to_string()))
+                .collect(),
         });
     }
     let records = kernel.bpf_exit_records().unwrap_or_default();
@@ -176,35 +176,8 @@ fn program(kernel: &Kernel, seen: &BpfProgram, implements: &str) -> ProgramState
     }
 }
 
-/// A map, with its variables where it is a section of those that a program writes.
-fn map(kernel: &Kernel, at: VirtAddr) -> MapState {
-    let seen = BpfMap::read(kernel, at);
-    let mut state = MapState {
-        id: seen.id.unwrap_or_default(),
-        name: seen.name.unwrap_or_else(|e| format!("({e})")),
-        kind: kernel.bpf_map_kind_name(at).unwrap_or_default(),
-        key_size: seen.key_size.unwrap_or_default(),
-        value_size: seen.value_size.unwrap_or_default(),
-        max_entries: seen.max_entries.unwrap_or_default(),
-        ..MapState::default()
-    };
-    let variables = kernel.bpf_variables(at).unwrap_or_default();
-    let written = |v: &&BpfVariable| v.section.starts_with(".bss") || v.section.starts_with(".data");
-    let variables: Vec<_> = variables.iter().filter(written).collect();
-    state.more = variables.len().saturating_sub(MAX_VARIABLES);
-    let shown = |v: &&BpfVariable| VariableState {
-        name: v.name.clone(),
-        value: match kernel.bpf_value(v, LIMITS) {
-            Ok(value) => short(&value.to_string()),
-            Err(e) => format!("({e})"),
-        },
-    };
-    state.variables = variables.iter().take(MAX_VARIABLES).map(shown).collect();
-    state
-}
-
 /// The first characters of a text.
-fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     match text.char_indices().nth(MAX_TEXT) {
         Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
         None => text.to_string(),

@@ -2,10 +2,10 @@
 
 use crate::groups::{cgroups, domain};
 use crate::scheduler::sched_ext;
-use ktstr_introspect_kernel::{ErrorKind, Field, Kernel, KernelError, Runqueue, Task};
+use ktstr_introspect_kernel::{ErrorKind, Field, Kernel, KernelError, Runqueue, ScxWait, Task};
 use ktstr_introspect_memory::VirtAddr;
 use ktstr_machine::VcpuRegisters;
-use ktstr_monitor::{KernelState, RunqueueState, TaskState, VcpuState};
+use ktstr_monitor::{KernelState, LongestWait, RunqueueState, TaskState, VcpuState};
 use std::path::Path;
 
 /// Tasks that are listed of one runqueue.
@@ -40,13 +40,22 @@ fn vcpus(kernel: &Kernel, registers: &[VcpuRegisters]) -> Vec<VcpuState> {
     let state = |r: &VcpuRegisters| VcpuState {
         cpu: r.cpu,
         ip: r.ip,
-        symbol: in_kernel(r.ip).then(|| kernel.symbolize(VirtAddr(r.ip))).flatten(),
+        symbol: in_kernel(r.ip).then(|| code(kernel, VirtAddr(r.ip))).flatten(),
         source: Vec::new(),
         sp: r.sp,
         page_table: r.page_table,
         halted: r.halted,
     };
     registers.iter().map(state).collect()
+}
+
+/// What code an address is in: a function of the kernel's, or a BPF program.
+pub(crate) fn code(kernel: &Kernel, at: VirtAddr) -> Option<String> {
+    let of_bpf = || {
+        let program = kernel.bpf_program_at(at).ok().flatten()?;
+        Some(format!("BPF program {}", kernel.bpf_program_name(program).ok()?))
+    };
+    kernel.symbolize(at).or_else(of_bpf)
 }
 
 /// The upper half of the address space is the kernel's.
@@ -129,6 +138,13 @@ fn runqueue(kernel: &Kernel, cpu: u32, at: VirtAddr, problems: &mut Vec<String>)
         Err(e) => problems.push(format!("cpu{cpu}'s scheduling domains: {e}")),
     }
     state
+}
+
+/// Who waits longest under a sched_ext scheduler.
+pub(crate) fn longest_wait(kernel: &Kernel, wait: &ScxWait) -> Result<LongestWait, KernelError> {
+    let task = Task::read(kernel, wait.task);
+    let &ScxWait { cpu, waited, limit, .. } = wait;
+    Ok(LongestWait { cpu, pid: task.pid?, comm: task.comm?, waited, limit })
 }
 
 fn task(kernel: &Kernel, at: VirtAddr) -> TaskState {

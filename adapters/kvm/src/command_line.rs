@@ -13,7 +13,8 @@ pub(crate) fn build(spec: &MachineSpec) -> Result<String, MachineError> {
     if spec.verbose {
         line.extend(["loglevel=7", "earlyprintk=serial"])?;
     } else {
-        line.push("loglevel=0")?;
+        // With 0 the kernel would say nothing when it panics (`console_verbose()`).
+        line.push("loglevel=1")?;
     }
     let ours = line.render()?;
     let theirs = spec.cmdline.render()?;
@@ -47,7 +48,7 @@ mod tests {
     #[test]
     fn the_tests_arguments_come_last_and_win() {
         let line = build(&spec(&["loglevel=4"], false)).unwrap();
-        assert!(line.starts_with("console=ttyS0 ") && line.ends_with("loglevel=0 loglevel=4"), "{line}");
+        assert!(line.starts_with("console=ttyS0 ") && line.ends_with("loglevel=1 loglevel=4"), "{line}");
         assert!(build(&spec(&[], true)).unwrap().contains("earlyprintk=serial"));
     }
 

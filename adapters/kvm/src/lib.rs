@@ -5,19 +5,23 @@
 //! QEMU: the console on `ttyS0`, and virtio console ports named `ktstr.data` and
 //! `ktstr.stdio`.
 //!
-//! May touch: `/dev/kvm`, threads, memfds, the kernel and initramfs files. Knows
+//! May touch: `/dev/kvm`, threads, memfds, the kernel and initramfs files, the directories
+//! that machines are saved in. Knows
 //! nothing of tests.
 
 mod command_line;
 mod core_file;
 mod errors;
+mod mailbox;
 mod memory;
 mod queue;
+mod template;
 mod vm;
 mod watches;
 
-use ktstr_machine::{Accel, Hypervisor, MachineError, MachineSpec, Vm};
+use ktstr_machine::{Accel, Hypervisor, MachineError, MachineSpec, Pace, Template, Vm, Wake};
 use ktstr_vmm::Probe;
+use std::path::Path;
 use std::time::Duration;
 
 /// How long the probing guest may take; milliseconds on an idle host.
@@ -53,15 +57,79 @@ impl Kvm {
 
 impl Hypervisor for Kvm {
     fn describe(&self) -> Result<String, MachineError> {
-        Ok(format!("ktstr-vmm {} on KVM", env!("CARGO_PKG_VERSION")))
+        Ok(describe(ktstr_vmm::emulator()))
+    }
+
+    fn pace(&self, accel: Accel) -> Pace {
+        pace(accel, ktstr_vmm::emulator())
     }
 
     fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Vm>, MachineError> {
-        if spec.accel != Accel::Kvm {
-            let what =
-                "this hypervisor runs guest code on the processor itself; use QEMU for this mode".to_string();
-            return Err(MachineError::Unsupported { accel: spec.accel, what });
-        }
+        check_mode(spec)?;
         Ok(Box::new(vm::KvmVm::start(spec)?))
+    }
+
+    fn template_identity(&self, spec: &MachineSpec) -> Result<Option<String>, MachineError> {
+        if spec.accel == Accel::Kvm { template::identity(spec).map(Some) } else { Ok(None) }
+    }
+
+    fn prepare(
+        &self,
+        spec: &MachineSpec,
+        mailbox_pages: u64,
+        dir: &Path,
+        limit: Duration,
+    ) -> Result<(), MachineError> {
+        check_mode(spec)?;
+        template::prepare(spec, mailbox_pages, dir, limit)
+    }
+
+    fn resume(
+        &self,
+        template: &Template,
+        spec: &MachineSpec,
+        wake: &Wake,
+    ) -> Result<Box<dyn Vm>, MachineError> {
+        check_mode(spec)?;
+        Ok(Box::new(template::resume(&template.dir, spec, wake)?))
+    }
+}
+
+fn check_mode(spec: &MachineSpec) -> Result<(), MachineError> {
+    if spec.accel == Accel::Kvm {
+        return Ok(());
+    }
+    let what = "this hypervisor runs guest code on the processor itself; use QEMU for this mode".to_string();
+    Err(MachineError::Unsupported { accel: spec.accel, what })
+}
+
+fn describe(emulator: Option<&str>) -> String {
+    let name = format!("ktstr-vmm {} on KVM", env!("CARGO_PKG_VERSION"));
+    match emulator {
+        Some(emulator) => format!("{name}, on a processor that {emulator} emulates"),
+        None => name,
+    }
+}
+
+/// KVM on an emulated processor is emulation, whatever the mode was made for.
+fn pace(accel: Accel, emulator: Option<&str>) -> Pace {
+    if emulator.is_some() { accel.pace().max(Pace::Emulated) } else { accel.pace() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emulated_processor_is_as_slow_as_emulation() {
+        assert_eq!(pace(Accel::Kvm, None), Pace::Hardware);
+        assert_eq!(pace(Accel::Kvm, Some("QEMU's TCG")), Pace::Emulated);
+        assert_eq!(pace(Accel::Deterministic, Some("QEMU's TCG")), Pace::Counted);
+    }
+
+    #[test]
+    fn whoever_reads_a_result_learns_what_emulated_the_processor() {
+        assert!(describe(None).ends_with(" on KVM"));
+        assert!(describe(Some("QEMU's TCG")).ends_with("on a processor that QEMU's TCG emulates"));
     }
 }

@@ -24,13 +24,18 @@ impl Ram {
         })
     }
 
-    /// The memfds of the nodes, as other processes can open them.
+    /// The memfds of the nodes, as other processes can open them; of a resumed machine,
+    /// whose memory is in no file, the part of this process where it is mapped.
     pub(crate) fn files(&self) -> Vec<RamFile> {
+        let process = format!("/proc/{}", std::process::id());
         let regions = self.0.regions().iter();
         let files = regions.filter_map(|region| {
-            let fd = self.0.file(region.node)?.as_raw_fd();
-            let path = format!("/proc/{}/fd/{fd}", std::process::id()).into();
-            Some(RamFile { path, offset: region.file_offset, start: region.start, length: region.bytes })
+            let (start, length) = (region.start, region.bytes);
+            let (path, offset) = match self.0.file(region.node) {
+                Some(file) => (format!("{process}/fd/{}", file.as_raw_fd()), region.file_offset),
+                None => (format!("{process}/mem"), self.0.host_address(region).ok()?),
+            };
+            Some(RamFile { path: path.into(), offset, start, length })
         });
         files.collect()
     }

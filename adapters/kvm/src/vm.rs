@@ -7,7 +7,7 @@ use crate::{command_line, core_file, errors};
 use ktstr_machine::{
     Blob, MachineError, MachineSpec, PhysicalMemory, RamFile, VcpuRegisters, Vm, VmEvent, VmExit,
 };
-use ktstr_vmm::{Config, Part, Port, VmEnd, Watch};
+use ktstr_vmm::{Config, OnTrap, Part, Port, VmEnd, Watch};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
@@ -30,27 +30,20 @@ pub(crate) struct KvmVm {
 impl KvmVm {
     pub(crate) fn start(spec: &MachineSpec) -> Result<Self, MachineError> {
         let begin = Instant::now();
-        let kernel = File::open(&spec.kernel).map_err(|e| match e.kind() {
-            ErrorKind::NotFound => errors::kernel(&spec.kernel, "no such file".to_string()),
-            _ => errors::kernel(&spec.kernel, e.to_string()),
-        })?;
         let queue = Arc::new(Queue::default());
-        let mut config = Config::new(kernel, spec.topology.clone(), spec.memory_mib);
-        config.initramfs = spec.initramfs.iter().map(part).collect::<Result<_, _>>()?;
-        config.command_line = command_line::build(spec)?;
-        config.halt_poll = Some(halt_poll(spec.topology.total_cpus()));
-        config.confine = true;
-        config.console = sink(&queue, VmEvent::Console);
-        let data = Port::new("ktstr.data", sink(&queue, VmEvent::Data));
-        let stdio = Port::new("ktstr.stdio", sink(&queue, VmEvent::Output));
-        config.ports = vec![data, stdio];
-        let watches = Watches::new(Arc::clone(&queue));
-        let hit = watches.clone();
-        config.on_trap = Box::new(move |hits| hit.hit(hits));
-        let told = Arc::clone(&queue);
-        config.on_end = Box::new(move |end| told.push(VmEvent::Exited(exit(end))));
+        let config = config(spec, &queue)?;
         let vm = ktstr_vmm::Vm::boot(config).map_err(|e| errors::boot(&spec.kernel, e))?;
-        Ok(Self { vm, queue, watches, setup: begin.elapsed(), paused: false, ended: false })
+        Ok(Self::of(vm, queue, begin))
+    }
+
+    /// A machine that runs, and whose setup began then.
+    pub(crate) fn of(vm: ktstr_vmm::Vm, queue: Arc<Queue>, begin: Instant) -> Self {
+        let watches = Watches::of(&queue);
+        Self { vm, queue, watches, setup: begin.elapsed(), paused: false, ended: false }
+    }
+
+    pub(crate) fn monitor(&self) -> &ktstr_vmm::Vm {
+        &self.vm
     }
 
     fn alive(&self, doing: &str) -> Result<(), MachineError> {
@@ -85,9 +78,49 @@ impl KvmVm {
     }
 }
 
+/// A machine to boot, all that it says going to `queue`.
+pub(crate) fn config(spec: &MachineSpec, queue: &Arc<Queue>) -> Result<Config, MachineError> {
+    let kernel = File::open(&spec.kernel).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => errors::kernel(&spec.kernel, "no such file".to_string()),
+        _ => errors::kernel(&spec.kernel, e.to_string()),
+    })?;
+    let channels = channels(queue);
+    let mut config = Config::new(kernel, spec.topology.clone(), spec.memory_mib);
+    config.initramfs = spec.initramfs.iter().map(part).collect::<Result<_, _>>()?;
+    config.command_line = command_line::build(spec)?;
+    config.halt_poll = Some(halt_poll(spec.topology.total_cpus()));
+    config.confine = true;
+    config.console = channels.console;
+    config.ports = channels.ports;
+    config.on_trap = channels.on_trap;
+    config.on_end = channels.on_end;
+    Ok(config)
+}
+
+/// What a machine, booted or resumed, says it through.
+pub(crate) struct Channels {
+    pub(crate) console: Box<dyn ktstr_vmm::Sink>,
+    pub(crate) ports: Vec<Port>,
+    pub(crate) on_trap: OnTrap,
+    pub(crate) on_end: Box<dyn FnOnce(VmEnd) + Send>,
+}
+
+pub(crate) fn channels(queue: &Arc<Queue>) -> Channels {
+    let data = Port::new("ktstr.data", sink(queue, VmEvent::Data));
+    let stdio = Port::new("ktstr.stdio", sink(queue, VmEvent::Output));
+    let watches = Watches::of(queue);
+    let told = Arc::clone(queue);
+    Channels {
+        console: sink(queue, VmEvent::Console),
+        ports: vec![data, stdio],
+        on_trap: Box::new(move |hits| watches.hit(hits)),
+        on_end: Box::new(move |end| told.push(VmEvent::Exited(exit(end)))),
+    }
+}
+
 /// Polling makes wake-ups quick where every vCPU can have a host CPU, and steals time
 /// from other vCPUs where not.
-fn halt_poll(vcpus: u32) -> Duration {
+pub(crate) fn halt_poll(vcpus: u32) -> Duration {
     let host = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     if vcpus as usize > host { Duration::ZERO } else { HALT_POLL }
 }
@@ -109,7 +142,7 @@ fn part(blob: &Blob) -> Result<Part, MachineError> {
     }
 }
 
-fn sink(queue: &Arc<Queue>, event: fn(Vec<u8>) -> VmEvent) -> Box<dyn ktstr_vmm::Sink> {
+pub(crate) fn sink(queue: &Arc<Queue>, event: fn(Vec<u8>) -> VmEvent) -> Box<dyn ktstr_vmm::Sink> {
     let queue = Arc::clone(queue);
     Box::new(move |bytes: &[u8]| queue.push(event(bytes.to_vec())))
 }

@@ -4,7 +4,7 @@ use crate::queue::Queue;
 use ktstr_machine::{MachineError, VmEvent};
 use ktstr_vmm::{Access, Hit, Watch};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Debug registers of a vCPU (Intel SDM vol. 3, 18.2).
@@ -12,15 +12,14 @@ const MOST: usize = 4;
 /// How long the guest that tries a watchpoint may take; milliseconds on an idle host.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The watchpoints of a machine. Clones share them.
-#[derive(Clone)]
+/// The watchpoints of the machine whose events go through a queue.
 pub(crate) struct Watches {
-    state: Arc<Mutex<State>>,
     queue: Arc<Queue>,
 }
 
+/// What there is to know of them; each queue has one.
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     points: Vec<Watch>,
     /// The ones before: a hit may be told of after they were replaced.
     before: Vec<Watch>,
@@ -31,9 +30,9 @@ struct State {
 }
 
 impl Watches {
-    /// None yet; writes are told through `queue`.
-    pub(crate) fn new(queue: Arc<Queue>) -> Self {
-        Self { state: Arc::default(), queue }
+    /// Those of the machine with this queue.
+    pub(crate) fn of(queue: &Arc<Queue>) -> Self {
+        Self { queue: Arc::clone(queue) }
     }
 
     /// The watchpoints with one more.
@@ -116,7 +115,7 @@ impl Watches {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -150,7 +149,7 @@ mod tests {
 
     fn watches(addresses: &[u64]) -> (Watches, Arc<Queue>) {
         let queue = Arc::new(Queue::default());
-        let watches = Watches::new(Arc::clone(&queue));
+        let watches = Watches::of(&queue);
         for address in addresses {
             watches.set(watches.with(*address, 4).unwrap());
         }

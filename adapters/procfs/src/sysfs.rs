@@ -69,7 +69,6 @@ struct Sysfs<'a> {
 /// A last-level cache as one of its CPUs tells it.
 struct Cache {
     id: Option<u32>,
-    level: u32,
     cpus: CpuSet,
 }
 
@@ -85,10 +84,18 @@ impl Sysfs<'_> {
     fn llcs(&self, nodes: &[NodeInfo], notes: &mut Vec<String>) -> Result<Vec<LlcInfo>, SystemError> {
         let mut groups: BTreeMap<CpuSet, Option<u32>> = BTreeMap::new();
         let mut without = CpuSet::new();
+        let mut seen = CpuSet::new();
         for cpu in &self.online {
+            // The kernel keeps one set of CPUs for a cache and shows it at each of them
+            // (drivers/base/cacheinfo.c); reading it once saves most of the time.
+            if seen.contains(cpu) {
+                continue;
+            }
             match self.last_level_cache(cpu)? {
                 Some(cache) => {
-                    groups.insert(cache.cpus.intersection(&self.online), cache.id);
+                    let cpus = cache.cpus.intersection(&self.online);
+                    seen = seen.union(&cpus);
+                    groups.insert(cpus, cache.id);
                 }
                 None => {
                     without.insert(cpu);
@@ -102,23 +109,27 @@ impl Sysfs<'_> {
         Ok(numbered(groups, nodes, notes))
     }
 
-    /// The highest data or unified cache of a CPU.
+    /// The highest data or unified cache of a CPU that names its CPUs.
     fn last_level_cache(&self, cpu: u32) -> Result<Option<Cache>, SystemError> {
-        let mut best: Option<Cache> = None;
+        let mut levels = Vec::new();
         for index in 0..MAX_CACHE_INDEX {
+            let file = self.cpu(cpu, &format!("cache/index{index}/level"));
+            let Some(level) = optional_number("reading a cache's level", &file)? else { break };
+            levels.push((level, index));
+        }
+        levels.sort_by_key(|&(level, _)| std::cmp::Reverse(level));
+        for (_, index) in levels {
             let file = |name: &str| self.cpu(cpu, &format!("cache/index{index}/{name}"));
-            let Some(level) = optional_number("reading a cache's level", &file("level"))? else { break };
-            let kind = optional("reading a cache's type", &file("type"))?;
-            if kind.as_deref() == Some("Instruction") || best.as_ref().is_some_and(|b| b.level >= level) {
+            if optional("reading a cache's type", &file("type"))?.as_deref() == Some("Instruction") {
                 continue;
             }
             let shared = optional_cpus("reading a cache's CPUs", &file("shared_cpu_list"))?;
             if let Some(cpus) = shared.filter(|cpus| !cpus.is_empty()) {
                 let id = optional_number("reading a cache's number", &file("id"))?;
-                best = Some(Cache { id, level, cpus });
+                return Ok(Some(Cache { id, cpus }));
             }
         }
-        Ok(best)
+        Ok(None)
     }
 
     fn packages(&self, cpus: &CpuSet) -> Result<Vec<CpuSet>, SystemError> {
@@ -133,8 +144,11 @@ impl Sysfs<'_> {
 
     fn cores(&self, notes: &mut Vec<String>) -> Result<Vec<CpuSet>, SystemError> {
         let mut cores = BTreeSet::new();
-        let mut without = CpuSet::new();
+        let (mut seen, mut without) = (CpuSet::new(), CpuSet::new());
         for cpu in &self.online {
+            if seen.contains(cpu) {
+                continue;
+            }
             let doing = "reading a core's threads";
             // core_cpus_list is the name since 5.3, thread_siblings_list the older one.
             let threads = match optional_cpus(doing, &self.cpu(cpu, "topology/core_cpus_list"))? {
@@ -142,7 +156,11 @@ impl Sysfs<'_> {
                 None => optional_cpus(doing, &self.cpu(cpu, "topology/thread_siblings_list"))?,
             };
             cores.insert(match threads {
-                Some(threads) => threads.intersection(&self.online),
+                Some(threads) => {
+                    let threads = threads.intersection(&self.online);
+                    seen = seen.union(&threads);
+                    threads
+                }
                 None => {
                     without.insert(cpu);
                     CpuSet::from([cpu])

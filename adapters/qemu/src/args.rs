@@ -64,7 +64,10 @@ pub(crate) fn build(
     }
     channels(fds, &mut add);
     saving(start, &mut add);
-    args.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(String::from));
+    args.extend(["-nodefaults", "-no-user-config"].map(String::from));
+    // At its end the machine stands still, so that its vCPUs can be looked at; the thread that
+    // serves QEMU lets it go then.
+    args.extend(["-action", "reboot=shutdown,shutdown=pause"].map(String::from));
     args.extend(["-display", "none"].map(String::from));
     Ok(args)
 }
@@ -185,6 +188,10 @@ fn saving(start: Start, add: &mut impl FnMut(&str, String)) {
             add("-action", "watchdog=none".to_string());
             // The capability that leaves RAM out of the stream must be set first.
             add("-incoming", "defer".to_string());
+            // QEMU would announce its network cards for most of a second, by a timer of the
+            // host's clock; even without any, the vCPUs' turns end when such a timer is due
+            // (`icount_get_limit`, accel/tcg/tcg-accel-ops-icount.c).
+            add("-global", "migration.announce-rounds=0".to_string());
         }
     }
 }

@@ -15,9 +15,9 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes that may wait for the test before the guest has to.
 const MAX_QUEUED: usize = 64 << 20;
@@ -25,11 +25,14 @@ const MAX_STDERR: usize = 16 << 10;
 const CHUNK: usize = 64 << 10;
 
 /// What the machine's owner and the serving thread share.
+#[derive(Default)]
 pub(crate) struct Shared {
     /// Bytes sent as events and not yet taken.
     pub(crate) queued: AtomicUsize,
     /// Set when we end the machine ourselves.
     pub(crate) stopping: AtomicBool,
+    /// What the vCPUs were at when the guest had its machine reset: `info registers`, once that was.
+    pub(crate) last_registers: Mutex<String>,
 }
 
 /// Everything the serving thread needs.
@@ -309,7 +312,16 @@ impl Pump {
                 Inbound::Reply(reply) => {
                     let _ = self.replies.send(reply);
                 }
-                Inbound::Shutdown(shutdown) => self.shutdown = Some(shutdown),
+                Inbound::Shutdown(shutdown) => {
+                    // The first is the guest's own; what follows is our `quit`.
+                    if self.shutdown.is_none() {
+                        self.shutdown = Some(shutdown);
+                        self.let_go(shutdown);
+                    }
+                }
+                Inbound::LastRegisters(text) => {
+                    *self.shared.last_registers.lock().unwrap_or_else(PoisonError::into_inner) = text;
+                }
                 Inbound::StopAsked => self.stop_asked = true,
                 Inbound::Stopped => {
                     if std::mem::take(&mut self.stop_asked) {
@@ -320,6 +332,14 @@ impl Pump {
                 Inbound::Other => {}
             }
         }
+    }
+
+    /// The guest has ended and its machine stands still: has QEMU end too, after a last look at
+    /// the vCPUs of one that asked for a reset (which panics do).
+    fn let_go(&mut self, shutdown: Shutdown) {
+        let look = if shutdown == Shutdown::Reset { qmp::LAST_REGISTERS } else { "" };
+        // One that hears nothing any more is ending already.
+        let _ = self.qmp_writer.write_all(format!("{look}{}", qmp::QUIT).as_bytes());
     }
 
     fn exit(&self, status: std::io::Result<ExitStatus>) -> VmExit {

@@ -13,6 +13,12 @@ use std::time::{Duration, Instant};
 
 pub(crate) const HANDSHAKE: &str = "{\"execute\":\"qmp_capabilities\",\"id\":0}\n";
 const HANDSHAKE_ID: u64 = 0;
+/// Commands that are sent when the guest has ended: what its vCPUs were at, and that this was all.
+/// Their answers are for the thread that serves QEMU, which knows them by these ids.
+pub(crate) const LAST_REGISTERS: &str = "{\"execute\":\"human-monitor-command\",\"arguments\":\
+     {\"command-line\":\"info registers -a\"},\"id\":18446744073709551614}\n";
+pub(crate) const QUIT: &str = "{\"execute\":\"quit\",\"id\":18446744073709551615}\n";
+const LAST_REGISTERS_ID: u64 = u64::MAX - 1;
 const MAX_LINE: usize = 4 << 20;
 
 /// Why the guest shut down (`ShutdownCause`).
@@ -28,6 +34,8 @@ pub(crate) enum Shutdown {
 pub(crate) enum Inbound {
     Greeting,
     Reply(Reply),
+    /// What [`LAST_REGISTERS`] asked for; empty where it was refused.
+    LastRegisters(String),
     Shutdown(Shutdown),
     /// The guest asked for a stop.
     StopAsked,
@@ -65,6 +73,9 @@ impl Lines {
 fn classify(message: &Value) -> Inbound {
     if message.get("QMP").is_some() {
         return Inbound::Greeting;
+    }
+    if message["id"].as_u64() == Some(LAST_REGISTERS_ID) {
+        return Inbound::LastRegisters(message["return"].as_str().unwrap_or_default().to_string());
     }
     if let Some(id) = message.get("id").and_then(Value::as_u64) {
         let result = match message.get("error") {
@@ -198,6 +209,19 @@ mod tests {
         assert_eq!(lines.next(), Some(Inbound::Shutdown(Shutdown::Reset)));
         assert_eq!(lines.next(), Some(Inbound::Other));
         assert_eq!(lines.next(), None);
+    }
+
+    #[test]
+    fn the_last_registers_are_told_from_answers_to_the_owner() {
+        let mut lines = Lines::default();
+        for (command, id) in [(LAST_REGISTERS, LAST_REGISTERS_ID), (QUIT, u64::MAX)] {
+            let sent: Value = serde_json::from_str(command).unwrap();
+            assert_eq!(sent["id"], id);
+        }
+        lines.push(format!("{{\"return\": \"CPU#0\\r\\n\", \"id\": {LAST_REGISTERS_ID}}}\n").as_bytes());
+        lines.push(format!("{{\"error\": {{}}, \"id\": {LAST_REGISTERS_ID}}}\n").as_bytes());
+        assert_eq!(lines.next(), Some(Inbound::LastRegisters("CPU#0\r\n".to_string())));
+        assert_eq!(lines.next(), Some(Inbound::LastRegisters(String::new())));
     }
 
     #[test]

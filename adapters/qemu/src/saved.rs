@@ -12,6 +12,7 @@
 use crate::fds::{self, NodeRam};
 use ktstr_machine::MachineError;
 use ktstr_machine::mailbox::layout::PAGE;
+use ktstr_machine::mailbox::places::{self, Places};
 use ktstr_machine::mailbox::{archive_page, header, marked};
 use ktstr_machine::{Blob, Wake};
 use nix::errno::Errno;
@@ -38,7 +39,7 @@ pub(crate) fn ram_file(dir: &Path, node: usize) -> PathBuf {
 /// Writes the RAM of all nodes, without pages of zeroes, and the map of the mailbox,
 /// whose pages are left out as well.
 pub(crate) fn save_ram(nodes: &[NodeRam], pages: u64, dir: &Path) -> Result<(), MachineError> {
-    let mut map = Map { places: vec![None; pages as usize] };
+    let mut map = Places::new(pages);
     for (number, node) in nodes.iter().enumerate() {
         let path = ram_file(dir, number);
         let file = File::create_new(&path).map_err(os("making", &path))?;
@@ -50,7 +51,7 @@ pub(crate) fn save_ram(nodes: &[NodeRam], pages: u64, dir: &Path) -> Result<(), 
         file.sync_all().map_err(os("writing RAM to", &path))?;
     }
     let path = dir.join(MAILBOX);
-    let bytes = map.encode().map_err(|why| broken(dir, why))?;
+    let bytes = map.encode().map_err(|e| broken(dir, e.to_string()))?;
     std::fs::write(&path, bytes).map_err(os("writing", &path))
 }
 
@@ -65,7 +66,7 @@ impl From<std::io::Error> for Copy {
     }
 }
 
-fn save_node(node: &NodeRam, number: usize, to: &File, map: &mut Map) -> Result<(), Copy> {
+fn save_node(node: &NodeRam, number: usize, to: &File, map: &mut Places) -> Result<(), Copy> {
     let mut buffer = vec![0; CHUNK];
     for_data(&node.file, node.bytes, |start, end| {
         let mut at = start;
@@ -80,7 +81,7 @@ fn save_node(node: &NodeRam, number: usize, to: &File, map: &mut Map) -> Result<
 }
 
 /// Writes each run of pages worth keeping.
-fn save_chunk(chunk: &[u8], at: u64, node: usize, to: &File, map: &mut Map) -> Result<(), Copy> {
+fn save_chunk(chunk: &[u8], at: u64, node: usize, to: &File, map: &mut Places) -> Result<(), Copy> {
     let mut run = 0..0;
     let flush = |run: &std::ops::Range<usize>| {
         if run.is_empty() { Ok(()) } else { to.write_all_at(&chunk[run.clone()], at + run.start as u64) }
@@ -89,7 +90,9 @@ fn save_chunk(chunk: &[u8], at: u64, node: usize, to: &File, map: &mut Map) -> R
         let begin = index * PAGE;
         let kept = match marked(page) {
             Some(mark) => {
-                map.found(mark, node, (at + begin as u64) / PAGE as u64).map_err(Copy::Mailbox)?;
+                let page_number = (at + begin as u64) / PAGE as u64;
+                let place = (node as u64) << NODE_SHIFT | page_number;
+                map.found(mark, place).map_err(|e| Copy::Mailbox(e.to_string()))?;
                 false
             }
             None => page != &ZEROES[..page.len()],
@@ -150,36 +153,6 @@ fn for_data<E: From<std::io::Error>>(
     Ok(())
 }
 
-/// Where the pages of a mailbox lie.
-#[derive(Debug)]
-struct Map {
-    places: Vec<Option<u64>>,
-}
-
-impl Map {
-    fn found(&mut self, mark: u64, node: usize, page: u64) -> Result<(), String> {
-        let pages = self.places.len();
-        let place = (node as u64) << NODE_SHIFT | page;
-        match usize::try_from(mark).ok().and_then(|m| self.places.get_mut(m)) {
-            None => Err(format!("a mark of page {mark} in a mailbox of {pages} pages")),
-            Some(Some(_)) => Err(format!("page {mark} of the mailbox is in two places")),
-            Some(empty) => {
-                *empty = Some(place);
-                Ok(())
-            }
-        }
-    }
-
-    fn encode(&self) -> Result<Vec<u8>, String> {
-        let mut bytes = Vec::with_capacity(self.places.len() * 8);
-        for (number, place) in self.places.iter().enumerate() {
-            let place = place.ok_or_else(|| format!("page {number} of the mailbox is nowhere in RAM"))?;
-            bytes.extend_from_slice(&place.to_le_bytes());
-        }
-        Ok(bytes)
-    }
-}
-
 /// Puts the work of a resumed machine into its mailbox.
 pub(crate) fn fill_mailbox(
     nodes: &[NodeRam],
@@ -189,8 +162,7 @@ pub(crate) fn fill_mailbox(
 ) -> Result<(), MachineError> {
     let path = dir.join(MAILBOX);
     let map = std::fs::read(&path).map_err(os("reading", &path))?;
-    let places: Vec<u64> =
-        map.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap_or_default())).collect();
+    let places = places::decode(&map).map_err(|e| broken(dir, e.to_string()))?;
     let mailbox = Mailbox { nodes, places, dir };
     let program = mailbox.fill(0, &wake.init)?;
     let mut list = Vec::new();
@@ -246,15 +218,8 @@ impl Mailbox<'_> {
 
     /// Writes from a page on; what is adjacent in RAM goes there at once.
     fn write(&self, first: u64, bytes: &[u8]) -> Result<(), MachineError> {
-        let places = self.places.get(first as usize..).unwrap_or_default();
-        let mut done = 0;
-        while done < bytes.len() {
-            let run = &places[(done / PAGE).min(places.len())..];
-            let Some(&place) = run.first() else { return Ok(()) };
-            let adjacent = (0..).zip(run).take_while(|(n, p)| place.checked_add(*n) == Some(**p)).count();
-            let end = bytes.len().min(done + adjacent * PAGE);
-            self.put(place, &bytes[done..end])?;
-            done = end;
+        for (place, part) in places::runs(&self.places, first, bytes.len()) {
+            self.put(place, &bytes[part])?;
         }
         Ok(())
     }

@@ -188,13 +188,6 @@ fn leave_out_ram(vm: &mut QemuVm) -> Result<(), MachineError> {
     vm.execute("migrate-set-capabilities", json!({ "capabilities": [capability] })).map(drop)
 }
 
-/// After loading, QEMU would announce its network cards for most of a second, by a timer
-/// of the host's clock; even without any, the vCPUs' turns end when such a timer is due
-/// (`icount_get_limit`, accel/tcg/tcg-accel-ops-icount.c).
-fn announce_nothing(vm: &mut QemuVm) -> Result<(), MachineError> {
-    vm.execute("migrate-set-parameters", json!({ "announce-rounds": 0 })).map(drop)
-}
-
 /// Resumes a private copy of what `dir` holds.
 pub(crate) fn resume(
     program: &Path,
@@ -222,7 +215,6 @@ pub(crate) fn resume(
     let beginning = Beginning { start: Start::Resume, begin, tsc_khz: None };
     let mut vm = QemuVm::start(program, spec, channels, beginning)?;
     leave_out_ram(&mut vm)?;
-    announce_nothing(&mut vm)?;
     copy.join().map_err(|_| MachineError::Gone { doing: "copying RAM".to_string() })??;
     vm.hand_over(STATE, &state)?;
     vm.execute("migrate-incoming", json!({ "uri": format!("fd:{STATE}") }))?;

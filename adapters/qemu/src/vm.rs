@@ -15,9 +15,9 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ impl QemuVm {
         let args = args::build(spec, &channels.child_fds(), start, tsc_khz)?;
         let ram = Arc::new(GuestRam::map(&channels.ram)?);
         let (nodes, bell) = (channels.ram.clone(), channels.bell.take());
-        let shared = Arc::new(Shared { queued: AtomicUsize::new(0), stopping: AtomicBool::new(false) });
+        let shared = Arc::new(Shared::default());
         let (event_tx, events) = mpsc::channel();
         let teller = event_tx.clone();
         let (reply_tx, replies) = mpsc::channel();
@@ -215,6 +215,12 @@ impl Vm for QemuVm {
     }
 
     fn registers(&mut self) -> Result<Vec<VcpuRegisters>, MachineError> {
+        if self.ended {
+            let text = self.shared.last_registers.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = registers::parse(&text);
+            let gone = || MachineError::Gone { doing: "reading registers".to_string() };
+            return if last.is_empty() { Err(gone()) } else { Ok(last) };
+        }
         let arguments = json!({ "command-line": "info registers -a" });
         let answer = self.qmp.execute("human-monitor-command", arguments, QMP_TIMEOUT)?;
         let text = answer.as_str().unwrap_or_default();

@@ -2,7 +2,7 @@
 //!
 //! May touch: the directory it is given. Knows nothing of machines.
 
-use ktstr_monitor::KernelState;
+use ktstr_monitor::FailureDump;
 use ktstr_run::ports::{SidecarError, SidecarStore};
 use ktstr_run::{Sidecar, file_stem};
 use serde::Serialize;
@@ -14,7 +14,9 @@ use std::process::Command;
 /// What follows a test's name and hash.
 const SUFFIX: &str = ".ktstr.json";
 /// The same for what the kernel looked like when a run failed.
-const STATE_SUFFIX: &str = ".failure-dump.json";
+const DUMP_SUFFIX: &str = ".failure-dump.json";
+/// And of the second run of a scheduler that crashed.
+const REPRO_SUFFIX: &str = ".repro.failure-dump.json";
 
 /// A directory of result files.
 #[derive(Debug, Clone)]
@@ -88,8 +90,12 @@ impl SidecarStore for ResultsDir {
         self.write_json(sidecar, SUFFIX, sidecar)
     }
 
-    fn write_state(&self, sidecar: &Sidecar, state: &KernelState) -> Result<PathBuf, SidecarError> {
-        self.write_json(sidecar, STATE_SUFFIX, state)
+    fn write_dump(&self, sidecar: &Sidecar, dump: &FailureDump) -> Result<PathBuf, SidecarError> {
+        self.write_json(sidecar, DUMP_SUFFIX, dump)
+    }
+
+    fn write_repro_dump(&self, sidecar: &Sidecar, dump: &FailureDump) -> Result<PathBuf, SidecarError> {
+        self.write_json(sidecar, REPRO_SUFFIX, dump)
     }
 }
 
@@ -111,6 +117,7 @@ pub fn project_commit(dir: &Path) -> String {
 mod tests {
     use super::*;
     use ktstr_assert::AssertResult;
+    use ktstr_monitor::KernelState;
 
     fn sidecar(seed: u64) -> Sidecar {
         Sidecar {
@@ -155,10 +162,14 @@ mod tests {
         assert_ne!(store.write(&sidecar(2)).unwrap(), path);
         let read: Sidecar = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(read, sidecar(1));
-        let state = store.write_state(&sidecar(1), &KernelState::default()).unwrap();
+        let dump = FailureDump::new(KernelState::default(), None, "reset".into(), 1);
+        let dump = store.write_dump(&sidecar(1), &dump).unwrap();
         let stem = |path: &Path, suffix| path.to_str().unwrap().strip_suffix(suffix).unwrap().to_string();
-        assert_eq!(stem(&state, STATE_SUFFIX), stem(&path, SUFFIX));
-        assert_eq!(std::fs::read_dir(store.path()).unwrap().count(), 3);
+        assert_eq!(stem(&dump, DUMP_SUFFIX), stem(&path, SUFFIX));
+        let again = FailureDump::new(KernelState::default(), None, "reset".into(), 1);
+        let again = store.write_repro_dump(&sidecar(1), &again).unwrap();
+        assert_eq!(stem(&again, REPRO_SUFFIX), stem(&path, SUFFIX));
+        assert_eq!(std::fs::read_dir(store.path()).unwrap().count(), 4);
     }
 
     #[test]

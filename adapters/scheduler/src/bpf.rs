@@ -133,9 +133,9 @@ fn next_id(after: u32) -> std::io::Result<Option<u32>> {
     }
 }
 
-/// By BPF_PROG_GET_FD_BY_ID or BPF_BTF_GET_FD_BY_ID.
-fn open(command: libc::c_long, id: u32) -> std::io::Result<OwnedFd> {
-    // prog_id or btf_id, next_id, open_flags
+/// By one of the commands that open an object by its id.
+pub(crate) fn open(command: libc::c_long, id: u32) -> std::io::Result<OwnedFd> {
+    // prog_id, btf_id or map_id, next_id, open_flags
     let mut attr = [id, 0, 0, 0];
     let fd = bpf(command, &mut attr)?;
     // SAFETY: the kernel just made this descriptor for us.
@@ -150,14 +150,14 @@ fn info(program: &OwnedFd) -> std::io::Result<ProgInfo> {
 }
 
 /// Fills `info`; what it points to must have the room that it says.
-fn object_info<T>(object: &OwnedFd, info: &mut T) -> std::io::Result<()> {
+pub(crate) fn object_info<T>(object: &OwnedFd, info: &mut T) -> std::io::Result<()> {
     let at = std::ptr::from_mut(info) as u64;
     // bpf_fd, info_len, info (64 bits)
     let mut attr = [object.as_raw_fd() as u32, size_of::<T>() as u32, at as u32, (at >> 32) as u32];
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
 }
 
-fn bpf(command: libc::c_long, attr: &mut [u32; 4]) -> std::io::Result<i32> {
+pub(crate) fn bpf(command: libc::c_long, attr: &mut [u32; 4]) -> std::io::Result<i32> {
     // SAFETY: `attr` is as long as said and outlives the call; so does what it points to.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr) as libc::c_ulong)

@@ -2,12 +2,15 @@
 
 use crate::bpf::struct_ops_programs;
 use crate::kernel::{Kernel, Scx};
+use crate::maps;
 use crate::probes::Probes;
 use crate::process::{Process, how};
+use crate::stats::Poller;
 use ktstr_scenario::ports::{SchedulerError, SchedulerOps};
 use ktstr_scheduler::repro::{Probe, ProbeTrace};
 use ktstr_scheduler::{
-    Detach, NotAttached, Program, SchedulerPlan, SchedulerReport, ScxDump, ScxExit, why_not_attached,
+    Detach, NotAttached, Program, SchedulerPlan, SchedulerReport, ScxDump, ScxExit, last_words,
+    why_not_attached,
 };
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -48,6 +51,7 @@ struct Live {
     /// Shell commands that switch it off, where it is no program.
     disable: Vec<String>,
     report: SchedulerReport,
+    stats: Option<Poller>,
 }
 
 impl GuestSchedulers {
@@ -100,7 +104,7 @@ impl GuestSchedulers {
                 run_all(enable).map_err(refuse)?;
                 let ops = self.kernel.scx().map(|scx| scx.ops).filter(|ops| !ops.is_empty());
                 let report = SchedulerReport { ops, ..report };
-                Ok(Live { process: None, disable: disable.clone(), report })
+                Ok(Live { process: None, disable: disable.clone(), report, stats: None })
             }
             Program::Binary { path, args } => {
                 match self.kernel.scx() {
@@ -146,7 +150,7 @@ impl GuestSchedulers {
             if let Some(status) = process.ended() {
                 // One that goes to the background may need a moment there.
                 let attached = if status.success() { self.attached_after_all() } else { None };
-                break NotAttached::Exited { how: how(status), success: status.success(), attached };
+                break NotAttached::Exited { how: status.to_string(), success: status.success(), attached };
             }
             match scx {
                 Some(scx) if scx.is_enabled() => {
@@ -158,7 +162,10 @@ impl GuestSchedulers {
                         Some(expected) => {
                             break NotAttached::OtherName { expected: expected.clone(), seen: scx.ops };
                         }
-                        None => return Ok(Live { process: Some(process), disable: Vec::new(), report }),
+                        None => {
+                            let stats = Some(Poller::start(started));
+                            return Ok(Live { process: Some(process), disable: Vec::new(), report, stats });
+                        }
                     }
                 }
                 other if Instant::now() >= deadline => {
@@ -193,13 +200,17 @@ impl GuestSchedulers {
         if !matches!(why, NotAttached::Exited { attached: Some(_), .. }) {
             let _ = self.end(&mut process);
         }
-        let exit = self.exit().filter(ScxExit::is_failure);
+        let (exit, unread) = told(self.exit());
+        let exit = exit.filter(ScxExit::is_failure);
         let log = process.log_text();
         let mut text = match &exit {
             Some(exit) => NotAttached::Dropped { why: exit.to_string() }.to_string(),
-            None => why.to_string(),
+            None => format!("{why}{unread}"),
         };
-        if let Some(explained) = why_not_attached(&log) {
+        // What a program that failed said last may be all there is.
+        let failed = matches!(why, NotAttached::Exited { success: false, .. }) && exit.is_none();
+        let explained = why_not_attached(&log).or_else(|| last_words(&log).filter(|_| failed));
+        if let Some(explained) = explained {
             text = format!("{text}: {explained}");
         }
         let (dump_text, dump) = self.dump();
@@ -233,15 +244,17 @@ impl GuestSchedulers {
         // Whichever of the two went first, the other follows; both are worth hearing.
         let ended = live.process.as_mut().and_then(|p| p.wait(LAST_WORDS));
         self.wait_disabled(DISABLED_WITHIN);
-        let exit = self.exit();
+        let (exit, unread) = told(self.exit());
         let failure = match (exit.as_ref().filter(|e| e.is_failure()), ended) {
             (Some(exit), _) => format!("the kernel dropped it: {exit}"),
             (None, Some(status)) => {
-                format!("its program ended with {} in the middle of the test", how(status))
+                let said = live.process.as_mut().and_then(|process| last_words(&process.log_text()));
+                let said = said.map(|said| format!(": {said}")).unwrap_or_default();
+                format!("its program ended with {status} in the middle of the test{unread}{said}")
             }
             (None, None) => {
                 let state = self.kernel.scx().as_ref().map_or_else(String::new, Scx::describe);
-                format!("it let go of the kernel while its program went on ({state})")
+                format!("it let go of the kernel while its program went on ({state}){unread}")
             }
         };
         (live.report.dump_text, live.report.dump) = self.dump();
@@ -253,6 +266,8 @@ impl GuestSchedulers {
 
     /// Stops it; the report is complete then.
     fn stop(&self, mut live: Live) -> SchedulerReport {
+        // Before its program ends, which would look like a fault of the socket's.
+        live.report.stats = live.stats.take().and_then(|stats| stats.told());
         let failed = live.report.failure.is_some();
         if !failed {
             let now = programs();
@@ -291,8 +306,10 @@ impl GuestSchedulers {
                     None => format!("its program did not even end {seconds} s after SIGKILL"),
                 });
             }
-            Some(status) if !status.success() && how(status) != "signal 15" => {
-                problems.push(format!("its program ended with {} when asked to stop", how(status)));
+            Some(ref status) if !status.success() && status.to_string() != "signal 15" => {
+                let said = last_words(&process.log_text()).map(|said| format!(": {said}"));
+                let said = said.unwrap_or_default();
+                problems.push(format!("its program ended with {status} when asked to stop{said}"));
             }
             Some(_) => {}
         }
@@ -303,7 +320,7 @@ impl GuestSchedulers {
             problems.push(format!("{} s after its program's end {state}", DISABLED_WITHIN.as_secs()));
         }
         match problems.is_empty() {
-            true => Detach::InOrder(status.map(how).unwrap_or_default()),
+            true => Detach::InOrder(status.map(|status| status.to_string()).unwrap_or_default()),
             false => Detach::Failed(problems.join("; ")),
         }
     }
@@ -323,10 +340,11 @@ impl GuestSchedulers {
     }
 
     /// The kernel's words on the end of the scheduler that was started last.
-    fn exit(&self) -> Option<ScxExit> {
-        let log = (self.kernel_log)().ok()?;
+    fn exit(&self) -> Result<Option<ScxExit>, String> {
+        let log = (self.kernel_log)();
+        let log = log.map_err(|e| format!("; why, the kernel's log may say, but reading it failed: {e}"))?;
         let since = log.rfind(MARK).unwrap_or(0);
-        ScxExit::last_in(&log[since..])
+        Ok(ScxExit::last_in(&log[since..]))
     }
 
     /// What the probes saw of the task that the end is about.
@@ -398,6 +416,29 @@ impl SchedulerOps for GuestSchedulers {
         self.reports().push(report);
         why.map_or(Ok(()), |why| Err(refuse(&name, why)))
     }
+
+    fn pin_map(&self, map: &str, path: &str) -> Result<(), SchedulerError> {
+        let name = self.attached().unwrap_or_else(|| "?".to_string());
+        maps::pin(map, path).map_err(|why| SchedulerError { doing: "pinning a map of", name, why })
+    }
+
+    fn prompt(&self) -> Option<String> {
+        // The repetition of a crash goes on as it is, for whoever looks at it by probes.
+        if self.probes.is_some() {
+            return None;
+        }
+        let live = self.live();
+        let live = live.as_ref()?;
+        let (name, process) = (&live.report.name, live.process.as_ref()?);
+        Some(match process.catches(libc::SIGUSR2) {
+            Ok(true) => {
+                process.signal_alone(libc::SIGUSR2);
+                format!("SIGUSR2 sent to the program of {name:?}")
+            }
+            Ok(false) => format!("the program of {name:?} handles no SIGUSR2, so none was sent"),
+            Err(e) => format!("no SIGUSR2 sent to the program of {name:?}: {e}"),
+        })
+    }
 }
 
 /// The kernel may lack the query; the report then has no programs.
@@ -406,6 +447,11 @@ fn programs() -> Vec<ktstr_scheduler::ProgramStats> {
         eprintln!("ktstr: asking the kernel for its BPF programs: {e}");
         Vec::new()
     })
+}
+
+/// The kernel's words on an end, and what keeps from hearing them.
+fn told(exit: Result<Option<ScxExit>, String>) -> (Option<ScxExit>, String) {
+    exit.map_or_else(|unread| (None, unread), |exit| (exit, String::new()))
 }
 
 fn run_all(commands: &[String]) -> Result<(), String> {
@@ -422,4 +468,31 @@ fn run_all(commands: &[String]) -> Result<(), String> {
 
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a kernel without sched_ext nothing but the program's end can be told; where the log can't
+    /// be read either, that is part of the story.
+    #[test]
+    fn a_kernel_log_that_cannot_be_read_is_part_of_the_failure() {
+        let sink: LogSink = Arc::new(|_: &[u8]| {});
+        let unreadable = || Err(std::io::Error::from_raw_os_error(libc::EPERM));
+        let schedulers = GuestSchedulers::new(Vec::new(), unreadable, Arc::clone(&sink));
+        let process = Process::start("/bin/false", &[], &sink).unwrap();
+        let report = SchedulerReport { name: "s".to_string(), ..SchedulerReport::default() };
+        *schedulers.live() = Some(Live { process: Some(process), disable: Vec::new(), report, stats: None });
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let failure = loop {
+            match schedulers.failure() {
+                Some(failure) => break failure,
+                None => assert!(Instant::now() < deadline, "it has not ended"),
+            }
+            std::thread::sleep(LOOK);
+        };
+        assert!(failure.starts_with("its program ended with exit code 1"), "{failure}");
+        assert!(failure.contains("reading it failed: Operation not permitted"), "{failure}");
+    }
 }

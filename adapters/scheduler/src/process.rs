@@ -19,8 +19,33 @@ const LOOK: Duration = Duration::from_millis(5);
 /// A running (or ended) program.
 pub(crate) struct Process {
     child: Child,
-    ended: Option<ExitStatus>,
+    ended: Option<End>,
     log: Arc<Log>,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone)]
+pub(crate) enum End {
+    /// As its parent was told.
+    Told(ExitStatus),
+    /// Someone else in this process was told instead, so that only its end is known.
+    Untold(String),
+}
+
+impl End {
+    /// Whether it is known to have gone well.
+    pub(crate) fn success(&self) -> bool {
+        matches!(self, Self::Told(status) if status.success())
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Told(status) => f.write_str(&how(*status)),
+            Self::Untold(why) => write!(f, "a status that is not known ({why})"),
+        }
+    }
 }
 
 struct Log {
@@ -78,27 +103,46 @@ impl Process {
     }
 
     /// How it ended, if it did.
-    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<End> {
         if self.ended.is_none() {
-            // An error means that someone else reaped it: then it has ended too, unknown how.
-            self.ended = self.child.try_wait().unwrap_or(Some(ExitStatus::from_raw(0x7f00)));
+            self.ended = match self.child.try_wait() {
+                Ok(status) => status.map(End::Told),
+                // It has ended too, but how is lost.
+                Err(e) => Some(End::Untold(format!("waiting for process {}: {e}", self.child.id()))),
+            };
         }
-        self.ended
+        self.ended.clone()
     }
 
     /// Waits for its end.
-    pub(crate) fn wait(&mut self, within: Duration) -> Option<ExitStatus> {
+    pub(crate) fn wait(&mut self, within: Duration) -> Option<End> {
         let deadline = Instant::now() + within;
         while self.ended().is_none() && Instant::now() < deadline {
             std::thread::sleep(LOOK);
         }
-        self.ended
+        self.ended.clone()
     }
 
     /// Sends a signal to its process group.
     pub(crate) fn signal(&self, signal: i32) {
         // SAFETY: kill(2) of the group that this process made; one that is gone is no harm.
         unsafe { libc::kill(-(self.child.id() as i32), signal) };
+    }
+
+    /// Sends a signal to the program itself, whose end has not been taken note of.
+    pub(crate) fn signal_alone(&self, signal: i32) {
+        if self.ended.is_none() {
+            // SAFETY: kill(2) of a child that was not waited for: its pid is no one else's.
+            unsafe { libc::kill(self.child.id() as i32, signal) };
+        }
+    }
+
+    /// Whether it has a handler for that signal (proc_pid_status(5), `SigCgt`): without one, most signals end it.
+    pub(crate) fn catches(&self, signal: i32) -> std::io::Result<bool> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        Ok(mask >> (signal - 1) & 1 == 1)
     }
 
     /// What it printed, beginning and end; waits a moment for what is still in the pipe of a
@@ -173,7 +217,7 @@ mod tests {
     #[test]
     fn both_streams_are_one_log() {
         let (mut process, sent) = sh("echo out; echo err >&2; exit 3");
-        assert_eq!(how(process.wait(Duration::from_secs(20)).unwrap()), "exit code 3");
+        assert_eq!(process.wait(Duration::from_secs(20)).unwrap().to_string(), "exit code 3");
         assert_eq!(process.log_text(), "out\nerr\n");
         assert_eq!(*sent.lock().unwrap(), b"out\nerr\n");
         assert_eq!(process.unsent_log(), "");
@@ -198,10 +242,38 @@ mod tests {
             std::thread::sleep(LOOK);
         }
         process.signal(libc::SIGKILL);
-        assert_eq!(how(process.wait(Duration::from_secs(20)).unwrap()), "signal 9");
+        assert_eq!(process.wait(Duration::from_secs(20)).unwrap().to_string(), "signal 9");
         // The pipe closes only when the sleeper is gone too.
         process.drain();
         assert!(process.log.lock().closed);
+    }
+
+    #[test]
+    fn a_program_that_someone_else_reaped_has_ended_in_an_unknown_way() {
+        let (mut process, _) = sh("exit 0");
+        let mut status = 0;
+        // SAFETY: waits for a child of this process, into a number of ours.
+        let reaped = unsafe { libc::waitpid(process.pid() as i32, &raw mut status, 0) };
+        assert_eq!(reaped, process.pid() as i32);
+        let end = process.wait(Duration::from_secs(20)).unwrap();
+        assert!(!end.success(), "{end}");
+        assert!(end.to_string().starts_with("a status that is not known (waiting for process"), "{end}");
+    }
+
+    #[test]
+    fn only_a_handler_catches_a_signal() {
+        let (mut process, _) =
+            sh("trap 'echo caught; exit 5' USR2; echo ready; while :; do sleep 0.05; done");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !process.log_text().contains("ready") && Instant::now() < deadline {
+            std::thread::sleep(LOOK);
+        }
+        assert!(process.catches(libc::SIGUSR2).unwrap() && !process.catches(libc::SIGUSR1).unwrap());
+        process.signal_alone(libc::SIGUSR2);
+        assert_eq!(process.wait(Duration::from_secs(20)).unwrap().to_string(), "exit code 5");
+        assert!(process.log_text().contains("caught"));
+        assert!(process.catches(libc::SIGUSR2).is_err());
+        process.signal_alone(libc::SIGUSR2);
     }
 
     #[test]

@@ -78,7 +78,13 @@ pub(crate) struct Args {
     /// This program ends with this code
     #[arg(long, value_name = "CODE", group = "fault")]
     exit_user: Option<u8>,
+    /// This program panics with this text
+    #[arg(long, value_name = "TEXT", group = "fault", num_args = 0..=1, default_missing_value = "a planted panic")]
+    panic_user: Option<String>,
 
+    /// Offer scx_stats at /var/run/scx/root/stats
+    #[arg(long)]
+    pub(crate) stats: bool,
     /// Go to the background first
     #[arg(long)]
     pub(crate) daemonize: bool,
@@ -94,10 +100,11 @@ pub(crate) struct Args {
 }
 
 /// What the user half does to itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Drill {
     Exit(u8),
     Signal(i32),
+    Panic(String),
 }
 
 /// The scheduler that is loaded: a map of bpf/fixture.bpf.c.
@@ -130,7 +137,8 @@ impl Args {
     }
 
     pub(crate) fn drill(&self) -> Option<Drill> {
-        self.exit_user.map(Drill::Exit).or(self.crash_user.map(Drill::Signal))
+        let panic = || self.panic_user.clone().map(Drill::Panic);
+        self.exit_user.map(Drill::Exit).or(self.crash_user.map(Drill::Signal)).or_else(panic)
     }
 
     /// The kernel half's fault.
@@ -156,6 +164,7 @@ impl Args {
         let words = match (self.kernel_fault(), self.drill()) {
             (Fault::None, Some(Drill::Exit(code))) => format!("exit-user {code}"),
             (Fault::None, Some(Drill::Signal(number))) => format!("crash-user {number}"),
+            (Fault::None, Some(Drill::Panic(_))) => "panic-user".to_string(),
             (Fault::None, None) => return None,
             (Fault::StallCpu, _) => format!("stall-cpu {}", self.stall_cpu.unwrap_or_default()),
             (Fault::StarveCgroup, _) => {
@@ -285,6 +294,7 @@ mod tests {
     fn drills_and_programs_are_chosen() {
         assert_eq!(parse("--crash-user").unwrap().drill(), Some(Drill::Signal(11)));
         assert_eq!(parse("--exit-user 0").unwrap().drill(), Some(Drill::Exit(0)));
+        assert_eq!(parse("--panic-user=no").unwrap().drill(), Some(Drill::Panic("no".to_string())));
         assert_eq!(parse("--fail-verify").unwrap().ops(), Ops::Unverifiable);
         let looping = parse("--verify-loop").unwrap();
         assert_eq!((looping.ops(), looping.config().loops), (Ops::Looping, 250));

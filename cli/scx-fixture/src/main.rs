@@ -12,6 +12,7 @@ mod error;
 mod output;
 mod scheduler;
 mod signals;
+mod stats;
 
 use args::{Args, Drill};
 use clap::Parser;
@@ -19,6 +20,7 @@ use error::FixtureError;
 use output::say;
 use scheduler::{Ended, Scheduler};
 use signals::{Signals, Wait};
+use stats::{Figures, Server};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -72,7 +74,15 @@ fn watch(
 ) -> Result<u8, FixtureError> {
     let mut armed = false;
     let mut told = false;
+    let stats = args.stats.then(Server::start).transpose()?;
     loop {
+        if let Some(stats) = &stats {
+            stats.show(Figures { armed, victims: scheduler.victims()? });
+        }
+        if signals::asked_for_state() {
+            let victim = scheduler.victim()?.map_or_else(|| "none".to_string(), |v| v.to_string());
+            say(&format!("scx-fixture: SIGUSR2: fault armed: {armed}, first victim: {victim}"));
+        }
         if !armed && Instant::now() >= fault_at {
             armed = true;
             scheduler.arm()?;
@@ -101,6 +111,8 @@ fn drill(args: &Args) -> Option<Result<u8, FixtureError>> {
     Some(match args.drill()? {
         Drill::Exit(code) => Ok(code),
         Drill::Signal(number) => Err(signals::die_of(number)),
+        #[allow(clippy::panic, reason = "that it panics is what was asked for")]
+        Drill::Panic(text) => panic!("{text}"),
     })
 }
 

@@ -97,6 +97,12 @@ impl Scheduler {
         Ok(Victim::parse(&self.read(".data.victim")?))
     }
 
+    /// How often the fault was done to a task.
+    pub(crate) fn victims(&self) -> Result<u32, FixtureError> {
+        let bytes = self.read(".data.victim")?;
+        Ok(bytes.get(8..).and_then(|rest| rest.first_chunk()).map_or(0, |count| u32::from_ne_bytes(*count)))
+    }
+
     /// Once the kernel has called `ops.exit`.
     pub(crate) fn ended(&self) -> Result<Option<Ended>, FixtureError> {
         Ok(Ended::parse(&self.read(".data.ended")?))

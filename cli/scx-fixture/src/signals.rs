@@ -2,7 +2,11 @@
 
 use crate::error::FixtureError;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// SIGUSR2 came since it was last asked for.
+static STATE_WANTED: AtomicBool = AtomicBool::new(false);
 
 /// The signals that ask for an end, taken in turn by [`Signals::wait`].
 pub(crate) struct Signals(libc::sigset_t);
@@ -17,7 +21,8 @@ pub(crate) enum Wait {
 }
 
 impl Signals {
-    /// Takes SIGINT and SIGTERM; the latter is ignored if so wanted.
+    /// Takes SIGINT and SIGTERM, the latter is ignored if so wanted; SIGUSR2 asks for the state
+    /// ([`asked_for_state`]) and cuts a wait short.
     pub(crate) fn take(ignore_sigterm: bool) -> Result<Self, FixtureError> {
         let mut set = std::mem::MaybeUninit::uninit();
         // SAFETY: sigemptyset initialises the set that the others then change; the signal
@@ -32,6 +37,7 @@ impl Signals {
             }
             set.assume_init()
         };
+        handle_usr2()?;
         // SAFETY: the set is initialised, the old mask isn't wanted.
         match unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) } {
             0 => Ok(Self(set)),
@@ -53,6 +59,27 @@ impl Signals {
             error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => Ok(Wait::TimedOut),
             source => Err(FixtureError::System { doing: "waiting for a signal", source }),
         }
+    }
+}
+
+/// Whether someone sent SIGUSR2 since the last call.
+pub(crate) fn asked_for_state() -> bool {
+    STATE_WANTED.swap(false, Ordering::Relaxed)
+}
+
+extern "C" fn note_usr2(_: libc::c_int) {
+    STATE_WANTED.store(true, Ordering::Relaxed);
+}
+
+fn handle_usr2() -> Result<(), FixtureError> {
+    // SAFETY: all zeroes is a valid sigaction: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    let handler: extern "C" fn(libc::c_int) = note_usr2;
+    action.sa_sigaction = handler as libc::sighandler_t;
+    // SAFETY: the handler only stores into an atomic, which a signal handler may.
+    match unsafe { libc::sigaction(libc::SIGUSR2, &action, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(last("handling SIGUSR2")),
     }
 }
 

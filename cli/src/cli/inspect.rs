@@ -7,9 +7,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use comfy_table::{Table, presets};
 use ktstr_introspect_kernel::{CgroupNode, Field, Kernel, Runqueue, SchedDomain, Task};
-use ktstr_introspect_memory::{ElfCore, PhysicalMemory};
+use ktstr_introspect_memory::{Architecture, ElfCore, PhysicalMemory};
 use ktstr_introspect_symbols::Vmlinux;
 use ktstr_live_kernel::{Running, running};
+use ktstr_monitor::state_letter;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,7 +47,7 @@ pub(super) struct InspectArgs {
     /// The loaded BPF programs
     #[arg(long)]
     programs: bool,
-    /// The BPF maps, with the global variables in them
+    /// The BPF maps, with the global variables or the entries in them
     #[arg(long)]
     maps: bool,
     /// What to print: `jiffies`, `init_task.comm`, or with a CPU `runqueues[0].curr->comm`, of a BPF
@@ -57,7 +58,7 @@ pub(super) struct InspectArgs {
 
 pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     let Some(machine) = args.machine.as_deref().filter(|_| !args.list) else {
-        println!("{}", machines()?);
+        print(&machines()?);
         return Ok(ExitCode::SUCCESS);
     };
     let (memory, of_machine) = open(machine)?;
@@ -71,26 +72,26 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     let of_bpf = args.dsqs || args.programs || args.maps;
     let asked = args.tasks || args.cgroups || args.domains || of_bpf || !args.expressions.is_empty();
     if args.tasks {
-        println!("{}", tasks(&kernel)?);
+        print(&tasks(&kernel)?);
     }
     // Without a wish, what most want to see.
     if args.runqueues || !asked {
-        println!("{}", runqueues(&kernel)?);
+        print(&runqueues(&kernel)?);
     }
     if args.domains {
-        println!("{}", domains(&kernel)?);
+        print(&domains(&kernel)?);
     }
     if args.cgroups {
-        println!("{}", cgroups(&kernel)?);
+        print(&cgroups(&kernel)?);
     }
     if args.dsqs {
-        println!("{}", dsqs(&kernel)?);
+        print(&dsqs(&kernel)?);
     }
     if args.programs {
-        println!("{}", programs(&kernel)?);
+        print(&programs(&kernel)?);
     }
     if args.maps {
-        println!("{}", maps(&kernel)?);
+        print(&maps(&kernel)?);
     }
     let mut code = ExitCode::SUCCESS;
     for text in &args.expressions {
@@ -108,7 +109,15 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
 /// The memory of a core or of a running machine; for the latter also its vmlinux, if it has one.
 fn open(named: &Path) -> Result<(Arc<dyn PhysicalMemory>, Option<PathBuf>)> {
     if named.exists() {
-        return Ok((Arc::new(ElfCore::open(named).context("opening the core")?), None));
+        let core = ElfCore::open(named).context("opening the core")?;
+        if core.architecture() != Architecture::X86_64 {
+            bail!(
+                "{} is the core of a machine of architecture {}: expected x86-64, the one whose kernels can be found",
+                named.display(),
+                core.architecture()
+            );
+        }
+        return Ok((Arc::new(core), None));
     }
     let text = named.to_string_lossy();
     let mut all = running(&machines_dir())?;
@@ -140,6 +149,11 @@ fn machines() -> Result<Table> {
     Ok(table)
 }
 
+/// Without the blanks that would make all lines as long as the longest.
+fn print(table: &Table) {
+    table.lines().for_each(|line| println!("{}", line.trim_end()));
+}
+
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -160,7 +174,8 @@ fn tasks(kernel: &Kernel) -> Result<Table> {
     let mut table = table(&["PID", "TGID", "COMM", "CPU", "STATE", "PRIO", "CLASS", "RAN (ms)"]);
     for at in kernel.tasks()? {
         let task = Task::read(kernel, at);
-        let state = task.state.as_ref().map_or_else(|_| "?".to_string(), |state| format!("{state:#x}"));
+        let state =
+            task.state.as_ref().map_or_else(|_| "?".to_string(), |state| state_letter(*state).to_string());
         let ran = task.se_sum_exec_runtime.as_ref().map_or(0, |ns| ns / 1_000_000);
         table.add_row([
             cell(&task.pid),
@@ -279,10 +294,14 @@ fn programs(kernel: &Kernel) -> Result<Table> {
 }
 
 fn maps(kernel: &Kernel) -> Result<Table> {
-    let mut table = table(&["ID", "NAME", "KIND", "KEY", "VALUE", "ENTRIES", "VARIABLES"]);
+    let mut table = table(&["ID", "NAME", "KIND", "KEY", "VALUE", "ENTRIES", "CONTENTS"]);
     for map in ktstr_live_kernel::maps(kernel).context("reading the BPF maps")? {
-        let variables: Vec<String> =
-            map.variables.iter().map(|variable| format!("{} = {}", variable.name, variable.value)).collect();
+        let note = map.note.clone();
+        let variables =
+            map.variables.iter().map(|variable| format!("{} = {}", variable.name, variable.value));
+        let entries = map.entries.iter().map(|entry| format!("[{}] = {}", entry.key, entry.value));
+        let more = (map.truncated || map.more > 0).then(|| "…".to_string());
+        let contents: Vec<String> = note.into_iter().chain(variables).chain(entries).chain(more).collect();
         table.add_row([
             map.id.to_string(),
             map.name,
@@ -290,7 +309,7 @@ fn maps(kernel: &Kernel) -> Result<Table> {
             map.key_size.to_string(),
             map.value_size.to_string(),
             map.max_entries.to_string(),
-            variables.join("\n"),
+            contents.join("\n"),
         ]);
     }
     Ok(table)

@@ -5,13 +5,13 @@ mod probes;
 
 use crate::registry::{KTSTR_TESTS, KernelsOwn, KtstrTestEntry};
 use crate::verifier;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use ktstr_assert::{Assert, AssertResult, Detail, DetailKind};
 use ktstr_cgroupfs::CgroupManager;
 use ktstr_guest_init::{Channel, Guest, HostCalls, give_up};
 use ktstr_guest_scheduler::{GuestSchedulers, LogSink, SchedulerReport};
 use ktstr_run::{GuestPlan, TestReturn, encode_reports};
-use ktstr_scenario::ports::{CgroupOps, EventSink, SchedulerOps};
+use ktstr_scenario::ports::{CgroupOps, EventSink, HostLink, HostRequest, SchedulerOps};
 use ktstr_scenario::{Ctx, Ports, StimulusEvent};
 use ktstr_topology::{TestTopology, Topology};
 use ktstr_wire::{LogLevel, Message, Stage, Stimulus};
@@ -146,6 +146,9 @@ impl Test<'_> {
         if let Err(e) = configure(&mut ctx, self.entry, self.plan) {
             return TestReturn::Error(format!("{e:#}"));
         }
+        if let Err(e) = self.write_maps(&link, &events) {
+            return TestReturn::Error(format!("{e:#}"));
+        }
         stage(self.guest, Stage::TestStart);
         self.guest.arm_watchdog(ctx.duration + self.entry.spec.timeout);
         let (count, duration) = (self.entry.spec.num_snapshots, ctx.duration);
@@ -164,6 +167,26 @@ impl Test<'_> {
     }
 }
 
+impl Test<'_> {
+    /// Has the host write what the test declares into the scheduler's variables.
+    fn write_maps(&self, link: &GuestLink, events: &WireEvents) -> Result<()> {
+        for write in self.entry.spec.bpf_map_write {
+            if let Some(problem) = write.problem() {
+                bail!(problem);
+            }
+            // While it stands still, so that the program never sees a part of the number.
+            let request = HostRequest::WriteKernel { path: write.path(), value: write.value, frozen: true };
+            link.ask(0, &request).with_context(|| format!("writing {write} before the scenario"))?;
+            events.stimulus(&StimulusEvent {
+                op_kind: "BpfMapWrite".to_string(),
+                detail: write.to_string(),
+                ..StimulusEvent::default()
+            });
+        }
+        Ok(())
+    }
+}
+
 fn find_entry(plan: &GuestPlan) -> Result<&'static KtstrTestEntry> {
     KTSTR_TESTS
         .iter()
@@ -176,7 +199,13 @@ fn prepare(guest: &Guest, entry: &KtstrTestEntry, plan: &GuestPlan) -> Result<(T
     stage(guest, Stage::Topology);
     let topo = ktstr_procfs::test_topology_from_sysfs(Path::new("/sys"))?;
     check_shape(&entry.spec.topology, &topo)?;
-    let cgroups = CgroupManager::new(Path::new("/sys/fs/cgroup"), &plan.cgroup_parent)?;
+    let root = Path::new("/sys/fs/cgroup");
+    if plan.cgroup_parent != GuestPlan::CGROUP_PARENT {
+        // A scheduler that walks the hierarchy is shown no cgroup that nobody asked for. A
+        // machine that was booted for this test has none.
+        let _ = std::fs::remove_dir(root.join(GuestPlan::CGROUP_PARENT));
+    }
+    let cgroups = CgroupManager::new(root, &plan.cgroup_parent)?;
     cgroups.setup()?;
     Ok((topo, cgroups))
 }
@@ -208,6 +237,7 @@ fn configure(ctx: &mut Ctx<'_>, entry: &KtstrTestEntry, plan: &GuestPlan) -> Res
     ctx.workers_per_cgroup = spec.workers_per_cgroup;
     ctx.seed = plan.seed;
     ctx.baseline = plan.baseline.clone();
+    ctx.wait_for_map_write = !spec.bpf_map_write.is_empty();
     let defaults = if plan.emulated { Assert::default_checks_emulated() } else { Assert::default_checks() };
     ctx.assert = defaults.merge(&spec.own_checks());
     if let Some(name) = &plan.work_type {

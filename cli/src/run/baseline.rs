@@ -13,6 +13,7 @@ pub(super) fn run(entry: &'static KtstrTestEntry, settings: &Settings) -> Result
         scheduler: &Scheduler::EEVDF,
         extra_sched_args: &[],
         staged_schedulers: &[],
+        bpf_map_write: &[],
         scx_error_contains: None,
         scx_error_matches: None,
         expect_err: false,

@@ -9,6 +9,7 @@ use ktstr_run::{CaseResult, TestReturn};
 use ktstr_scenario::ports::{CgroupOps, EventSink, NoHost};
 use ktstr_scenario::{Ctx, Ports, StimulusEvent};
 use ktstr_workers::{ForkedWorkers, MonotonicClock};
+use ktstr_workload::WorkType;
 use std::path::Path;
 
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -43,6 +44,9 @@ fn call(entry: &KtstrTestEntry, settings: &Settings) -> Result<TestReturn> {
     ctx.workers_per_cgroup = entry.spec.workers_per_cgroup;
     ctx.seed = settings.seed;
     ctx.assert = Assert::default_checks().merge(&entry.spec.checks);
+    if let Some(name) = &settings.work_type {
+        ctx.work_type_override = Some(WorkType::from_name(name)?);
+    }
     ktstr_assert::set_log_passes(settings.log_passes);
     let mut returned = entry.call(&ctx);
     if let (Err(e), TestReturn::Judged(result)) = (cgroups.cleanup_all(), &mut returned) {

@@ -15,7 +15,7 @@ use crate::settings::Settings;
 use crate::verifier;
 use anyhow::{Context, Result};
 use ktstr_assert::{AssertResult, Outcome, ScenarioStats};
-use ktstr_machine::{Accel, CommandLine, MachineSpec, memory_floor_mib};
+use ktstr_machine::{Accel, CommandLine, MachineSpec, Pace, memory_floor_mib};
 use ktstr_monitor::MonitorLog;
 use ktstr_run::{
     CaseResult, Crash, GuestPlan, Limits, Observation, RunFacts, judge, judge_kernel_state, judge_repro,
@@ -113,6 +113,7 @@ fn run_in_machine(
 ) -> Result<CaseRun> {
     entry.spec.topology.validate()?;
     let (hypervisor, accel) = hypervisor::choose(settings)?;
+    let pace = hypervisor.pace(accel);
     let kernel = kernel::resolve_for_test()?;
     let image = image::of_this_binary(settings)?;
     if let Ok(store) = machine::store(settings)
@@ -122,7 +123,7 @@ fn run_in_machine(
     }
     let schedulers = Schedulers::of(entry, settings, &image)?;
     let plan = GuestPlan {
-        emulated: accel == Accel::Tcg,
+        emulated: pace == Pace::Emulated,
         bell: accel == Accel::Deterministic,
         schedulers: schedulers.plans.clone(),
         baseline: baseline.clone(),
@@ -141,7 +142,7 @@ fn run_in_machine(
     let duration = settings.duration.unwrap_or(entry.spec.duration);
     // Schedulers attach and detach outside of the test function's own time.
     let around = if schedulers.plans.is_empty() { Duration::ZERO } else { AROUND_SCHEDULERS };
-    let limits = Limits::new(accel, spec.topology.total_cpus(), duration, entry.spec.timeout + around);
+    let limits = Limits::new(pace, spec.topology.total_cpus(), duration, entry.spec.timeout + around);
     let machine = machine::Machine {
         name: entry.spec.name,
         hypervisor: hypervisor.as_ref(),
@@ -189,16 +190,27 @@ fn run_in_machine(
     if entry.spec.expect_auto_repro {
         judge_repro(&mut case, repro.as_ref());
     }
-    let repro = repro.map(|repro| repro.text);
+    let (repro, repro_dump) = repro.map(|repro| (repro.text, repro.dump)).unzip();
+    let repro_dump = repro_dump.flatten();
     let mut facts = RunFacts {
         mode: accel.to_string(),
+        emulated_processor: pace != accel.pace(),
         kernel: kernel.label(),
         resumed,
         repro,
         baseline,
         ..facts(entry, settings)
     };
-    let run = Run { spec: &spec, kernel: &kernel, entry, case: &case, seen: &seen, began, provenance };
+    let run = Run {
+        spec: &spec,
+        kernel: &kernel,
+        entry,
+        case: &case,
+        seen: &seen,
+        began,
+        provenance,
+        repro_dump: repro_dump.as_ref(),
+    };
     run.record(settings, &mut facts);
     verifier::record(entry, Some(&kernel.label()), &case.result, &seen.schedulers)?;
     Ok(finish(settings, &facts, &case, Some(&seen)))
@@ -233,7 +245,7 @@ fn plan(entry: &KtstrTestEntry, settings: &Settings, build_id: &str) -> GuestPla
 /// Below the scheduler's own cgroup where it has one.
 fn cgroup_parent(entry: &KtstrTestEntry) -> String {
     let parent = entry.spec.scheduler.cgroup_parent.map(|path| path.trim_matches('/'));
-    parent.map_or_else(|| "ktstr".to_string(), |parent| format!("{parent}/ktstr"))
+    parent.map_or_else(|| GuestPlan::CGROUP_PARENT.to_string(), |parent| format!("{parent}/ktstr"))
 }
 
 fn kernel_arguments(entry: &KtstrTestEntry) -> Result<CommandLine> {

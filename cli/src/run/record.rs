@@ -4,6 +4,7 @@ use super::kernel::Kernel;
 use crate::registry::KtstrTestEntry;
 use crate::settings::Settings;
 use ktstr_machine::{Accel, Digest, Hypervisor, MachineSpec};
+use ktstr_monitor::FailureDump;
 use ktstr_results::{ResultsDir, project_commit};
 use ktstr_run::ports::SidecarStore;
 use ktstr_run::{CaseResult, Observation, RunFacts, SIDECAR_SCHEMA, Sidecar, SidecarTimes};
@@ -45,6 +46,8 @@ pub(super) struct Run<'a> {
     /// When the machine that was seen began.
     pub(super) began: SystemTime,
     pub(super) provenance: Provenance,
+    /// What the kernel of a second run looked like.
+    pub(super) repro_dump: Option<&'a FailureDump>,
 }
 
 impl Run<'_> {
@@ -55,11 +58,13 @@ impl Run<'_> {
             target_dir().join("ktstr").join(format!("{}-{}", sidecar.kernel_version, sidecar.project_commit))
         });
         let results = ResultsDir::new(dir);
-        let state = self.seen.kernel_state.as_ref().filter(|_| self.case.result.is_fail());
-        match state.map(|state| results.write_state(&sidecar, state)) {
+        match self.failure_dump().map(|dump| results.write_dump(&sidecar, &dump)) {
             Some(Ok(path)) => facts.kernel_state = Some(path.display().to_string()),
             Some(Err(e)) => eprintln!("ktstr: warning: {e} (the verdict stands)"),
             None => {}
+        }
+        if let Some(Err(e)) = self.repro_dump.map(|dump| results.write_repro_dump(&sidecar, dump)) {
+            eprintln!("ktstr: warning: {e} (the verdict stands)");
         }
         match results.write(&sidecar) {
             Ok(path) => facts.sidecar = Some(path.display().to_string()),
@@ -67,8 +72,13 @@ impl Run<'_> {
         }
     }
 
+    /// What a failed run knows of its kernel.
+    fn failure_dump(&self) -> Option<FailureDump> {
+        self.seen.failure_dump().filter(|_| self.case.result.is_fail())
+    }
+
     fn sidecar(&self, facts: &RunFacts) -> Sidecar {
-        let Self { spec, kernel, entry, case, seen, began, provenance } = self;
+        let Self { spec, kernel, entry, case, seen, began, provenance, .. } = self;
         let ms = |d: Duration| d.as_millis() as u64;
         let result = &case.result;
         let hash = |value: u64| format!("{value:016x}");

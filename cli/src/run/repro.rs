@@ -3,6 +3,7 @@
 use super::machine::Machine;
 use crate::settings::Settings;
 use anyhow::Result;
+use ktstr_live_kernel::function_lines;
 use ktstr_machine::{Blob, MachineSpec};
 use ktstr_run::{Crash, Repro};
 
@@ -24,7 +25,12 @@ pub(super) fn again(
         Machine { spec: &spec, ..first.clone() }.run(settings, begun)
     });
     match played {
-        Ok(played) => crash.told(&played.seen),
+        Ok(played) => {
+            let vmlinux = first.kernel.vmlinux.as_deref();
+            let probed = crash.probed(&played.seen);
+            let lines = vmlinux.map(|vmlinux| function_lines(vmlinux, &probed)).unwrap_or_default();
+            crash.told(&played.seen, &lines)
+        }
         Err(e) => Repro::not_made(&format!("{e:#}")),
     }
 }

@@ -63,6 +63,17 @@ pub(crate) fn sidecars(dir: &tempfile::TempDir) -> Vec<PathBuf> {
     files
 }
 
+/// The failure dump that a case left, all of which could be read.
+#[allow(dead_code, reason = "each test binary uses a part of this module")]
+pub(crate) fn failure_dump(dir: &tempfile::TempDir) -> serde_json::Value {
+    let mut files = std::fs::read_dir(dir.path()).expect("the results").map(|e| e.expect("an entry").path());
+    let dump = files.find(|path| path.to_string_lossy().ends_with(".failure-dump.json"));
+    let dump = std::fs::read(dump.expect("a dump beside the sidecar")).expect("the dump");
+    let dump: serde_json::Value = serde_json::from_slice(&dump).expect("JSON");
+    assert_eq!(dump["problems"], serde_json::json!([]), "{dump:#}");
+    dump
+}
+
 /// The hypervisor that a running case has started, once it has.
 #[allow(dead_code, reason = "each test binary uses a part of this module")]
 pub(crate) fn hypervisor_of(child: &Child) -> Option<i32> {

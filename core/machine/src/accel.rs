@@ -28,13 +28,35 @@ impl Accel {
         }
     }
 
+    /// How fast it runs guest code where the host's processor is a real one.
+    pub const fn pace(self) -> Pace {
+        match self {
+            Self::Kvm => Pace::Hardware,
+            Self::Tcg => Pace::Emulated,
+            Self::Deterministic => Pace::Counted,
+        }
+    }
+}
+
+/// How fast guest code runs; slower ones come later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Pace {
+    /// As fast as the processor does.
+    Hardware,
+    /// As fast as software emulates a processor, with the host's cores shared as the host likes.
+    Emulated,
+    /// By counted instructions, on one thread for all vCPUs.
+    Counted,
+}
+
+impl Pace {
     /// How many times longer than on hardware a run may take before it counts as
     /// hung; measured on a loaded two-core machine and rounded up.
     pub const fn patience(self) -> u32 {
         match self {
-            Self::Kvm => 1,
-            Self::Tcg => 4,
-            Self::Deterministic => 12,
+            Self::Hardware => 1,
+            Self::Emulated => 4,
+            Self::Counted => 12,
         }
     }
 }
@@ -95,6 +117,13 @@ mod tests {
             assert_eq!(accel.name().parse(), Ok(AccelChoice::Only(accel)));
         }
         assert_eq!("auto".parse(), Ok(AccelChoice::Auto));
+    }
+
+    #[test]
+    fn a_slower_pace_is_given_more_time() {
+        let paces = [Pace::Hardware, Pace::Emulated, Pace::Counted];
+        assert_eq!(Accel::ALL.map(Accel::pace), paces);
+        assert!(paces.is_sorted_by(|one, next| one < next && one.patience() < next.patience()));
     }
 
     #[test]

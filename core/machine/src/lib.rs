@@ -13,7 +13,7 @@ pub mod mailbox;
 pub mod ports;
 mod spec;
 
-pub use accel::{Accel, AccelChoice, UnknownAccel};
+pub use accel::{Accel, AccelChoice, Pace, UnknownAccel};
 pub use cmdline::{CommandLine, CommandLineError};
 pub use console::{ConsoleTail, Digest};
 pub use error::MachineError;

@@ -10,6 +10,7 @@
 //! the header ([`layout`]).
 
 pub mod layout;
+pub mod places;
 
 use crate::Blob;
 use layout::{

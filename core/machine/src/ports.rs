@@ -1,6 +1,6 @@
 //! The hypervisor port.
 
-use crate::{Accel, MachineError, MachineSpec, Wake};
+use crate::{Accel, MachineError, MachineSpec, Pace, Wake};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,12 @@ use std::time::Duration;
 pub trait Hypervisor: Send + Sync {
     /// What it is called in messages, such as `QEMU 7.2.0`.
     fn describe(&self) -> Result<String, MachineError>;
+
+    /// How fast it runs guest code of that mode on this host. A mode made for hardware is no
+    /// faster than emulation where the host's own processor is emulated.
+    fn pace(&self, accel: Accel) -> Pace {
+        accel.pace()
+    }
 
     /// Starts a machine. Returns once it runs, not once it has booted.
     fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Vm>, MachineError>;
@@ -90,7 +96,11 @@ pub trait Vm: Send {
     /// Lets them run again.
     fn resume(&mut self) -> Result<(), MachineError>;
 
-    /// Registers of every vCPU, of a paused machine.
+    /// Registers of every vCPU: of a paused machine, or as they were when the guest had its
+    /// machine reset.
+    ///
+    /// # Errors
+    /// [`MachineError::Gone`] when the machine has ended and they were not kept.
     fn registers(&mut self) -> Result<Vec<VcpuRegisters>, MachineError>;
 
     /// Writes an ELF core of guest-physical memory to a file.
@@ -162,7 +172,8 @@ pub trait Vm: Send {
 /// A stretch of guest RAM in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RamFile {
-    /// The file, as a path that holds while this process does (`/proc/…/fd/…`).
+    /// The file, as a path that holds while this process does (`/proc/…/fd/…`, or
+    /// `/proc/…/mem`, which has no length and can't be mapped).
     pub path: std::path::PathBuf,
     /// Where the stretch begins in it, bytes.
     pub offset: u64,

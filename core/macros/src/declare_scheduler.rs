@@ -19,6 +19,8 @@ enum Kind {
     Pair,
     /// A list of expressions.
     List,
+    /// `true` or `false`.
+    Flag,
     /// An expression.
     Value,
 }
@@ -41,6 +43,7 @@ const KEYS: &[(&str, Kind)] = &[
     ("assert", Kind::Value),
     ("kernels", Kind::Texts),
     ("verifier_exclude_topologies", Kind::Texts),
+    ("verifier", Kind::Flag),
 ];
 
 struct Given {
@@ -158,7 +161,7 @@ fn field(given: &Given) -> Option<TokenStream> {
         _ => Some(match kind {
             Kind::Texts | Kind::List => quote!(#key: &#value),
             Kind::Text | Kind::Pair => quote!(#key: ::core::option::Option::Some(#value)),
-            Kind::Shape | Kind::Value => quote!(#key: #value),
+            Kind::Shape | Kind::Flag | Kind::Value => quote!(#key: #value),
         }),
     }
 }
@@ -177,6 +180,9 @@ fn check(given: &Given) -> Result<()> {
             Expr::Array(array) if array.elems.iter().all(|e| string(e).is_some()) => Ok(()),
             _ => bad("a list of string literals, such as [\"--verbose\"]"),
         },
+        Kind::Flag if !matches!(value, Expr::Lit(ExprLit { lit: Lit::Bool(_), .. })) => {
+            bad("`true` or `false`")
+        }
         Kind::List if !matches!(value, Expr::Array(_)) => {
             bad("a list, such as [Sysctl::new(\"kernel.x\", \"1\")]")
         }
@@ -238,6 +244,7 @@ mod tests {
             topology = (1, 2, 4, 1),
             sched_args = ["-v"],
             config_file = "a.json",
+            verifier = false,
         }))
         .unwrap()
         .to_string();
@@ -245,6 +252,7 @@ mod tests {
         assert!(code.contains("topology : (1 , 2 , 4 , 1)"), "{code}");
         assert!(code.contains("sched_args : & [\"-v\"]"), "{code}");
         assert!(code.contains("config_file : :: core :: option :: Option :: Some (\"a.json\")"), "{code}");
+        assert!(code.contains("verifier : false"), "{code}");
         assert!(code.contains("CARGO_MANIFEST_DIR"), "{code}");
     }
 
@@ -272,5 +280,6 @@ mod tests {
                 .contains("without")
         );
         assert!(error(quote!(A, { name = "a", binary = "b", config_file_def = "x" })).contains("pair"));
+        assert!(error(quote!(A, { name = "a", binary = "b", verifier = 0 })).contains("`true` or `false`"));
     }
 }

@@ -31,6 +31,8 @@ enum Kind {
     Function,
     /// List of constants by their paths.
     Constants,
+    /// A constant by its path, or a list of them.
+    OneOrMore,
 }
 
 /// How an attribute enters the declaration.
@@ -79,6 +81,7 @@ const ATTRIBUTES: &[(&str, Kind, Into)] = &[
     ("extra_sched_args", Kind::Strings, Into::Field("extra_sched_args")),
     ("baseline", Kind::Flag, Into::Field("baseline")),
     ("staged_schedulers", Kind::Constants, Into::Field("staged_schedulers")),
+    ("bpf_map_write", Kind::OneOrMore, Into::Field("bpf_map_write")),
     ("expect_scx_bpf_error_contains", Kind::Text, Into::Optional("scx_error_contains")),
     ("expect_scx_bpf_error_matches", Kind::Text, Into::Optional("scx_error_matches")),
     ("not_starved", Kind::Flag, Into::Check),
@@ -287,6 +290,13 @@ fn set_value(one: &mut Given, kind: Kind, value: &Expr) -> Result<()> {
             }
             _ => return bad("a list of constants, such as `[MY_SCHED, OTHER_SCHED]`"),
         },
+        (Kind::OneOrMore, _) => match value {
+            Expr::Path(path) => one.value = quote!(&[#path]),
+            Expr::Array(array) if array.elems.iter().all(|e| matches!(e, Expr::Path(_))) => {
+                one.value = quote!(&#array);
+            }
+            _ => return bad("a constant or a list of them, such as `ARM_IT` or `[ARM_IT, SLOW_IT]`"),
+        },
         (Kind::Constant | Kind::Function, _) if matches!(value, Expr::Path(_)) => {}
         (Kind::Function, _) => return bad("the path of a function, such as `check_the_run`"),
         (Kind::Constant, _) => return bad("the path of a constant, such as `UNEVEN_MACHINE`"),
@@ -442,6 +452,7 @@ fn check_combinations(given: &[Given]) -> Result<()> {
         "extra_sched_args",
         "baseline",
         "staged_schedulers",
+        "bpf_map_write",
         "expect_scx_bpf_error_contains",
         "expect_scx_bpf_error_matches",
     ] {
@@ -475,126 +486,4 @@ fn check_combinations(given: &[Given]) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use syn::parse_quote;
-
-    fn error(attributes: TokenStream) -> String {
-        let function = parse_quote!(
-            fn t(ctx: &Ctx) -> Result<AssertResult> {
-                todo()
-            }
-        );
-        expand(attributes, &function).unwrap_err().to_string()
-    }
-
-    fn expanded(attributes: TokenStream) -> String {
-        let function = parse_quote!(
-            fn t(ctx: &Ctx) -> Result<AssertResult> {
-                go(ctx)
-            }
-        );
-        expand(attributes, &function).unwrap().to_string()
-    }
-
-    #[test]
-    fn attributes_reach_the_declaration() {
-        let code = expanded(quote!(
-            llcs = 2,
-            cores = 4,
-            threads = 1,
-            duration_s = 3,
-            max_spread_pct = 20,
-            isolation
-        ));
-        assert!(code.contains("uniform (1u32 , 2u32 , 4u32 , 1u32)"), "{code}");
-        assert!(code.contains("spec . duration = :: core :: time :: Duration :: from_secs (3)"), "{code}");
-        assert!(code.contains("max_spread_pct : :: core :: option :: Option :: Some (20.0)"), "{code}");
-        assert!(code.contains("isolation : :: core :: option :: Option :: Some (true)"), "{code}");
-    }
-
-    #[test]
-    fn a_scheduler_lends_its_machine() {
-        let code = expanded(quote!(scheduler = my::S, cores = 4));
-        assert!(
-            code.contains(
-                "uniform (my :: S . topology . 0 , my :: S . topology . 1 , 4u32 , my :: S . topology . 3)"
-            ),
-            "{code}"
-        );
-        assert!(code.contains("spec . scheduler = & my :: S"), "{code}");
-        let whole = expanded(quote!(scheduler = S, numa_nodes = 1, llcs = 1, cores = 4, threads = 1));
-        assert!(whole.contains("uniform (1u32 , 1u32 , 4u32 , 1u32)"), "{whole}");
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        assert!(error(quote!(llc = 2)).contains("did you mean `llcs`?"));
-        assert!(error(quote!(llcs = 2, llcs = 3)).contains("given twice"));
-        assert!(error(quote!(llcs = "2")).contains("whole number"));
-        assert!(error(quote!(llcs = 0)).contains("at least 1"));
-        assert!(error(quote!(cores = -1)).contains("no negative number"));
-        assert!(error(quote!(llcs)).contains("expected `llcs = …`"));
-        assert!(error(quote!(isolation = 1)).contains("`true` or `false`"));
-        assert!(error(quote!(llcs = 3, numa_nodes = 2)).contains("can't be split evenly"));
-        assert!(error(quote!(min_cpus = 8, max_cpus = 4)).contains("is above"));
-        assert!(error(quote!(host_only, llcs = 2)).contains("host_only"));
-        assert!(error(quote!(kargs = "x")).contains("list of string literals"));
-        assert!(error(quote!(scheduler = "x")).contains("path of a constant"));
-        assert!(error(quote!(host_only, scheduler = S)).contains("needs a machine"));
-        assert!(
-            error(quote!(scheduler = S, expect_scx_bpf_error_contains = "x")).contains("needs `expect_err`")
-        );
-        assert!(
-            error(quote!(scheduler = S, expect_err, expect_scx_bpf_error_matches = "")).contains("not empty")
-        );
-        assert!(error(quote!(extra_sched_args = ["x"])).contains("needs `scheduler"));
-        assert!(error(quote!(scheduler = S, staged_schedulers = [1])).contains("list of constants"));
-        assert!(error(quote!(topology = 3)).contains("path of a constant"));
-        assert!(error(quote!(post_vm = "f")).contains("path of a function"));
-        assert!(error(quote!(num_snapshots = 65, duration_s = 60)).contains("at most 64"));
-        assert!(error(quote!(num_snapshots = 16)).contains("94 ms apart"));
-        assert!(error(quote!(host_only, num_snapshots = 2)).contains("needs a machine"));
-        assert!(error(quote!(topology = M, llcs = 2)).contains("already declares whole"));
-    }
-
-    #[test]
-    fn the_signature_is_checked() {
-        let bad = |function: ItemFn| expand(TokenStream::new(), &function).unwrap_err().to_string();
-        assert!(
-            bad(parse_quote!(
-                fn t() -> Result<AssertResult> {}
-            ))
-            .contains("got 0 parameters")
-        );
-        assert!(
-            bad(parse_quote!(
-                fn t(ctx: &Ctx) {}
-            ))
-            .contains("returns its verdict")
-        );
-        assert!(
-            bad(parse_quote!(
-                async fn t(ctx: &Ctx) -> R {}
-            ))
-            .contains("async")
-        );
-        assert!(
-            bad(parse_quote!(
-                fn t<T>(ctx: &Ctx) -> R {}
-            ))
-            .contains("generic")
-        );
-    }
-
-    #[test]
-    fn demo_tests_are_ignored() {
-        let function = parse_quote!(
-            fn demo_x(ctx: &Ctx) -> Result<AssertResult> {
-                go(ctx)
-            }
-        );
-        assert!(expand(TokenStream::new(), &function).unwrap().to_string().contains("# [ignore ="));
-        assert!(!expanded(TokenStream::new()).contains("ignore"));
-    }
-}
+mod tests;

@@ -49,7 +49,9 @@ pub fn json(input: TokenStream) -> TokenStream {
 /// - the scheduler: `scheduler = CONST` (see `declare_scheduler!`), whose machine is
 ///   inherited as far as the test declares none, `extra_sched_args = ["…"]`,
 ///   `baseline` to run under EEVDF first and compare (`ctx.baseline`),
-///   `staged_schedulers = [CONST, …]` for ops that change the scheduler; with `expect_err`,
+///   `staged_schedulers = [CONST, …]` for ops that change the scheduler,
+///   `bpf_map_write = CONST` (or a list) for variables that the host writes before the
+///   scenario; with `expect_err`,
 ///   `expect_scx_bpf_error_contains` and `expect_scx_bpf_error_matches` (a regex) say what
 ///   the scheduler's own error must be;
 /// - time: `duration_s` = 2, `timeout_s` (beyond the duration, guest time) = 30;

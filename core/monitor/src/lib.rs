@@ -11,6 +11,7 @@
 
 mod assess;
 mod checks;
+mod dump;
 mod monitor;
 mod phases;
 mod ports;
@@ -23,6 +24,7 @@ mod summary;
 
 pub use assess::{Assessment, assess};
 pub use checks::{Check, Limits, Violation, violations};
+pub use dump::{DumpSchema, FailureDump, LongestWait};
 pub use monitor::{DEFAULT_PERIOD, Mark, Monitor, MonitorLog};
 pub use ports::{Inspector, Place, Readings, SampleError, Sampler};
 pub use render::{render_assessment, render_state};
@@ -30,8 +32,8 @@ pub use sample::{CpuSample, MAX_PLAUSIBLE_DSQ_DEPTH, Sample, Schedstat, clock_ra
 pub use series::SampleSeries;
 pub use snapshot::{FromValue, MAX_SNAPSHOTS, Snapshot, SnapshotCause, SnapshotError, Snapshots, Value};
 pub use state::{
-    CgroupState, DomainState, KernelState, MapState, ProgramState, QueueState, RunqueueState, SchedExtState,
-    SchedulerExit, TaskState, VariableState, VcpuState,
+    CgroupState, DomainState, EntryState, KernelState, MapState, ProgramState, QueueState, RunqueueState,
+    SchedExtState, SchedulerExit, TaskState, VariableState, VcpuState, state_letter,
 };
 pub use summary::{EventRate, MonitorSummary, PhaseSummary, phase_summaries};
 

@@ -144,17 +144,17 @@ impl Monitor {
         }
     }
 
-    /// Takes a sample if one is due. `clock` tells the host's time; `vcpu_times` the CPU
+    /// Takes a sample if one is due; true if one was taken. `clock` tells the host's time; `vcpu_times` the CPU
     /// time that each vCPU has had so far, where known.
     pub fn poll(
         &mut self,
         sampler: &mut dyn Sampler,
         clock: &dyn Fn() -> Duration,
         vcpu_times: &mut dyn FnMut() -> Option<Vec<Duration>>,
-    ) {
-        let (now, Some(begun)) = (clock(), self.begun) else { return };
+    ) -> bool {
+        let (now, Some(begun)) = (clock(), self.begun) else { return false };
         if self.due_in(now) != Some(Duration::ZERO) {
-            return;
+            return false;
         }
         let outcome = sampler.sample(now.saturating_sub(begun)).map(|mut sample| {
             let times = vcpu_times().unwrap_or_default();
@@ -165,6 +165,7 @@ impl Monitor {
         });
         let after = clock();
         self.due = Some(now + self.period);
+        let taken = outcome.is_ok();
         match outcome {
             Ok(sample) => self.keep(sample, after.saturating_sub(now)),
             Err(SampleError::NotReady) => self.log.not_ready += 1,
@@ -177,6 +178,7 @@ impl Monitor {
                 }
             }
         }
+        taken
     }
 
     /// What was seen.

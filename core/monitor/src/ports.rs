@@ -1,6 +1,6 @@
 //! What the monitor needs of the world: a reader of the guest kernel's state.
 
-use crate::{KernelState, Sample, Value};
+use crate::{KernelState, LongestWait, Sample, Value};
 use ktstr_machine::{PhysicalMemory, VcpuRegisters};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -90,6 +90,16 @@ pub trait Inspector: Sampler {
     /// [`SampleError`] when nothing at all can be told; parts that can't be read are
     /// listed in the state.
     fn state(&mut self, registers: &[VcpuRegisters]) -> Result<KernelState, SampleError>;
+
+    /// The task that has waited longest to run under a sched_ext scheduler, by what the kernel's
+    /// watchdog goes by; `None` while no such scheduler runs or nobody waits. Does not wait for
+    /// the kernel to be found.
+    ///
+    /// # Errors
+    /// [`SampleError`] when that can't be read now.
+    fn longest_wait(&mut self) -> Result<Option<LongestWait>, SampleError> {
+        Ok(None)
+    }
 
     /// Adds what takes longer to find out and holds as well later: the source lines of the
     /// vCPUs' instruction pointers.

@@ -230,9 +230,15 @@ fn cgroup_line(cgroup: &CgroupState) -> String {
 }
 
 fn task_line(task: &TaskState) -> String {
-    let TaskState { pid, tgid, comm, class, prio, state, runtime_ns } = task;
+    let TaskState { pid, tgid, comm, class, prio, runtime_ns, .. } = task;
+    let process = if pid == tgid { String::new() } else { format!(", process {tgid}") };
+    // On a runqueue and not runnable is one that is about to sleep, or was just woken.
+    let state = match task.state_letter() {
+        'R' => String::new(),
+        letter => format!(", state {letter}"),
+    };
     let ran = *runtime_ns as f64 / 1e9;
-    format!("{comm} (pid {pid}, process {tgid}) {class} prio {prio} state {state:#x}, ran {ran:.3} s")
+    format!("{comm} (pid {pid}{process}) {class} prio {prio}{state}, ran {ran:.3} s")
 }
 
 #[cfg(test)]

@@ -42,6 +42,49 @@ pub struct TaskState {
     pub runtime_ns: u64,
 }
 
+impl TaskState {
+    /// Its state in `ps`'s letter.
+    pub const fn state_letter(&self) -> char {
+        state_letter(self.state)
+    }
+}
+
+/// The letter for `TASK_*` bits as `ps` and /proc show them (`task_index_to_char`, include/linux/sched.h): `R` runnable,
+/// `S` sleeping, `D` sleeping uninterruptibly, `I` the same but idle, `T` stopped, `t` traced, `P` parked, `X` dead.
+pub const fn state_letter(bits: u64) -> char {
+    /// `TASK_UNINTERRUPTIBLE`, `TASK_NOLOAD`, `TASK_FROZEN` (6.1).
+    const UNINTERRUPTIBLE: u64 = 0x2;
+    const NO_LOAD: u64 = 0x400;
+    const FROZEN: u64 = 0x8000;
+    if bits & UNINTERRUPTIBLE != 0 {
+        return if bits & NO_LOAD != 0 { 'I' } else { 'D' };
+    }
+    // The lowest bit decides; waking, new and rtlock-wait are shown as what they are about to be.
+    match bits & 0xff {
+        _ if bits & FROZEN != 0 => 'D',
+        0 => 'R',
+        bits if bits & 0x1 != 0 => 'S',
+        bits if bits & 0x4 != 0 => 'T',
+        bits if bits & 0x8 != 0 => 't',
+        bits if bits & 0x10 != 0 => 'X',
+        bits if bits & 0x20 != 0 => 'Z',
+        bits if bits & 0x40 != 0 => 'P',
+        _ => 'X',
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_have_the_letters_of_ps() {
+        // TASK_RUNNING, INTERRUPTIBLE, UNINTERRUPTIBLE, IDLE, KILLABLE, STOPPED, TRACED, PARKED, FROZEN, TASK_DEAD.
+        let bits = [0, 1, 2, 0x402, 0x102, 4, 8, 0x40, 0x8000, 0x80];
+        assert_eq!(bits.map(state_letter), ['R', 'S', 'D', 'I', 'D', 'T', 't', 'P', 'D', 'X']);
+    }
+}
+
 /// A runqueue with its tasks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunqueueState {
@@ -209,6 +252,25 @@ pub struct MapState {
     pub variables: Vec<VariableState>,
     /// How many more there were.
     pub more: usize,
+    /// Its first entries, where it is none; of an array those that are not zero.
+    #[serde(default)]
+    pub entries: Vec<EntryState>,
+    /// Whether there were more than were looked at.
+    #[serde(default)]
+    pub truncated: bool,
+    /// What else there is to say of its contents: how full it is, or why they are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// An entry of a BPF map.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryState {
+    /// Its key as its type says; of local storage whose it is.
+    pub key: String,
+    /// Its value likewise; on each CPU where they have one each; a program, map or cgroup by name and ID; a stack
+    /// trace by its functions.
+    pub value: String,
 }
 
 /// A global variable of a BPF program.
@@ -240,6 +302,10 @@ pub struct KernelState {
     pub console: Vec<String>,
     /// What could not be read, and why.
     pub problems: Vec<String>,
+    /// Why this is not the whole kernel at one moment, but registers at most, or parts of a machine
+    /// that went on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<String>,
 }
 
 impl KernelState {

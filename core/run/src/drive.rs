@@ -5,7 +5,7 @@ use crate::limits::Limits;
 use crate::ports::HostClock;
 use crate::watch::Watch;
 use ktstr_machine::{ConsoleTail, MachineError, Vm, VmEvent, VmExit};
-use ktstr_monitor::{KernelState, MonitorLog, Snapshots};
+use ktstr_monitor::{FailureDump, KernelState, MonitorLog, Snapshots};
 use ktstr_scheduler::{BoundedLog, SchedulerReport};
 use ktstr_wire::{Decoder, Message, Stage, Stimulus};
 use std::time::Duration;
@@ -111,6 +111,9 @@ pub struct Observation {
     /// What the kernel looked like at the moment that tells most of a failure: when a deadline
     /// passed, when it died, when a check was first violated, or when the workload ended.
     pub kernel_state: Option<KernelState>,
+    /// What it looked like before the sched_ext watchdog acted, when a task had waited for half of
+    /// what that allows.
+    pub early_state: Option<KernelState>,
     /// What was captured at the test's request.
     pub snapshots: Snapshots,
     /// What was wrong with serving the guest's requests.
@@ -118,6 +121,27 @@ pub struct Observation {
 }
 
 impl Observation {
+    /// How the machine ended, in few words.
+    pub fn ended(&self) -> String {
+        match (&self.exit, self.deadline) {
+            (_, Some(Deadline::Boot(_))) => "ended by the host: it never greeted".to_string(),
+            (_, Some(Deadline::Run(_))) => "ended by the host: it went silent".to_string(),
+            (_, Some(Deadline::PowerOff(_))) => "ended by the host: it did not power off".to_string(),
+            (Some(VmExit::PowerOff), None) => "powered off".to_string(),
+            (Some(VmExit::Reset), None) => "reset".to_string(),
+            (Some(VmExit::Killed { signal, .. }), None) => format!("hypervisor killed by signal {signal}"),
+            (Some(VmExit::Failed { code, .. }), None) => format!("hypervisor ended with exit code {code}"),
+            (Some(VmExit::Stopped) | None, None) => "ended by the host".to_string(),
+        }
+    }
+
+    /// What is known of its kernel.
+    pub fn failure_dump(&self) -> Option<FailureDump> {
+        let elapsed_ms = u64::try_from(self.times.total.as_millis()).unwrap_or(u64::MAX);
+        let state = self.kernel_state.clone()?;
+        Some(FailureDump::new(state, self.early_state.clone(), self.ended(), elapsed_ms))
+    }
+
     fn new() -> Self {
         Self {
             stage: None,
@@ -139,6 +163,7 @@ impl Observation {
             times: Times::default(),
             monitor: MonitorLog::default(),
             kernel_state: None,
+            early_state: None,
             snapshots: Snapshots::default(),
             complaints: Vec::new(),
         }
@@ -339,6 +364,7 @@ impl Driver<'_, '_> {
         self.seen.monitor = told.log;
         self.seen.snapshots = told.snapshots;
         self.seen.complaints = told.complaints;
+        self.seen.early_state = told.early;
         self.seen.kernel_state = told.state.map(|state| KernelState { console, ..state });
         self.seen
     }

@@ -65,6 +65,9 @@ pub enum TestReturn {
 impl GuestPlan {
     /// Where the host puts it in the guest; together with being PID 1 it tells the guest.
     pub const PATH: &'static str = "/ktstr/plan";
+    /// The cgroup that a test makes its own in, where its scheduler names no other; the
+    /// boot init of a saved machine has made it.
+    pub const CGROUP_PARENT: &'static str = "ktstr";
 
     /// As bytes for the guest.
     pub fn encode(&self) -> Result<Vec<u8>, PayloadError> {

@@ -1,6 +1,6 @@
 //! How long each part of a run may take, in host time.
 
-use ktstr_machine::Accel;
+use ktstr_machine::Pace;
 use std::time::Duration;
 
 /// Deadlines of a run. They only catch a guest that hangs as a whole: a test that
@@ -16,10 +16,10 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Deadlines of a machine with `cpus` vCPUs for a test that holds `duration`
+    /// Deadlines of a machine with `cpus` vCPUs at that pace, for a test that holds `duration`
     /// and may take `timeout` more.
-    pub fn new(accel: Accel, cpus: u32, duration: Duration, timeout: Duration) -> Self {
-        let patience = accel.patience();
+    pub fn new(pace: Pace, cpus: u32, duration: Duration, timeout: Duration) -> Self {
+        let patience = pace.patience();
         Self {
             boot: (Duration::from_secs(20) + Duration::from_secs(2) * cpus) * patience,
             run: (Duration::from_secs(10) + duration + timeout) * patience,
@@ -34,9 +34,9 @@ mod tests {
 
     #[test]
     fn emulation_is_given_more_time() {
-        let limits = |accel| Limits::new(accel, 4, Duration::from_secs(2), Duration::from_secs(30));
-        assert_eq!(limits(Accel::Kvm).run, Duration::from_secs(42));
-        assert!(limits(Accel::Tcg).boot > limits(Accel::Kvm).boot);
-        assert!(limits(Accel::Deterministic).boot > limits(Accel::Tcg).boot);
+        let limits = |pace| Limits::new(pace, 4, Duration::from_secs(2), Duration::from_secs(30));
+        assert_eq!(limits(Pace::Hardware).run, Duration::from_secs(42));
+        assert!(limits(Pace::Emulated).boot > limits(Pace::Hardware).boot);
+        assert!(limits(Pace::Counted).boot > limits(Pace::Emulated).boot);
     }
 }

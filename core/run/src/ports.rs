@@ -1,7 +1,7 @@
 //! What a run needs of the world besides a machine.
 
 use crate::Sidecar;
-use ktstr_monitor::KernelState;
+use ktstr_monitor::FailureDump;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,5 +31,8 @@ pub trait SidecarStore {
     fn write(&self, sidecar: &Sidecar) -> Result<PathBuf, SidecarError>;
 
     /// Writes what the kernel looked like beside the sidecar, likewise.
-    fn write_state(&self, sidecar: &Sidecar, state: &KernelState) -> Result<PathBuf, SidecarError>;
+    fn write_dump(&self, sidecar: &Sidecar, dump: &FailureDump) -> Result<PathBuf, SidecarError>;
+
+    /// The same of a second run, with probes.
+    fn write_repro_dump(&self, sidecar: &Sidecar, dump: &FailureDump) -> Result<PathBuf, SidecarError>;
 }

@@ -4,8 +4,8 @@ use crate::drive::{Observation, Times};
 use crate::judge::CaseResult;
 use crate::scheduler::bug_summary;
 use ktstr_assert::{Assert, ScenarioStats, render_comparison, render_failure};
-use ktstr_monitor::{render_assessment, render_state};
-use ktstr_scheduler::{Detach, ProgramStats, SchedulerReport, without_colours};
+use ktstr_monitor::{KernelState, render_assessment, render_state};
+use ktstr_scheduler::{Detach, ProgramStats, SchedulerReport, SchedulerStats, without_colours};
 use ktstr_verifier::{Mode, VerifierLog};
 use ktstr_wire::Stimulus;
 use std::fmt::Write;
@@ -18,6 +18,7 @@ const TIMELINE_LINES: usize = 60;
 const SCHEDULER_LINES: usize = 60;
 const VERIFIER_LINES: usize = 150;
 const DUMP_LINES: usize = 80;
+const STATS_LINES: usize = 40;
 
 /// What a reader wants to know of how a result came about.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,9 @@ pub struct RunFacts {
     pub topology: String,
     /// Acceleration mode, `host` without a machine.
     pub mode: String,
+    /// True where the mode is made for hardware and the host's processor is emulated, so that
+    /// the limits of emulation held.
+    pub emulated_processor: bool,
     /// Kernel release or path.
     pub kernel: String,
     /// True if the machine was resumed instead of booted.
@@ -97,6 +101,9 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
     for report in seen.schedulers.iter().filter(|r| r.programs.iter().any(|p| p.run_cnt > 0)) {
         section(text, &format!("programs of {}", report.name), &program_lines(report));
     }
+    for (report, stats) in seen.schedulers.iter().filter_map(|r| Some((r, r.stats.as_ref()?))) {
+        section(text, &format!("scx_stats of {}", report.name), &stats_lines(stats));
+    }
     for report in seen.schedulers.iter().filter(|r| !r.dump_text.is_empty()) {
         section(text, "sched_ext dump", &shortened(&report.dump_text, DUMP_LINES));
     }
@@ -111,8 +118,13 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
         section(text, "test output (last lines)", &output.join("\n"));
     }
     // Of what merely lacks data it would explain nothing.
+    if let Some(state) = seen.early_state.as_ref().filter(|_| case.result.is_fail()) {
+        section(text, "kernel state before the watchdog acted", &render_state(state));
+    }
     if let Some(state) = seen.kernel_state.as_ref().filter(|_| case.result.is_fail()) {
-        section(text, "kernel state", &render_state(state));
+        // The console stands once: among the diagnostics, where those are shown.
+        let console = if case.broken || facts.verbose { Vec::new() } else { state.console.clone() };
+        section(text, "kernel state", &render_state(&KernelState { console, ..state.clone() }));
     }
     if case.broken || facts.verbose {
         section(text, "diagnostics", &diagnostics(seen));
@@ -131,6 +143,25 @@ fn program_lines(report: &SchedulerReport) -> String {
         )
     };
     programs.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Figures by name: the first, the last, and the time between them.
+fn stats_lines(stats: &SchedulerStats) -> String {
+    let mut lines = Vec::new();
+    if let (Some(first), Some(last)) = (stats.samples.first(), stats.last()) {
+        lines.push(format!("{} answers, +{} ms to +{} ms", stats.answers, first.at_ms, last.at_ms));
+        let left_out = last.figures.len().saturating_sub(STATS_LINES);
+        let of = |(name, value): (&String, &f64)| match first.figures.get(name) {
+            Some(before) if before != value => format!("{name} {before} → {value}"),
+            _ => format!("{name} {value}"),
+        };
+        lines.extend(last.figures.iter().take(STATS_LINES).map(of));
+        if left_out > 0 {
+            lines.push(format!("… {left_out} more in the result file …"));
+        }
+    }
+    lines.extend(stats.problem.clone());
+    lines.join("\n")
 }
 
 /// What the schedulers wrote: as it came, then the end of what was too much.
@@ -249,6 +280,9 @@ fn scheduler_line(report: &SchedulerReport) -> String {
 
 fn run_lines(facts: &RunFacts, times: Option<&Times>, schedulers: &[SchedulerReport]) -> String {
     let mut text = format!("mode={} kernel={} seed={}", facts.mode, facts.kernel, facts.seed);
+    if facts.emulated_processor {
+        text.push_str("\non an emulated processor: limits as for tcg");
+    }
     if let Some(times) = times {
         let part = |name: &str, time: Option<Duration>| {
             time.map(|t| format!("{name} {:.2} s, ", t.as_secs_f64())).unwrap_or_default()

@@ -5,8 +5,11 @@ use crate::guest::TestReturn;
 use crate::judge::{CaseResult, inverted};
 use crate::spec::TestSpec;
 use ktstr_assert::{Detail, DetailKind, Outcome};
-use ktstr_scheduler::ScxExit;
+use ktstr_monitor::FailureDump;
 use ktstr_scheduler::repro::{Choice, Rerun, choose, render};
+use ktstr_scheduler::{ScxExit, without_colours};
+use std::collections::BTreeMap;
+use std::fmt::Write;
 
 /// A crash that is worth a second run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub struct Crash {
 pub struct Repro {
     /// In words.
     pub text: String,
+    /// What its kernel looked like, where that was seen.
+    pub dump: Option<FailureDump>,
     /// Why it did not do what a test with `expect_auto_repro` wants of it.
     pub invalid: Option<String>,
 }
@@ -44,16 +49,23 @@ impl Crash {
         &self.choice.functions
     }
 
-    /// Tells of the second run.
-    pub fn told(&self, again: &Observation) -> Repro {
+    /// The functions that were probed in the second run.
+    pub fn probed<'a>(&self, again: &'a Observation) -> Vec<&'a str> {
+        let traces = again.schedulers.iter().filter_map(|report| report.probes.as_ref());
+        traces.flat_map(|trace| trace.probes.iter().map(|probe| probe.function.as_str())).collect()
+    }
+
+    /// Tells of the second run; `lines` says where its functions stand in the kernel's source.
+    pub fn told(&self, again: &Observation, lines: &BTreeMap<String, String>) -> Repro {
         let crashed = |report: &&ktstr_scheduler::SchedulerReport| {
             report.exit.as_ref().is_some_and(ScxExit::is_failure)
         };
         let report = again.schedulers.get(self.start).filter(crashed);
         let report = report.or_else(|| again.schedulers.iter().find(crashed));
         let outcome = outcome(again);
-        let text =
-            render(&self.exit, &self.choice, &Rerun { report, outcome: &outcome, took: again.times.total });
+        let rerun = Rerun { report, outcome: &outcome, took: again.times.total, lines };
+        let mut text = render(&self.exit, &self.choice, &rerun);
+        tails(&mut text, again);
         let exit = report.and_then(|report| report.exit.as_ref());
         let events = report.and_then(|report| report.probes.as_ref()).map_or(0, |probes| probes.of_task);
         let invalid = match exit {
@@ -64,7 +76,7 @@ impl Crash {
             }
             Some(_) => None,
         };
-        Repro { text, invalid }
+        Repro { text, invalid, dump: again.failure_dump() }
     }
 }
 
@@ -72,7 +84,33 @@ impl Repro {
     /// There was no second run, for that reason.
     pub fn not_made(why: &str) -> Self {
         let text = format!("the test could not be run again with probes: {why}");
-        Self { invalid: Some(text.clone()), text }
+        Self { invalid: Some(text.clone()), text, dump: None }
+    }
+}
+
+/// Lines of each tail.
+const TAIL: usize = 40;
+
+/// The last lines of what the second run said.
+fn tails(text: &mut String, again: &Observation) {
+    let kernel_log = String::from_utf8_lossy(&again.kernel_log);
+    let dumps: Vec<&str> = again.schedulers.iter().map(|report| report.dump_text.as_str()).collect();
+    let parts = [
+        ("scheduler log", again.scheduler_log.text()),
+        ("sched_ext dump", dumps.join("\n")),
+        ("kernel log", kernel_log.into_owned()),
+    ];
+    for (what, said) in parts {
+        let said = without_colours(&said);
+        let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+        if lines.is_empty() {
+            continue;
+        }
+        let shown = &lines[lines.len().saturating_sub(TAIL)..];
+        let _ = writeln!(text, "its {what}, the last {} of {} lines:", shown.len(), lines.len());
+        for line in shown {
+            let _ = writeln!(text, "  {line}");
+        }
     }
 }
 
@@ -157,7 +195,7 @@ mod tests {
     #[test]
     fn the_second_run_is_told_for_what_it_is() {
         let crash = Crash::of(&TestSpec::DEFAULT, &failed(), &seen(STALL, 0)).unwrap();
-        let told = |log: &str, events| crash.told(&seen(log, events));
+        let told = |log: &str, events| crash.told(&seen(log, events), &BTreeMap::new());
         let again = told(STALL, 3);
         assert!(again.text.starts_with("the crash came again: runnable task stall: w[7] "), "{}", again.text);
         assert_eq!(again.invalid, None);
@@ -165,7 +203,7 @@ mod tests {
         assert!(told(ERROR, 3).invalid.unwrap().contains("another crash"));
         let gone =
             Observation { returned: Some(TestReturn::Judged(AssertResult::pass())), ..seen("quiet", 0) };
-        let gone = crash.told(&gone);
+        let gone = crash.told(&gone, &BTreeMap::new());
         assert!(gone.text.contains("did not come again; the second run ended in: pass"), "{}", gone.text);
         assert!(gone.invalid.is_some());
     }
@@ -176,7 +214,7 @@ mod tests {
             judge_repro(&mut case, repro.as_ref());
             case.result.outcome
         };
-        let valid = Repro { text: String::new(), invalid: None };
+        let valid = Repro { text: String::new(), invalid: None, dump: None };
         assert_eq!(judged(failed(), Some(valid.clone())), Outcome::Pass);
         assert_eq!(judged(failed(), Some(Repro::not_made("no machine"))), Outcome::Fail);
         assert_eq!(judged(failed(), None), Outcome::Fail);

@@ -2,7 +2,7 @@
 
 use crate::vm_result::PostVm;
 use ktstr_assert::Assert;
-use ktstr_scheduler::Scheduler;
+use ktstr_scheduler::{BpfMapWrite, Scheduler};
 use ktstr_topology::{ShapeBounds, Topology};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub struct TestSpec {
     pub extra_sched_args: &'static [&'static str],
     /// Schedulers that lie ready for ops that change it.
     pub staged_schedulers: &'static [&'static Scheduler],
+    /// What the host writes into the scheduler's variables once it has attached, before the scenario.
+    pub bpf_map_write: &'static [BpfMapWrite],
     /// Runs under the kernel's own scheduler first, for numbers to compare with.
     pub baseline: bool,
     /// What the scheduler's own error must contain, for a test that is meant to fail.
@@ -76,6 +78,7 @@ impl TestSpec {
             scheduler: &Scheduler::EEVDF,
             extra_sched_args: &[],
             staged_schedulers: &[],
+            bpf_map_write: &[],
             baseline: false,
             scx_error_contains: None,
             scx_error_matches: None,

@@ -3,6 +3,7 @@
 use crate::drive::Observation;
 use ktstr_assert::AssertResult;
 use ktstr_monitor::{MonitorLog, SampleSeries, Snapshot};
+use ktstr_scheduler::SchedulerReport;
 use ktstr_wire::Stimulus;
 
 /// A check that a test makes on the host (`post_vm`).
@@ -48,6 +49,11 @@ impl<'a> VmResult<'a> {
     /// What the scenario did.
     pub fn timeline(&self) -> &'a [Stimulus] {
         &self.seen.timeline
+    }
+
+    /// What became of the schedulers, one report a start: how each ended, its BPF programs, its scx_stats.
+    pub fn schedulers(&self) -> &'a [SchedulerReport] {
+        &self.seen.schedulers
     }
 
     /// The kernel's log, where the guest sent it.

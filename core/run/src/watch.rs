@@ -1,8 +1,8 @@
 //! An eye on the kernel of the machine that is driven.
 
 use crate::ports::HostClock;
-use ktstr_machine::{MachineError, Vm};
-use ktstr_monitor::{Inspector, KernelState, Mark, Monitor, MonitorLog, Snapshots};
+use ktstr_machine::{MachineError, VcpuRegisters, Vm};
+use ktstr_monitor::{Inspector, KernelState, LongestWait, Mark, Monitor, MonitorLog, Snapshots};
 use ktstr_wire::{Answer, Stimulus};
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ pub struct Watch<'a> {
     pub(crate) ending: Option<KernelState>,
     /// The kernel when something was wrong; the first such moment.
     wrong: Option<KernelState>,
+    looked_early: bool,
+    /// The kernel while a scheduler let a task wait for half of what the watchdog allows.
+    early: Option<KernelState>,
     complaints: Vec<String>,
     /// Variables whose writes stop the machine.
     pub(crate) watched: Vec<Watched>,
@@ -44,6 +47,8 @@ pub(crate) struct Told {
     pub(crate) snapshots: Snapshots,
     pub(crate) complaints: Vec<String>,
     pub(crate) state: Option<KernelState>,
+    /// An earlier one, before the kernel acted on what was wrong.
+    pub(crate) early: Option<KernelState>,
 }
 
 /// How long a machine is held for the reader of its kernel.
@@ -75,6 +80,8 @@ impl<'a> Watch<'a> {
             snapshots: Snapshots::default(),
             ending: None,
             wrong: None,
+            looked_early: false,
+            early: None,
             complaints: Vec::new(),
             watched: Vec::new(),
             answered: None,
@@ -176,7 +183,24 @@ impl<'a> Watch<'a> {
     /// time, the machine is stopped for a look at who does it.
     pub(crate) fn poll(&mut self, vm: &mut dyn Vm, clock: &dyn HostClock) -> Result<(), MachineError> {
         let Some(inspector) = self.inspector.as_deref_mut() else { return Ok(()) };
-        self.monitor.poll(inspector, &|| clock.now(), &mut || vm.vcpu_times());
+        let taken = self.monitor.poll(inspector, &|| clock.now(), &mut || vm.vcpu_times());
+        // A reading that fails now may go well with the next sample; it is only a warning.
+        let wait = match taken && !self.looked_early {
+            true => inspector.longest_wait().ok().flatten().filter(LongestWait::is_past_half),
+            false => None,
+        };
+        if let Some(LongestWait { cpu, pid, comm, waited, limit }) = wait {
+            let when = format!(
+                "early, when {comm} (pid {pid}) on cpu{cpu} had been runnable for {waited} of the {limit} jiffies \
+                 that the sched_ext watchdog allows"
+            );
+            // Once: a machine that can't be held now has its deadline, and no run fails by a look.
+            self.looked_early = true;
+            match self.held(vm, &when) {
+                Ok(state) => self.early = state,
+                Err(e) => self.complain(format!("looking at the kernel {when}: {e}")),
+            }
+        }
         match self.monitor.alarm() {
             Some(what) => self.crashed(vm, &format!("when this had lasted long enough: {what}")),
             None => Ok(()),
@@ -185,20 +209,30 @@ impl<'a> Watch<'a> {
 
     /// Something is wrong in a guest that runs: what its kernel looks like now, the first time.
     pub(crate) fn crashed(&mut self, vm: &mut dyn Vm, when: &str) -> Result<(), MachineError> {
-        if self.own_instants || self.wrong.is_some() || self.inspector.is_none() {
+        if self.own_instants || self.wrong.is_some() {
             return Ok(());
         }
+        self.wrong = self.held(vm, when)?;
+        Ok(())
+    }
+
+    /// What the kernel of a guest that runs looks like, which stands still for that. `None` when
+    /// nobody looks or the machine is gone.
+    fn held(&mut self, vm: &mut dyn Vm, when: &str) -> Result<Option<KernelState>, MachineError> {
+        if self.inspector.is_none() {
+            return Ok(None);
+        }
         match vm.pause() {
-            Err(MachineError::Gone { .. }) => return Ok(()),
+            Err(MachineError::Gone { .. }) => return Ok(None),
             other => other?,
         }
-        self.wrong = self.state(vm, true);
+        let state = self.state(vm, true);
         let resumed = vm.resume();
         // Source lines take a while and are the same later.
-        self.date(when);
+        let state = self.dated(state, when);
         match resumed {
-            Err(MachineError::Gone { .. }) => Ok(()),
-            other => other,
+            Err(MachineError::Gone { .. }) => Ok(state),
+            other => other.map(|()| state),
         }
     }
 
@@ -207,44 +241,61 @@ impl<'a> Watch<'a> {
         let paused = vm.pause();
         let mut state = self.state(vm, paused.is_ok());
         if let (Some(state), Err(e)) = (&mut state, paused) {
-            state.problems.push(format!("pausing the machine: {e}"));
+            let why = format!("pausing the machine: {e}");
+            state.unread.get_or_insert_with(|| why.clone());
+            state.problems.push(why);
         }
-        self.wrong = state;
-        self.date("when the host's patience was over");
+        self.wrong = self.dated(state, "when the host's patience was over");
     }
 
     /// The machine died: what of its kernel is left in memory.
     pub(crate) fn died(&mut self, vm: &mut dyn Vm) {
         if self.wrong.is_none() {
-            self.wrong = self.state(vm, false);
-            self.date("after the machine's end; its vCPUs are gone");
+            // That they are gone with the machine is no problem of the reader's.
+            let registers = vm.registers().unwrap_or_default();
+            let when = match registers.is_empty() {
+                false => "when the guest's kernel had its machine reset",
+                true => "after the machine's end; its vCPUs are gone",
+            };
+            let state = self.state_with(vm, Ok(registers));
+            self.wrong = self.dated(state, when);
         }
     }
 
     /// Says which moment the state is of, and what its addresses mean.
-    fn date(&mut self, when: &str) {
-        if let (Some(inspector), Some(state)) = (self.inspector.as_deref_mut(), &mut self.wrong) {
-            state.moment = format!("{when}:");
-            inspector.explain(state);
+    fn dated(&mut self, state: Option<KernelState>, when: &str) -> Option<KernelState> {
+        let mut state = KernelState { moment: format!("{when}:"), ..state? };
+        if let Some(inspector) = self.inspector.as_deref_mut() {
+            inspector.explain(&mut state);
         }
+        Some(state)
     }
 
     /// What the kernel looks like. `None` when nobody looks. What goes wrong is part of the
     /// answer.
     fn state(&mut self, vm: &mut dyn Vm, with_registers: bool) -> Option<KernelState> {
+        let registers = if with_registers { vm.registers() } else { Ok(Vec::new()) };
+        self.state_with(vm, registers)
+    }
+
+    fn state_with(
+        &mut self,
+        vm: &mut dyn Vm,
+        registers: Result<Vec<VcpuRegisters>, MachineError>,
+    ) -> Option<KernelState> {
         if !self.attached {
             self.attach(vm);
         }
         let inspector = self.inspector.as_deref_mut()?;
         let mut problems = Vec::new();
-        let registers = if with_registers { vm.registers() } else { Ok(Vec::new()) };
         let registers = registers.unwrap_or_else(|e| {
             problems.push(format!("registers: {e}"));
             Vec::new()
         });
         let mut state = inspector.state(&registers).unwrap_or_else(|e| {
-            problems.push(format!("the kernel's state: {e}"));
-            KernelState::of_registers(&registers)
+            let why = format!("the kernel's state: {e}");
+            problems.push(why.clone());
+            KernelState { unread: Some(why), ..KernelState::of_registers(&registers) }
         });
         state.problems.extend(problems);
         Some(state)
@@ -276,7 +327,9 @@ impl<'a> Watch<'a> {
             log: self.monitor.into_log(),
             snapshots: self.snapshots,
             complaints: self.complaints,
-            state: self.wrong.or(ending),
+            // Where nothing was seen later, the early look is all there is.
+            state: self.wrong.or(ending).or_else(|| self.early.take()),
+            early: self.early,
         }
     }
 

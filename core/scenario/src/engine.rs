@@ -17,6 +17,7 @@ mod judge;
 mod model;
 mod plan;
 mod stage;
+mod stuck;
 mod timeline;
 
 pub use error::{Place, ScenarioError};
@@ -188,11 +189,9 @@ fn perform(
         stage.set_up(place, &scene.defs)?;
         let ended = hold(ctx, stage, scene)?;
         stage.timeline.step_end(place, stage.total_iterations());
-        if let Ended::SchedulerFailed(reason) = ended {
-            let text = format!(
-                "the scheduler failed in {place}, {}ms into the scenario: {reason}",
-                stage.timeline.elapsed_ms()
-            );
+        if let Ended::SchedulerFailed(reason, noticed) = ended {
+            let ms = noticed.saturating_sub(stage.timeline.begin()).as_millis();
+            let text = format!("the scheduler failed in {place}, {ms}ms into the scenario: {reason}");
             stage.find(Detail::fail(DetailKind::Scheduler, text));
             return Ok(());
         }

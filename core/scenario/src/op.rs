@@ -127,6 +127,13 @@ pub enum Op {
         /// The number.
         value: u64,
     },
+    /// Pins a map of the attached scheduler's in bpffs, so that it outlives the scheduler.
+    PinBpfMap {
+        /// How its name ends, such as `.bss`; of several the one made last.
+        map: String,
+        /// Where, below `/sys/fs/bpf`.
+        path: String,
+    },
     /// Attaches one of the test's schedulers while none is attached.
     AttachScheduler {
         /// Its declared name; `None` is the test's own.
@@ -274,6 +281,11 @@ impl Op {
         Self::WriteKernelCold { path: path.into(), value }
     }
 
+    /// [`Op::PinBpfMap`].
+    pub fn pin_bpf_map(map: impl Into<String>, path: impl Into<String>) -> Self {
+        Self::PinBpfMap { map: map.into(), path: path.into() }
+    }
+
     /// What it asks of the host, with the name, variable or path that must not be empty;
     /// `None` for an op that the guest carries out.
     pub(crate) fn request(&self) -> Option<HostRequest> {
@@ -317,6 +329,7 @@ impl Op {
             Self::ReadKernelCold { .. } => "ReadKernelCold",
             Self::WriteKernelHot { .. } => "WriteKernelHot",
             Self::WriteKernelCold { .. } => "WriteKernelCold",
+            Self::PinBpfMap { .. } => "PinBpfMap",
             Self::AttachScheduler { .. } => "AttachScheduler",
             Self::DetachScheduler => "DetachScheduler",
             Self::RestartScheduler => "RestartScheduler",

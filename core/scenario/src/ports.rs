@@ -256,11 +256,11 @@ pub trait EventSink: Send + Sync {
     fn stimulus(&self, event: &StimulusEvent);
 }
 
-/// A scheduler that could not be changed.
+/// A scheduler that could not be changed, or a map of its that could not be pinned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{doing} scheduler {name:?}: {why}")]
 pub struct SchedulerError {
-    /// `attaching` or `detaching`.
+    /// Such as `attaching`.
     pub doing: &'static str,
     /// Its declared name.
     pub name: String,
@@ -284,4 +284,9 @@ pub trait SchedulerOps: Send + Sync {
     fn attach(&self, name: &str) -> Result<(), SchedulerError>;
     /// Stops the attached scheduler and returns once the kernel has its own again.
     fn detach(&self) -> Result<(), SchedulerError>;
+    /// Has the scheduler's program say how it stands (SIGUSR2), since a worker is stuck; what came of it, for the
+    /// timeline. `None` where nobody is to be asked.
+    fn prompt(&self) -> Option<String>;
+    /// Pins the map whose name ends so at `path` below `/sys/fs/bpf`; of several the one made last.
+    fn pin_map(&self, map: &str, path: &str) -> Result<(), SchedulerError>;
 }

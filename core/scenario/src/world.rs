@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) cost: Duration,
     /// When sleeping past this, the clock panics.
     pub(crate) panic_at: Option<Duration>,
+    /// When all workers get stuck.
+    pub(crate) stuck_from: Option<Duration>,
     /// When the scheduler dies.
     pub(crate) scheduler_dies_at: Option<Duration>,
     /// Schedulers of the test; the first is attached at the beginning.
@@ -102,7 +104,8 @@ impl State {
 
     fn report(&self, id: usize, index: usize) -> WorkerReport {
         let group = &self.groups[id];
-        let wall = group.started_at.map_or(Duration::ZERO, |at| self.now - at);
+        let now = self.stuck_from.map_or(self.now, |from| self.now.min(from));
+        let wall = group.started_at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
         let wall_ns = wall.as_nanos() as u64;
         let pid = group.pids[index];
         let cpus = self.places.get(&pid).and_then(|c| self.cgroups.get(c).cloned().flatten());
@@ -403,6 +406,19 @@ fn scheduler(state: &Shared) -> MockSchedulerOps {
             true => Err(unscheduled("detaching", &name)),
             false => Ok(()),
         }
+    });
+    let s = state.clone();
+    mock.expect_prompt().returning(move || {
+        let mut s = s.get();
+        s.attached.clone().map(|name| {
+            s.log.push(format!("prompt {name}"));
+            format!("{name} was asked")
+        })
+    });
+    let s = state.clone();
+    mock.expect_pin_map().returning(move |map, path| match s.get().call(format!("pin {map} at {path}")) {
+        true => Err(unscheduled("pinning a map of", "mine")),
+        false => Ok(()),
     });
     mock
 }

@@ -72,6 +72,8 @@ pub struct Scheduler {
     pub kernels: &'static [&'static str],
     /// Machines that the verifier sweep leaves out, by preset name.
     pub verifier_exclude_topologies: &'static [&'static str],
+    /// Whether the verifier sweep loads it; one that is left out is still swept when it is asked for by name.
+    pub verifier: bool,
     /// Directory of the declaring package (`CARGO_MANIFEST_DIR`).
     pub declared_in: &'static str,
 }
@@ -97,6 +99,7 @@ impl Scheduler {
             assert: Assert::NO_OVERRIDES,
             kernels: &[],
             verifier_exclude_topologies: &[],
+            verifier: true,
             declared_in: "",
         }
     }

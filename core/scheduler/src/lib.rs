@@ -5,6 +5,7 @@
 //! - [`find`] decides which program is meant, over the port [`ports::Programs`].
 //! - [`SchedulerPlan`] is what the guest starts; [`SchedulerReport`] is what it tells.
 //! - [`repro`] has a crash made again with probes where it came from.
+//! - [`BpfMapWrite`] is what the host writes into a scheduler's variables before a test.
 //! - [`ScxExit`] and [`ScxDump`] are what the kernel says when it drops a scheduler.
 //!
 //! Everything here is data and rules: no process, file or environment is touched.
@@ -14,17 +15,23 @@ mod declare;
 mod dump;
 mod exit;
 mod find;
+mod last_words;
 mod log;
+mod map_write;
 mod plan;
 pub mod ports;
 mod report;
 pub mod repro;
+mod stats;
 
 pub use attach::{NotAttached, why_not_attached};
 pub use declare::{Scheduler, SchedulerSpec, Sysctl};
 pub use dump::{DumpCpu, DumpTask, ScxDump};
 pub use exit::{ExitKind, ScxExit, StuckTask};
 pub use find::{FindError, Found, Wanted, find, per_name_scheduler_env};
+pub use last_words::last_words;
 pub use log::{BoundedLog, without_colours};
+pub use map_write::BpfMapWrite;
 pub use plan::{Program, SchedulerPlan};
 pub use report::{Detach, ProgramStats, SchedulerReport};
+pub use stats::{SchedulerStats, StatsSample};

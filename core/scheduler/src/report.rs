@@ -1,7 +1,7 @@
 //! What became of a scheduler, as the guest tells it.
 
 use crate::repro::ProbeTrace;
-use crate::{ScxDump, ScxExit};
+use crate::{SchedulerStats, ScxDump, ScxExit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ pub struct ProgramStats {
 }
 
 /// One life of a scheduler in a guest.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SchedulerReport {
     /// Its declared name.
     pub name: String,
@@ -59,6 +59,9 @@ pub struct SchedulerReport {
     pub nr_rejected: Option<u64>,
     /// The kernel's event counters, where it has any (`/sys/kernel/sched_ext/root/events`).
     pub events: BTreeMap<String, u64>,
+    /// What its program told of itself over scx_stats; `None` if it offers none.
+    #[serde(default)]
+    pub stats: Option<SchedulerStats>,
     /// The end of its log (what did not go to the host as it was written).
     pub log_tail: String,
     /// What probes saw of its end, in a run that repeats a crash.

@@ -12,7 +12,9 @@ fn report() -> SchedulerReport {
 fn a_stall_is_told_to_the_queue_that_nobody_serves() {
     let report = report();
     let exit = report.exit.as_ref().expect("an end");
-    let rerun = Rerun { report: Some(&report), outcome: "fail", took: Duration::from_millis(2890) };
+    let lines = [("dispatch_enqueue".to_string(), "kernel/sched/ext.c:1811".to_string())].into();
+    let rerun =
+        Rerun { report: Some(&report), outcome: "fail", took: Duration::from_millis(2890), lines: &lines };
     insta::assert_snapshot!(render(exit, &choose(exit).expect("functions"), &rerun));
 }
 

@@ -91,6 +91,51 @@ static int bss_create(void)
 	return fd;
 }
 
+/* A program that does nothing but, with a map, note where its caller is; 0 for a socket filter, else a raw tracepoint. */
+static int small_prog(const char *name, int traces)
+{
+	struct bpf_insn note[] = { INSN(BPF_LD | BPF_DW | BPF_IMM, 2, BPF_PSEUDO_MAP_FD, 0, traces), INSN(0, 0, 0, 0, 0),
+				   MOVI(3, 0), INSN(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_get_stackid), MOVI(0, 0), EXIT };
+	union bpf_attr a; memset(&a, 0, sizeof a);
+	a.prog_type = traces ? BPF_PROG_TYPE_RAW_TRACEPOINT : BPF_PROG_TYPE_SOCKET_FILTER;
+	a.insns = (uintptr_t)(traces ? note : note + 4); a.insn_cnt = traces ? 6 : 2; a.license = (uintptr_t)"GPL";
+	snprintf(a.prog_name, sizeof a.prog_name, "%s", name);
+	int fd = bpf(BPF_PROG_LOAD, &a);
+	if (fd < 0) printf("maps: %s: %s\n", name, strerror(errno));
+	return fd;
+}
+
+static int map_of_maps(const char *name, int type, int inner)
+{
+	union bpf_attr a; memset(&a, 0, sizeof a);
+	a.map_type = type; a.key_size = 4; a.value_size = 4; a.max_entries = 4; a.inner_map_fd = inner;
+	snprintf(a.map_name, sizeof a.map_name, "%s", name);
+	int fd = bpf(BPF_MAP_CREATE, &a);
+	if (fd < 0) printf("maps: %s: %s\n", name, strerror(errno));
+	return fd;
+}
+
+/* Maps whose values are file descriptors to those who write them, IDs to those who read them. */
+static void references(int inner)
+{
+	int programs = map_create("o_progs", BPF_MAP_TYPE_PROG_ARRAY, 4, 4, 5, 0, 0);
+	int prog = small_prog("o_nothing", 0), cgroup = open("/sys/fs/cgroup", O_RDONLY);
+	int cgroups = map_create("o_cgroups", BPF_MAP_TYPE_CGROUP_ARRAY, 4, 4, 3, 0, 0);
+	int array = map_of_maps("o_maps", BPF_MAP_TYPE_ARRAY_OF_MAPS, inner);
+	int hash = map_of_maps("o_maphash", BPF_MAP_TYPE_HASH_OF_MAPS, inner);
+	int traces = map_create("o_traces", BPF_MAP_TYPE_STACK_TRACE, 4, 8 * 20, 64, 0, 0);
+	int queue = map_create("o_queue", BPF_MAP_TYPE_QUEUE, 0, 8, 6, 0, 0);
+	int stack = map_create("o_stack", BPF_MAP_TYPE_STACK, 0, 8, 6, 0, 0);
+	for (uint32_t key = 1; key < 5; key += 2) map_put(programs, &key, &prog);
+	for (uint32_t key = 0; key < 3; key += 2) map_put(array, &key, &inner), map_put(cgroups, &key, &cgroup);
+	for (uint32_t key = 77; key < 80; key++) map_put(hash, &key, &inner);
+	for (uint64_t value = 100; value < 106; value++) map_put(queue, 0, &value), map_put(stack, 0, &value);
+	union bpf_attr a; memset(&a, 0, sizeof a);
+	int noting = traces < 0 ? -1 : small_prog("o_noting", traces);
+	a.raw_tracepoint.name = (uintptr_t)"sched_switch"; a.raw_tracepoint.prog_fd = noting;
+	if (noting >= 0 && bpf(BPF_RAW_TRACEPOINT_OPEN, &a) < 0) printf("maps: tracepoint: %s\n", strerror(errno));
+}
+
 /* Fills and empties hashes without end, so that elements are freed and taken again while they are read. */
 static void churn(int a, int b)
 {
@@ -124,6 +169,7 @@ static void maps(int busy)
 		if (i < 9) { map_put(lru, &i, value); map_put(pc_hash, &i, value); }
 		if (i < 5) map_put(pc_lru, &i, value);
 	}
+	references(array);
 	if (busy) churn(hash, sparse);
 	int arena = map_create("o_arena", 33, 0, 0, 700, BPF_F_MMAPABLE, 1ull << 44 | 0x7ffe0000);
 	if (arena < 0) return;
@@ -149,7 +195,8 @@ static void bpftool(void)
 	if (access("/bpftool", X_OK)) return;
 	run("bpftool prog", (char *[]){ "/bpftool", "-j", "prog", "show", 0 });
 	run("bpftool map", (char *[]){ "/bpftool", "-j", "map", "show", 0 });
-	const char *names[] = { "oracle.bss", "o_array", "o_pcarray", "o_hash", "o_hash_np", "o_lru", "o_pchash", "o_pclru" };
+	const char *names[] = { "oracle.bss", "o_array", "o_pcarray", "o_hash", "o_hash_np", "o_lru", "o_pchash", "o_pclru",
+				"o_progs", "o_maps", "o_maphash" };
 	for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
 		char title[64]; snprintf(title, sizeof title, "bpftool dump %s", names[i]);
 		run(title, (char *[]){ "/bpftool", "-j", "map", "dump", "name", (char *)names[i], 0 });

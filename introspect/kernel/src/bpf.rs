@@ -7,6 +7,7 @@ mod arena;
 mod hash;
 mod map;
 mod program;
+mod reference;
 mod storage;
 mod type_info;
 mod variable;
@@ -24,7 +25,7 @@ pub use variable::{BpfVariable, ExitRecord};
 
 pub(crate) use map::BpfMapPlans;
 pub(crate) use program::BpfProgramPlans;
-pub(crate) use type_info::BpfTypeInfoPlans;
+pub(crate) use type_info::{BpfTypeInfoPlans, ReadTypes};
 
 /// IDs are numbers below 2^31; more objects than this at a time is no kernel.
 const MAX_OBJECTS: usize = 1 << 20;

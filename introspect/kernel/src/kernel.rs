@@ -31,6 +31,7 @@ pub struct Kernel {
     btf: Arc<Btf>,
     links: Links,
     pub(crate) plans: Plans,
+    pub(crate) read_types: bpf::ReadTypes,
 }
 
 /// Plans of each kind of object, compiled when first used.
@@ -139,7 +140,8 @@ impl Kernel {
         btf: Arc<Btf>,
     ) -> Result<Self, KernelError> {
         let links = Links::compile(&btf)?;
-        Ok(Self { memory, symbols, placement, btf, links, plans: Plans::default() })
+        let (plans, read_types) = Default::default();
+        Ok(Self { memory, symbols, placement, btf, links, plans, read_types })
     }
 
     /// The kernel's virtual memory.
@@ -207,9 +209,13 @@ impl Kernel {
         Ok(self.btf.plan(path)?.read(&self.memory, base)?)
     }
 
-    /// The name of the symbol that `address` is at, with a distance if it isn't at its start.
+    /// The name of the symbol that `address` is at, with a distance if it isn't at its start. Nothing past the end of
+    /// the kernel's image, where modules and BPF programs lie ([`Kernel::bpf_program_at`]).
     #[must_use]
     pub fn symbolize(&self, address: VirtAddr) -> Option<String> {
+        if self.symbols.lookup("_end").is_some_and(|end| address >= end.address) {
+            return None;
+        }
         self.symbols.at(address).map(|(symbol, offset)| match offset {
             0 => symbol.name.to_owned(),
             _ => format!("{}+{offset:#x}", symbol.name),

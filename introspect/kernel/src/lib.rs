@@ -41,7 +41,7 @@ pub use record::{Cpus, Field, NamedField, ReadField, Value};
 pub use rq::Runqueue;
 pub use sample::{RunqueueSample, RunqueueSampler};
 pub use sched_domain::{DomainShared, SchedDomain, SchedGroup};
-pub use sched_ext::{CpuEvents, DispatchQueue, ExitInfo, ExitReport, SchedExt, SchedExtOps};
+pub use sched_ext::{CpuEvents, DispatchQueue, ExitInfo, ExitReport, SchedExt, SchedExtOps, ScxWait};
 pub use schedstat::{DomainSchedstat, RunqueueSchedstat};
 pub use task::Task;
 pub use walk::{Links, Walker};

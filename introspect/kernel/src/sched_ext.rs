@@ -6,6 +6,7 @@
 mod event;
 mod exit;
 mod queue;
+mod wait;
 
 use ktstr_introspect_memory::VirtAddr;
 use ktstr_introspect_types::Type;
@@ -16,6 +17,7 @@ use crate::{ErrorKind, Kernel, KernelError};
 pub use event::CpuEvents;
 pub use exit::{ExitInfo, ExitReport};
 pub use queue::DispatchQueue;
+pub use wait::ScxWait;
 
 pub(crate) use exit::ExitInfoPlans;
 pub(crate) use queue::DispatchQueuePlans;
@@ -87,7 +89,7 @@ impl Kernel {
             bypass_depth: word(&["scx_ops_bypass_depth", "scx_bypass_depth"], 4)
                 .or_else(|absent| self.scx_number("scx_sched.bypass_depth", absent)),
             watchdog_timestamp: word(&["scx_watchdog_timestamp"], 8),
-            watchdog_timeout: word(&["scx_watchdog_timeout"], 8),
+            watchdog_timeout: self.scx_watchdog_timeout(),
             exit_kind: word(&["scx_exit_kind"], 4)
                 .or_else(|absent| self.scx_number("scx_sched.exit_kind.counter", absent))
                 .map(|kind| self.scx_exit_kind_name(kind)),

@@ -35,6 +35,18 @@ record! {
         prio: i64 = "task_struct.prio";
         /// Nice level plus 120.
         static_prio: i64 = "task_struct.static_prio";
+        /// Whether it counts as load while it sleeps: one bit.
+        sched_contributes_to_load: bool = "task_struct.sched_contributes_to_load";
+        /// Whether it was migrated since it last ran: one bit.
+        sched_migrated: bool = "task_struct.sched_migrated";
+        /// Whether it forks with the default policy: one bit.
+        sched_reset_on_fork: bool = "task_struct.sched_reset_on_fork";
+        /// Whether it waits for I/O: one bit.
+        in_iowait: bool = "task_struct.in_iowait";
+        /// Whether it is in `execve`: one bit.
+        in_execve: bool = "task_struct.in_execve";
+        /// Whether its cgroup may not change it: one bit.
+        no_cgroup_migration: bool = "task_struct.no_cgroup_migration";
         /// Priority without boosts.
         normal_prio: i64 = "task_struct.normal_prio";
         /// Real-time priority, 1 to 99, or 0.

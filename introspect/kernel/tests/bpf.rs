@@ -5,7 +5,7 @@ mod world;
 use ktstr_introspect_kernel::{
     BpfMap, BpfMapKind, BpfProgram, DispatchQueue, ErrorKind, Kernel, KernelError, MapValue,
 };
-use ktstr_introspect_memory::{PhysAddr, VirtAddr};
+use ktstr_introspect_memory::{MemoryFault, PhysAddr, PhysRange, PhysicalMemory, SparseMemory, VirtAddr};
 use ktstr_introspect_types::DecodeLimits;
 use proptest::prelude::*;
 use world::{SIZE, address, at, healthy, kernel, put};
@@ -49,6 +49,60 @@ fn arrays_and_hashes_give_keys_and_values_and_say_when_cut() {
     let other = kernel.bpf_map_contents(place(at::ARENA), 1).unwrap_err();
     assert!(matches!(other, KernelError::Implausible { .. } | KernelError::Unsupported { .. }), "{other}");
     assert_eq!(kernel.bpf_map_kind(place(at::ARENA)).unwrap(), BpfMapKind::Arena);
+}
+
+#[test]
+fn references_give_what_they_stand_for_and_empty_places_nothing() {
+    let contents = |kind: u8| {
+        let mut bytes = healthy();
+        bytes[at::REFERENCES] = kind;
+        kernel(bytes).bpf_map_contents(place(at::REFERENCES), 10).unwrap()
+    };
+    let found = contents(3);
+    let [entry] = found.entries.as_slice() else { panic!("{found:?}") };
+    let (target, at) = (place(at::PROGRAM), place(at::REFERENCES + 136 + 8));
+    assert_eq!(entry.value, MapValue::Reference { target, id: Some(2) });
+    assert_eq!((&entry.key[..], entry.at, found.truncated), (&[1, 0, 0, 0][..], at, false));
+    // Perf events have no ID.
+    assert_eq!(contents(4).entries[0].value, MapValue::Reference { target, id: None });
+    let kernel = kernel(healthy());
+    assert_eq!(kernel.bpf_reference_name(BpfMapKind::ProgramArray, target).unwrap(), "world_enqueue");
+    assert_eq!(kernel.bpf_reference_name(BpfMapKind::MapArray, place(at::HASH)).unwrap(), "a_hash");
+    assert!(kernel.bpf_map_contents(place(at::REFERENCES), 0).unwrap().truncated);
+    // A hash of maps holds a pointer where others hold a value.
+    let mut bytes = healthy();
+    bytes[at::HASH] = 13;
+    put(&mut bytes, &[(at::ELEMENTS + 32, address(at::BSS)), (at::ELEMENTS + 0x40 + 32, address(at::RING))]);
+    let found = world::kernel(bytes).bpf_map_contents(place(at::HASH), 10).unwrap();
+    let target = |index: usize| match found.entries[index].value {
+        MapValue::Reference { target, id } => (target, id),
+        ref other => panic!("{other:?}"),
+    };
+    assert_eq!((target(0), target(1)), ((place(at::BSS), Some(3)), (place(at::RING), Some(2))));
+}
+
+#[test]
+fn traces_end_where_they_end_and_queues_come_in_order() {
+    let traces = kernel(healthy()).bpf_map_contents(place(at::TRACES), 10).unwrap();
+    let [trace] = traces.entries.as_slice() else { panic!("{traces:?}") };
+    let frames = [0xffff_ffff_8100_0010u64, 0xffff_ffff_8100_0020, 0, 0];
+    let expected = frames.iter().flat_map(|frame| frame.to_le_bytes()).collect();
+    assert_eq!((trace.key[0], &trace.value), (1, &MapValue::Shared(expected)));
+    let mut bytes = healthy();
+    put(&mut bytes, &[(at::TRACE + 8, 5 << 32)]);
+    let error = kernel(bytes).bpf_map_contents(place(at::TRACES), 10).unwrap_err();
+    assert!(matches!(error, KernelError::Implausible { seen: 5, .. }), "{error}");
+    for (kind, order) in [(22, [7, 8]), (23, [8, 7])] {
+        let mut bytes = healthy();
+        bytes[at::QUEUE] = kind;
+        let queue = kernel(bytes).bpf_map_contents(place(at::QUEUE), 10).unwrap();
+        let values: Vec<_> = queue.entries.iter().map(|entry| entry.value.clone()).collect();
+        assert_eq!(values, order.map(|n| MapValue::Shared(vec![n, 0, 0, 0])), "kind {kind}");
+    }
+    let mut bytes = healthy();
+    put(&mut bytes, &[(at::QUEUE + 128, 9)]);
+    let error = kernel(bytes).bpf_map_contents(place(at::QUEUE), 10).unwrap_err();
+    assert!(matches!(error, KernelError::Implausible { seen: 9, .. }), "{error}");
 }
 
 /// Kernels keep the pointer to an element's per-CPU values behind the key or behind the key rounded up.
@@ -207,9 +261,56 @@ fn ids_of_queues_and_states_of_tasks_have_names() {
     assert_eq!((map.name.unwrap().as_str(), map.value_size.unwrap()), ("world.bss", 88));
 }
 
+/// The second task of the first CPU; nobody's wait counts while no scheduler is enabled, nor one that began after now.
+#[test]
+fn the_longest_wait_is_told_with_what_the_watchdog_allows() {
+    let found = kernel(healthy()).scx_longest_wait().unwrap().expect("a task waits");
+    assert_eq!((found.cpu, found.task, found.waited, found.limit), (0, place(at::TASKS + 0x40), 300, 400));
+    let changed = |words: &[(usize, u64)]| {
+        let mut bytes = healthy();
+        put(&mut bytes, words);
+        kernel(bytes).scx_longest_wait()
+    };
+    assert_eq!(changed(&[(at::SCX_STATE, 0)]).unwrap(), None);
+    let young = changed(&[(at::TASKS + 0x40 + 24, 1001)]).unwrap().expect("another");
+    assert_eq!((young.task, young.waited), (place(at::TASKS), 100));
+    let torn = changed(&[(at::TASKS + 16, 0)]).unwrap_err();
+    assert_eq!(torn.kind(), ErrorKind::Torn, "{torn}");
+}
+
+/// A guest's memory that is written while a kernel reads it.
+struct Changing(std::sync::Mutex<SparseMemory>);
+
+impl PhysicalMemory for Changing {
+    fn read(&self, at: PhysAddr, into: &mut [u8]) -> Result<(), MemoryFault> {
+        self.0.lock().unwrap().read(at, into)
+    }
+    fn ranges(&self) -> &[PhysRange] {
+        &[]
+    }
+}
+
+/// A program's types are parsed once; other bytes under another ID are read anew.
+#[test]
+fn types_are_read_once_for_as_long_as_they_are_the_same() {
+    let mut memory = SparseMemory::new();
+    memory.insert(PhysAddr(0), healthy());
+    let memory = std::sync::Arc::new(Changing(std::sync::Mutex::new(memory)));
+    let kernel = world::over(memory.clone());
+    let types = || kernel.bpf_types(place(at::BTF));
+    let first = types().unwrap();
+    assert!(std::sync::Arc::ptr_eq(&first, &types().unwrap()));
+    // The bytes go; with the old ID nobody looks at them.
+    assert!(memory.0.lock().unwrap().write(PhysAddr(at::BTF_DATA as u64), &[0; 2]));
+    assert!(std::sync::Arc::ptr_eq(&first, &types().unwrap()));
+    assert!(memory.0.lock().unwrap().write(PhysAddr(at::BTF as u64 + 12), &[9]));
+    assert!(matches!(types(), Err(KernelError::Btf(_))), "{:?}", types().map(|types| types.len()));
+}
+
 /// Everything there is to read of BPF and sched_ext.
 fn all(kernel: &Kernel) {
-    for map in kernel.bpf_maps().unwrap_or_default() {
+    let without_id = [at::REFERENCES, at::TRACES, at::QUEUE].map(place);
+    for map in kernel.bpf_maps().unwrap_or_default().into_iter().chain(without_id) {
         let _ =
             (kernel.bpf_map_contents(map, 50), kernel.bpf_arena_pages(map, 8), kernel.bpf_struct_ops(map));
         for variable in kernel.bpf_variables(map).unwrap_or_default() {
@@ -221,6 +322,7 @@ fn all(kernel: &Kernel) {
         let _ = (kernel.bpf_program_implements(program), kernel.bpf_program_kind(program));
     }
     let _ = (kernel.bpf_variable(".bss", "stats.by_kind[2]"), kernel.bpf_exit_records());
+    let _ = kernel.scx_longest_wait();
     let _ =
         (kernel.scx_exit_report(), kernel.scx_operations(), kernel.scx_events(), kernel.dispatch_queues());
 }

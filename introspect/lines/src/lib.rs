@@ -51,7 +51,8 @@ pub enum LinesError {
 pub struct SourceFrame {
     /// The function, inlined or not.
     pub function: Option<String>,
-    /// The file, as the compiler was given it.
+    /// The file: its path below the directory that the kernel was built in where it lies there, such as
+    /// `kernel/sched/core.c`; else as the compiler was given it.
     pub file: Option<String>,
     /// The line, from 1.
     pub line: Option<u32>,
@@ -62,6 +63,8 @@ pub struct SourceFrame {
 /// The line information of one vmlinux.
 pub struct SourceLines<'a> {
     context: addr2line::Context<Slice<'a>>,
+    /// Where the kernel was built, with a slash at its end; empty where that isn't told.
+    built_in: String,
 }
 
 impl std::fmt::Debug for SourceLines<'_> {
@@ -97,9 +100,15 @@ impl<'a> SourceLines<'a> {
                 return Err(LinesError::NoDwarf { section });
             }
         }
+        let built_in = built_in(&dwarf);
         let context = addr2line::Context::from_dwarf(dwarf)
             .map_err(|reason| LinesError::Dwarf { address: None, reason })?;
-        Ok(Self { context })
+        Ok(Self { context, built_in })
+    }
+
+    /// A path below the directory that the kernel was built in.
+    fn in_tree<'p>(&self, path: &'p str) -> &'p str {
+        path.strip_prefix(self.built_in.as_str()).unwrap_or(path)
     }
 
     /// Where the instruction at *link* address `at` came from: the innermost inlined function first, the one that it
@@ -124,7 +133,7 @@ impl<'a> SourceLines<'a> {
                     .as_ref()
                     .and_then(|function| function.raw_name().ok())
                     .map(std::borrow::Cow::into_owned),
-                file: location.and_then(|location| location.file).map(str::to_owned),
+                file: location.and_then(|location| location.file).map(|file| self.in_tree(file).to_owned()),
                 line: location.and_then(|location| location.line),
                 column: location.and_then(|location| location.column),
             });
@@ -133,6 +142,19 @@ impl<'a> SourceLines<'a> {
             }
         }
         Ok(found)
+    }
+}
+
+/// The directory of the first unit, which is the same for all of a kernel's own. Damage costs only the short paths.
+fn built_in(dwarf: &Dwarf<Slice<'_>>) -> String {
+    let first = || {
+        let header = dwarf.units().next().ok()??;
+        let unit = dwarf.unit(header).ok()?;
+        Some(String::from_utf8_lossy(unit.comp_dir?.slice()).into_owned())
+    };
+    match first() {
+        Some(path) if path.starts_with('/') => path.trim_end_matches('/').to_owned() + "/",
+        _ => String::new(),
     }
 }
 

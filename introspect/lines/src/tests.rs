@@ -39,6 +39,16 @@ fn the_landmark_is_found_by_its_address() {
 }
 
 #[test]
+fn paths_are_told_from_the_directory_that_was_built_in() {
+    let file = own_program();
+    let lines = SourceLines::open(&file).unwrap();
+    assert!(lines.built_in.is_empty() || lines.built_in.starts_with('/') && lines.built_in.ends_with('/'));
+    let lines = SourceLines { built_in: "/build/linux/".to_owned(), ..lines };
+    assert_eq!(lines.in_tree("/build/linux/kernel/fork.c"), "kernel/fork.c");
+    assert_eq!(lines.in_tree("/build/linux-other/a.c"), "/build/linux-other/a.c");
+}
+
+#[test]
 fn an_address_that_no_unit_covers_has_no_frames() {
     let file = own_program();
     let lines = SourceLines::open(&file).unwrap();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use object::LittleEndian;
-use object::elf::{FileHeader64, PT_LOAD, PT_NOTE};
+use object::elf::{EM_AARCH64, EM_X86_64, FileHeader64, PT_LOAD, PT_NOTE};
 use object::read::elf::{FileHeader, ProgramHeader};
 
 use crate::{
@@ -53,9 +53,31 @@ pub struct CpuRegisters {
     pub kernel_gs_base: VirtAddr,
 }
 
+/// The architecture of a machine, as an ELF header has it (`e_machine`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// x86-64, whose kernels these crates find.
+    X86_64,
+    /// aarch64: memory and page tables can be read ([`crate::Aarch64PageTables`]), kernels aren't found.
+    Aarch64,
+    /// Another, by its number.
+    Other(u16),
+}
+
+impl std::fmt::Display for Architecture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::X86_64 => f.write_str("x86-64"),
+            Self::Aarch64 => f.write_str("aarch64"),
+            Self::Other(number) => write!(f, "ELF machine {number}"),
+        }
+    }
+}
+
 /// A machine's memory in an ELF core.
 #[derive(Debug, Clone)]
 pub struct ElfCore {
+    architecture: Architecture,
     image: RawImage,
     cpus: Vec<CpuRegisters>,
 }
@@ -67,13 +89,19 @@ impl ElfCore {
     /// [`CoreError`] when it can't be mapped, isn't an ELF64 core, or holds no memory.
     pub fn open(path: &Path) -> Result<Self, CoreError> {
         let mapping = Arc::new(Mapping::open(path).map_err(ImageError::from)?);
-        let (segments, cpus) =
+        let (architecture, segments, cpus) =
             layout(mapping.stable_bytes()).map_err(|reason| CoreError::Elf { path: path.into(), reason })?;
         let image = RawImage::with_segments(mapping, segments)?;
         if image.ranges().is_empty() {
             return Err(CoreError::NoMemory { path: path.into() });
         }
-        Ok(Self { image, cpus })
+        Ok(Self { architecture, image, cpus })
+    }
+
+    /// What kind of machine it was.
+    #[must_use]
+    pub fn architecture(&self) -> Architecture {
+        self.architecture
     }
 
     /// Registers of each vCPU, in CPU order; empty when the core wasn't written by QEMU for x86-64.
@@ -94,9 +122,16 @@ impl PhysicalMemory for ElfCore {
     }
 }
 
-fn layout(data: &[u8]) -> Result<(Vec<Segment>, Vec<CpuRegisters>), object::read::Error> {
+type Layout = (Architecture, Vec<Segment>, Vec<CpuRegisters>);
+
+fn layout(data: &[u8]) -> Result<Layout, object::read::Error> {
     let header = FileHeader64::<LittleEndian>::parse(data)?;
     let endian = header.endian()?;
+    let architecture = match header.e_machine(endian) {
+        EM_X86_64 => Architecture::X86_64,
+        EM_AARCH64 => Architecture::Aarch64,
+        other => Architecture::Other(other.0),
+    };
     let (mut segments, mut cpus) = (Vec::new(), Vec::new());
     for program in header.program_headers(endian, data)? {
         if program.p_type(endian) == PT_LOAD {
@@ -115,7 +150,7 @@ fn layout(data: &[u8]) -> Result<(Vec<Segment>, Vec<CpuRegisters>), object::read
             }
         }
     }
-    Ok((segments, cpus))
+    Ok((architecture, segments, cpus))
 }
 
 /// Decodes a `QEMUCPUState`: version and size, 18 general registers, 10 segments of 24 bytes, CR0 to CR4, the kernel

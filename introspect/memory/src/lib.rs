@@ -21,7 +21,7 @@ mod x86;
 
 pub use aarch64::{Aarch64PageTables, Granule, UnsupportedGeometry};
 pub use address::{KernelOffset, PhysAddr, VirtAddr};
-pub use core_file::{CoreError, CpuRegisters, ElfCore};
+pub use core_file::{Architecture, CoreError, CpuRegisters, ElfCore};
 pub use image::{ImageError, RawImage, Segment};
 pub use mapping::{MapError, Mapping};
 pub use physical::{MemoryFault, PhysRange, PhysicalMemory, SparseMemory};

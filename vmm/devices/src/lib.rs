@@ -13,5 +13,5 @@ mod sink;
 pub mod virtio;
 
 pub use power::{Power, PowerEvent, PowerPorts};
-pub use serial::{Serial, SerialError};
+pub use serial::{Serial, SerialError, SerialState};
 pub use sink::Sink;

@@ -1,5 +1,9 @@
 //! A 16550A serial port over `vm-superio`, which hands complete lines to its sink.
 
+mod state;
+
+pub use state::SerialState;
+
 use crate::Sink;
 use std::io;
 use vm_superio::Trigger;

@@ -35,6 +35,26 @@ pub enum MemoryError {
         /// Empty, or `; …` with what to do.
         hint: &'static str,
     },
+    /// A file of saved RAM could not be read, written or used.
+    #[error("{doing} the saved RAM of node {node}: {source}")]
+    Saved {
+        /// What was being done.
+        doing: &'static str,
+        /// The node.
+        node: u32,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// A file of saved RAM that isn't what was saved.
+    #[error("mapping the saved RAM of node {node}: it has {found} bytes, expected {expected}")]
+    SavedSize {
+        /// The node.
+        node: u32,
+        /// Bytes of the file.
+        found: u64,
+        /// Bytes of the node.
+        expected: u64,
+    },
     /// The memfd could not be mapped.
     #[error("mapping {bytes} bytes of guest RAM at {start:#x}: {why}")]
     Map {

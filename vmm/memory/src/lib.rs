@@ -1,13 +1,14 @@
 //! Guest RAM: one memfd a NUMA node, mapped shared, and where everything lies in
-//! guest-physical memory.
+//! guest-physical memory. RAM that was saved is mapped privately from its files.
 //!
-//! Other processes and crates read a running guest through the same memfds, so
-//! nothing has to be asked of the guest. What differs from one architecture to the
+//! Other processes and crates read a running guest through the same memfds (of a
+//! private mapping, through `/proc/…/mem`), so nothing has to be asked of the guest. What differs from one architecture to the
 //! next (holes, device addresses) is in [`arch`], and only there.
 
 pub mod arch;
 mod error;
 mod ram;
+mod saved;
 
 pub use arch::layout;
 pub use error::MemoryError;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::fd::FromRawFd;
 use std::sync::Arc;
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap};
 
 /// Page size behind guest RAM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,8 +55,17 @@ impl GuestRam {
             let file = files.get(region.node as usize).cloned().flatten().ok_or(MemoryError::None)?;
             mapped.push(map(region, file, options.prefault)?);
         }
+        Self::of(mapped, regions, files)
+    }
+
+    /// RAM of mapped regions, and the memfds behind them.
+    pub(crate) fn of(
+        mapped: Vec<GuestRegionMmap>,
+        regions: Vec<Region>,
+        files: Vec<Option<Arc<File>>>,
+    ) -> Result<Self, MemoryError> {
         let memory = GuestMemoryMmap::from_regions(mapped).map_err(|e| MemoryError::Map {
-            start: regions[0].start,
+            start: regions.first().map_or(0, |r| r.start),
             bytes: regions.iter().map(|r| r.bytes).sum(),
             why: e.to_string(),
         })?;
@@ -75,10 +84,20 @@ impl GuestRam {
         &self.regions
     }
 
-    /// The memfd of node `node`; `None` when it has no memory.
+    /// The memfd of node `node`; `None` when it has no memory, or when its RAM is a private
+    /// mapping of a saved machine's, where no file shows what the guest writes.
     #[must_use]
     pub fn file(&self, node: u32) -> Option<Arc<File>> {
         self.files.get(node as usize).cloned().flatten()
+    }
+
+    /// Where `region` is mapped in this process.
+    ///
+    /// # Errors
+    /// It is none of this RAM's.
+    pub fn host_address(&self, region: &Region) -> Result<u64, vm_memory::GuestMemoryError> {
+        let address = self.memory.get_host_address(GuestAddress(region.start))?;
+        Ok(address as u64)
     }
 
     /// End of the RAM below the device hole.

@@ -38,6 +38,14 @@ pub enum VcpuError {
         /// What was to be done.
         doing: &'static str,
     },
+    /// A saved state that this host can't go on from.
+    #[error("restoring the state of vCPU {index}: {why}")]
+    Unfit {
+        /// The vCPU.
+        index: u32,
+        /// What differs.
+        why: String,
+    },
     /// KVM refused.
     #[error("{doing} of vCPU {index}: KVM answered {source}")]
     Kvm {

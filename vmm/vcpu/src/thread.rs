@@ -86,6 +86,19 @@ impl Vcpu {
         })
     }
 
+    /// All of its state, while no vCPU of the machine runs. `identity` is what it was made
+    /// with.
+    ///
+    /// # Errors
+    /// It runs, or KVM refuses.
+    pub fn save(
+        &self,
+        kinds: &arch::StateKinds,
+        identity: &arch::Identity,
+    ) -> Result<arch::VcpuState, VcpuError> {
+        self.with_still("saving the state", |fd| arch::save(self.index(), fd, kinds, identity))
+    }
+
     /// Asks KVM something about it, while it doesn't run.
     ///
     /// # Errors

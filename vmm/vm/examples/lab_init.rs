@@ -1,16 +1,21 @@
-//! PID 1 of the nested lab: loads the modules that it finds, runs one command, says
-//! how it ended and powers off. Linked statically into an initramfs of its own; see
+//! PID 1 of the nested lab: loads the modules that it finds, runs commands one after the other,
+//! says how each ended and powers off. Linked statically into an initramfs of its own; see
 //! `vmm/LAB.md`.
 //!
-//! It loads `/modules/*.ko` in the order of their names, then runs the command of
-//! `/command`, one argument a line.
+//! It loads `/modules/*.ko` in the order of their names, then runs the commands in the files of
+//! `/commands`, in the order of theirs: one word a line, first `NAME=VALUE` for the environment,
+//! then the program and its arguments.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// How long a command's processes may take to be gone once it has ended.
+const AFTERLIFE: Duration = Duration::from_secs(5);
 
 fn main() {
     if std::process::id() != 1 {
@@ -18,14 +23,14 @@ fn main() {
         std::process::exit(2);
     }
     match run() {
-        Ok(code) => println!("lab: exit code {code}"),
+        Ok(()) => println!("lab: done"),
         Err(e) => println!("lab: failed: {e}"),
     }
     // SAFETY: no pointers; PID 1 of a machine of its own.
     unsafe { libc::reboot(libc::RB_POWER_OFF) };
 }
 
-fn run() -> Outcome<i32> {
+fn run() -> Outcome<()> {
     for (kind, at) in [(c"proc", c"/proc"), (c"sysfs", c"/sys"), (c"devtmpfs", c"/dev"), (c"tmpfs", c"/tmp")]
     {
         std::fs::create_dir_all(at.to_str()?)?;
@@ -35,10 +40,7 @@ fn run() -> Outcome<i32> {
             println!("lab: mounting {at:?}: {}", std::io::Error::last_os_error());
         }
     }
-    let mut modules: Vec<PathBuf> =
-        std::fs::read_dir("/modules")?.map(|e| Ok(e?.path())).collect::<std::io::Result<_>>()?;
-    modules.sort();
-    for module in modules {
+    for module in sorted("/modules")? {
         let file = File::open(&module)?;
         // SAFETY: the descriptor is open and the parameters are a terminated string.
         let loaded = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
@@ -46,10 +48,68 @@ fn run() -> Outcome<i32> {
             println!("lab: loading {}: {}", module.display(), std::io::Error::last_os_error());
         }
     }
-    let command = std::fs::read_to_string("/command")?;
-    let mut words = command.lines();
-    let program = words.next().ok_or("/command is empty")?;
-    println!("lab: running {program}");
-    let status = Command::new(program).args(words).status()?;
-    Ok(status.code().unwrap_or(-1))
+    for command in sorted("/commands")? {
+        perform(&command)?;
+    }
+    Ok(())
+}
+
+fn perform(command: &Path) -> Outcome<()> {
+    let text = std::fs::read_to_string(command)?;
+    let mut words = text.lines().peekable();
+    let environment: Vec<(&str, &str)> =
+        std::iter::from_fn(|| words.next_if(|w| is_setting(w))?.split_once('=')).collect();
+    let program = words.next().ok_or_else(|| format!("{} names no program", command.display()))?;
+    println!("\nlab: running {program}");
+    let begin = Instant::now();
+    let status = Command::new(program).args(words).env_clear().envs(environment).status()?;
+    let left = left_behind();
+    if !left.is_empty() {
+        println!("\nlab: left behind by {program}: {}", left.join(", "));
+    }
+    let code = if left.is_empty() { status.code().unwrap_or(-1) } else { -2 };
+    println!("\nlab: exit code {code} after {:.1} s", begin.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// A name that is an identifier, then `=`.
+fn is_setting(word: &str) -> bool {
+    let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    word.split_once('=').is_some_and(|(name, _)| !name.is_empty() && is_name(name))
+}
+
+/// Processes that still run some time after their command's end, and are killed for it.
+fn left_behind() -> Vec<String> {
+    let deadline = Instant::now() + AFTERLIFE;
+    loop {
+        // SAFETY: no status is asked for. Orphans are PID 1's children.
+        while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+        let found = processes();
+        if found.is_empty() || Instant::now() > deadline {
+            for (pid, _) in &found {
+                // SAFETY: no pointers.
+                unsafe { libc::kill(*pid, libc::SIGKILL) };
+            }
+            return found.into_iter().map(|(pid, line)| format!("{pid} ({line})")).collect();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Programs that run, beside this one; the kernel's own threads have no command line.
+fn processes() -> Vec<(i32, String)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok()).filter(|pid| *pid > 1);
+    pids.filter_map(|pid| {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        (!line.is_empty()).then(|| (pid, line.trim_end_matches('\0').replace('\0', " ")))
+    })
+    .collect()
+}
+
+fn sorted(dir: &str) -> Outcome<Vec<PathBuf>> {
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(dir)?.map(|e| Ok(e?.path())).collect::<std::io::Result<_>>()?;
+    paths.sort();
+    Ok(paths)
 }

@@ -57,6 +57,30 @@ pub enum VmError {
     /// A device could not be made.
     #[error(transparent)]
     Device(#[from] ktstr_vmm_devices::virtio::VirtioError),
+    /// A serial port could not be restored.
+    #[error(transparent)]
+    Serial(#[from] ktstr_vmm_devices::SerialError),
+    /// A file of a saved machine could not be made, read or written.
+    #[error("{doing} {path}: {source}", path = path.display())]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// The file.
+        path: std::path::PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A saved machine that isn't one, or isn't this one.
+    #[error("restoring the machine saved in {dir}: {why}", dir = dir.display())]
+    Saved {
+        /// Where it is.
+        dir: std::path::PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A machine that is over can't be saved.
+    #[error("saving a machine: it has ended")]
+    Ended,
     /// A vCPU could not be started, paused or asked.
     #[error(transparent)]
     Vcpu(#[from] ktstr_vmm_vcpu::VcpuError),

@@ -13,8 +13,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! A machine that is paused can be saved ([`Vm::save`]), and any number of machines go on
+//! from there ([`Vm::restore`]), each with its own copy of everything.
+//!
 //! Everything runs in the calling process: a thread a vCPU, and one that serves
-//! devices, each under a seccomp filter where [`Config::confine`] says so. When the process ends, however it does, nothing is left.
+//! devices, each under a seccomp filter where [`Config::confine`] says so. When the process
+//! ends, however it does, nothing is left.
 
 pub mod arch;
 mod bus;
@@ -23,6 +27,9 @@ mod confine;
 mod error;
 mod events;
 mod probe;
+mod restore;
+mod save;
+mod state_file;
 mod vm;
 
 pub use bus::{Hit, VmEnd};
@@ -33,5 +40,6 @@ pub use ktstr_vmm_devices::{Sink, virtio::Port};
 pub use ktstr_vmm_memory::{GuestRam, Pages, RamOptions};
 pub use ktstr_vmm_vcpu::arch::{Access, Trap, Watch};
 pub use ktstr_vmm_vcpu::{Registers, State, VcpuError};
-pub use probe::{Probe, honours_watches, probe};
+pub use probe::{Probe, emulator, honours_watches, probe};
+pub use restore::{Restore, saved_identity};
 pub use vm::{SetupStep, Vm};

@@ -125,6 +125,14 @@ pub fn honours_watches(patience: Duration) -> Result<bool, VmError> {
         .map_err(|why| VmError::Unsupported { what: format!("a guest that writes to watched memory: {why}") })
 }
 
+/// What emulates the processor that this program itself runs on, where it gives its name.
+///
+/// A KVM in there (nested virtualisation) runs Linux, if at the pace of an emulator.
+#[must_use]
+pub fn emulator() -> Option<&'static str> {
+    arch::probe::emulator()
+}
+
 fn describe(end: End) -> String {
     match end {
         End::Failed { why } => why,

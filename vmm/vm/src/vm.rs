@@ -2,17 +2,18 @@
 
 use crate::bus::{Bus, SerialAt, VmEnd};
 use crate::events::{Outcome, Service};
-use crate::{Config, VmError, arch};
+use crate::state_file::DeviceStates;
+use crate::{Config, OnTrap, VmError, arch};
 use ktstr_topology::Topology;
 use ktstr_vmm_boot::{Boot, load};
 use ktstr_vmm_devices::virtio::mmio::QUEUE_NOTIFY;
 use ktstr_vmm_devices::virtio::{Console, Mmio, Port};
-use ktstr_vmm_devices::{Power, Serial, Sink};
+use ktstr_vmm_devices::{Power, Serial, SerialState, Sink};
 use ktstr_vmm_memory::{GuestRam, layout};
 use ktstr_vmm_vcpu::arch::Watch;
-use ktstr_vmm_vcpu::{Machine, Registers, Vcpu, pause_all, resume_all};
+use ktstr_vmm_vcpu::{Identity, Machine, Registers, Vcpu, pause_all, resume_all};
 use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap, kvm_userspace_memory_region};
-use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
+use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -34,13 +35,15 @@ pub struct SetupStep {
 /// A running machine. Dropping it ends it.
 pub struct Vm {
     // In this order: vCPUs go before the VM, and all before the RAM that it maps.
-    vcpus: Arc<[Vcpu]>,
-    bus: Arc<Bus>,
+    pub(crate) vcpus: Arc<[Vcpu]>,
+    pub(crate) bus: Arc<Bus>,
     outcome: Arc<Outcome>,
     events: Option<JoinHandle<()>>,
     setup: Vec<SetupStep>,
-    _vm: VmFd,
-    ram: GuestRam,
+    /// What each vCPU was made with.
+    pub(crate) identities: Vec<Identity>,
+    pub(crate) vm: VmFd,
+    pub(crate) ram: GuestRam,
 }
 
 impl Vm {
@@ -69,33 +72,16 @@ impl Vm {
         })?;
         clock.step("loading kernel and initramfs");
         let serial = [config.console, config.second_serial];
-        let (bus, kicks) = devices(&vm, &ram, serial, config.ports, config.confine)?;
-        let bus = Arc::new(bus);
+        let (bus, kicks) = devices(&vm, &ram, serial, config.ports, config.confine, None)?;
         clock.step("making devices");
-        let machine: Arc<dyn Machine> = bus.clone();
-        let vcpus: Arc<[Vcpu]> = arch::vcpus(&kvm, &vm, &ram, &topology, realtime, loaded.entry)?
-            .into_iter()
-            .zip(0u32..)
-            .map(|(fd, index)| Vcpu::start(index, fd, Arc::clone(&machine)))
-            .collect::<Result<_, _>>()?;
+        let identities = arch::identities(&kvm, &topology, realtime)?;
+        let vcpus = arch::vcpus(&vm, &ram, &identities, loaded.entry)?;
         clock.step("making vCPUs");
-        let outcome = Arc::new(Outcome::default());
-        let service = Service {
-            bus: Arc::clone(&bus),
-            kicks,
-            vcpus: Arc::clone(&vcpus),
-            outcome: Arc::clone(&outcome),
-            on_trap: config.on_trap,
-            on_end: config.on_end,
-        };
-        let manager = service.manager().map_err(|why| VmError::Events { why })?;
-        let events = std::thread::Builder::new()
-            .name("vm-events".to_string())
-            .spawn(move || service.run(manager))
-            .map_err(VmError::os("starting the thread that serves devices"))?;
-        clock.step("starting the event loop");
-        resume_all(&vcpus);
-        Ok(Self { vcpus, bus, outcome, events: Some(events), setup: clock.steps, _vm: vm, ram })
+        let (on_trap, on_end) = (config.on_trap, config.on_end);
+        let parts = Parts { vm, ram, vcpus, identities, bus, kicks, on_trap, on_end };
+        let vm = parts.start(clock)?;
+        vm.resume();
+        Ok(vm)
     }
 
     /// Stops all vCPUs.
@@ -179,6 +165,48 @@ impl Vm {
     }
 }
 
+/// A machine before it has threads.
+pub(crate) struct Parts {
+    pub(crate) vm: VmFd,
+    pub(crate) ram: GuestRam,
+    pub(crate) vcpus: Vec<VcpuFd>,
+    pub(crate) identities: Vec<Identity>,
+    pub(crate) bus: Bus,
+    pub(crate) kicks: Vec<EventFd>,
+    pub(crate) on_trap: OnTrap,
+    pub(crate) on_end: Box<dyn FnOnce(VmEnd) + Send>,
+}
+
+impl Parts {
+    /// Gives the vCPUs and devices their threads. The vCPUs don't run yet.
+    pub(crate) fn start(self, mut clock: Clock) -> Result<Vm, VmError> {
+        let Self { vm, ram, vcpus, identities, bus, kicks, on_trap, on_end } = self;
+        let bus = Arc::new(bus);
+        let machine: Arc<dyn Machine> = bus.clone();
+        let vcpus: Arc<[Vcpu]> = vcpus
+            .into_iter()
+            .zip(0u32..)
+            .map(|(fd, index)| Vcpu::start(index, fd, Arc::clone(&machine)))
+            .collect::<Result<_, _>>()?;
+        let outcome = Arc::new(Outcome::default());
+        let service = Service {
+            bus: Arc::clone(&bus),
+            kicks,
+            vcpus: Arc::clone(&vcpus),
+            outcome: Arc::clone(&outcome),
+            on_trap,
+            on_end,
+        };
+        let manager = service.manager().map_err(|why| VmError::Events { why })?;
+        let events = std::thread::Builder::new()
+            .name("vm-events".to_string())
+            .spawn(move || service.run(manager))
+            .map_err(VmError::os("starting the thread that serves devices"))?;
+        clock.step("starting threads");
+        Ok(Vm { vcpus, bus, outcome, events: Some(events), setup: clock.steps, identities, vm, ram })
+    }
+}
+
 impl Drop for Vm {
     fn drop(&mut self) {
         self.kill();
@@ -189,24 +217,24 @@ impl Drop for Vm {
     }
 }
 
-struct Clock {
+pub(crate) struct Clock {
     last: Instant,
     steps: Vec<SetupStep>,
 }
 
 impl Clock {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self { last: Instant::now(), steps: Vec::new() }
     }
 
-    fn step(&mut self, what: &'static str) {
+    pub(crate) fn step(&mut self, what: &'static str) {
         let now = Instant::now();
         self.steps.push(SetupStep { what, took: now - self.last });
         self.last = now;
     }
 }
 
-fn open(topology: &Topology, halt_poll: Option<Duration>) -> Result<(Kvm, VmFd), VmError> {
+pub(crate) fn open(topology: &Topology, halt_poll: Option<Duration>) -> Result<(Kvm, VmFd), VmError> {
     let kvm = Kvm::new().map_err(|source| VmError::NoKvm { source })?;
     let (cpus, most) = (topology.total_cpus() as usize, kvm.get_max_vcpus());
     if cpus > most {
@@ -224,7 +252,7 @@ fn open(topology: &Topology, halt_poll: Option<Duration>) -> Result<(Kvm, VmFd),
     Ok((kvm, vm))
 }
 
-fn map(vm: &VmFd, ram: &GuestRam) -> Result<(), VmError> {
+pub(crate) fn map(vm: &VmFd, ram: &GuestRam) -> Result<(), VmError> {
     for (slot, region) in (0u32..).zip(ram.memory().iter()) {
         let start = region.start_addr().0;
         let entry = kvm_userspace_memory_region {
@@ -241,20 +269,32 @@ fn map(vm: &VmFd, ram: &GuestRam) -> Result<(), VmError> {
     Ok(())
 }
 
-fn devices(
+/// Makes the devices, as new or as they were saved.
+pub(crate) fn devices(
     vm: &VmFd,
     ram: &GuestRam,
     [first, second]: [Box<dyn Sink>; 2],
     ports: Vec<Port>,
     confine: bool,
+    saved: Option<DeviceStates>,
 ) -> Result<(Bus, Vec<EventFd>), VmError> {
     let [serial_1, serial_2] = arch::SERIAL;
-    let serial = |(base, irq): (u16, u32), sink| -> Result<SerialAt, VmError> {
-        Ok(SerialAt { base, serial: Serial::new(interrupt(vm, irq)?, sink).into() })
+    let serial = |(base, irq): (u16, u32), sink, saved: Option<&SerialState>| {
+        let irq = interrupt(vm, irq)?;
+        let serial = match saved {
+            Some(saved) => Serial::restored(saved, irq, sink)?,
+            None => Serial::new(irq, sink),
+        };
+        Ok::<_, VmError>(SerialAt { base, serial: serial.into() })
     };
-    let serial = [serial(serial_1, first)?, serial(serial_2, second)?];
+    let [saved_1, saved_2] = saved.as_ref().map_or([None, None], |s| s.serial.each_ref().map(Some));
+    let serial = [serial(serial_1, first, saved_1)?, serial(serial_2, second, saved_2)?];
     let irq = interrupt(vm, layout::VIRTIO_MMIO_IRQ)?;
-    let console = Mmio::new(Console::new(ports), ram.memory().clone(), irq)?;
+    let mut console = Mmio::new(Console::new(ports), ram.memory().clone(), irq)?;
+    if let Some(DeviceStates { console: state, transport, .. }) = saved {
+        console.device().restore(state)?;
+        console.restore(&transport)?;
+    }
     let mut kicks = Vec::with_capacity(console.queue_count());
     for queue in 0..console.queue_count() as u32 {
         let kick = eventfd()?;

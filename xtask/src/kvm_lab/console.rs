@@ -5,22 +5,62 @@ use crate::suite::Tally;
 const RUNNING: &str = "lab: running ";
 const EXIT_CODE: &str = "lab: exit code ";
 
-/// The exit code of the lab's program, if it came to its end.
-pub(super) fn exit_code(output: &str) -> Option<i32> {
-    // The program may print such a line too; the lab's own is the last.
-    output.lines().rev().find_map(|line| line.strip_prefix(EXIT_CODE)?.trim().parse().ok())
+/// What the console says of one command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Section {
+    /// The program's path in the lab.
+    program: String,
+    /// What was printed from its start to its end.
+    pub(super) output: String,
+    /// How it ended: exit code (-1 for a signal, -2 when it left processes behind) and time;
+    /// `None` if the lab was gone before.
+    pub(super) end: Option<End>,
 }
 
-/// How far a lab came that didn't tell an exit code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) code: i32,
+    /// As the lab put it, such as `12.5 s`.
+    pub(super) took: String,
+}
+
+/// The commands that were started, in order.
+pub(super) fn sections(output: &str) -> Vec<Section> {
+    let mut sections: Vec<Section> = Vec::new();
+    for line in output.lines() {
+        if let Some(program) = line.strip_prefix(RUNNING) {
+            sections.push(Section { program: program.to_owned(), output: String::new(), end: None });
+        } else if let Some(section) = sections.last_mut() {
+            // The program may print such a line too; the lab's own is the last.
+            section.end = line.strip_prefix(EXIT_CODE).and_then(End::read).or(section.end.take());
+            section.output.push_str(line);
+            section.output.push('\n');
+        }
+    }
+    sections
+}
+
+impl End {
+    fn read(text: &str) -> Option<Self> {
+        let (code, took) = text.split_once(" after ").unwrap_or((text, ""));
+        Some(Self { code: code.trim().parse().ok()?, took: took.trim().to_owned() })
+    }
+}
+
+/// How far a lab came that was gone before its last command ended.
 pub(super) fn stage(output: &str) -> String {
     if let Some(why) = output.lines().find_map(|line| line.strip_prefix("lab: failed: ")) {
-        return format!("starting the program: {why}");
+        return format!("starting a program: {why}");
     }
-    let Some(at) = output.find(RUNNING) else {
+    let sections = sections(output);
+    let Some(section) = sections.last() else {
         return "booting the lab's own kernel".to_owned();
     };
-    let program = output[at + RUNNING.len()..].lines().next().unwrap_or_default();
-    match output.lines().rfind(|line| verdict(line).is_some()) {
+    let program = &section.program;
+    if section.end.is_some() {
+        return format!("going on after {program}");
+    }
+    match section.output.lines().rfind(|line| verdict(line).is_some()) {
         Some(last) => format!("running {program}, after `{last}`"),
         None => format!("running {program}"),
     }
@@ -44,51 +84,37 @@ fn verdict(line: &str) -> Option<bool> {
     }
 }
 
-/// A scenario's report: it must say that the scenario passed, in the mode kvm. What was
-/// skipped or ran elsewhere ends with 0, too, and shows nothing.
-pub(super) fn count_scenarios(output: &str) -> Tally {
-    let passed =
-        output.lines().any(|line| line.starts_with("ktstr_test '") && line.trim_end().ends_with("] passed:"));
-    let passed = passed && output.lines().any(|line| line.starts_with("mode=kvm "));
-    Tally { passed: u64::from(passed), failed: u64::from(!passed) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const TWO: &str = "SeaBIOS\n\nlab: running /bin/a\none\nlab: exit code 7\nlab: exit code 0 after 1.5 s\n\
+        \nlab: running /bin/b\ntest x ... ok\ntest y ... FAILED\nwhy\n";
+
     #[test]
-    fn the_last_exit_code_counts() {
-        assert_eq!(exit_code("lab: exit code 7\nlab: exit code 0\n[ 1.0] reboot: Power down"), Some(0));
-        assert_eq!(exit_code("lab: exit code -1\n"), Some(-1));
-        assert_eq!(exit_code("lab: running /bin/x\nI say lab: exit code 0\n"), None);
+    fn each_command_has_its_own_output_and_its_last_exit_code() {
+        let [a, b] = &sections(TWO)[..] else { panic!("{:?}", sections(TWO)) };
+        assert_eq!((a.program.as_str(), a.end.as_ref().unwrap().code), ("/bin/a", 0));
+        assert_eq!(a.end.as_ref().unwrap().took, "1.5 s");
+        assert!(a.output.starts_with("one\n") && !a.output.contains("test x"));
+        assert_eq!((b.program.as_str(), &b.end), ("/bin/b", &None));
+        let signal = format!("{TWO}lab: exit code -1 after 2.0 s\nlab: done\n[ 1.0] reboot: Power down\n");
+        assert_eq!(sections(&signal)[1].end.as_ref().unwrap().code, -1);
     }
 
     #[test]
     fn a_stage_is_named_by_the_last_thing_seen() {
         assert_eq!(stage("SeaBIOS\n"), "booting the lab's own kernel");
         assert_eq!(stage("lab: running /bin/linux\n"), "running /bin/linux");
-        let output = "lab: running /bin/linux\ntest a ... ok in 1 s\ntest b ... FAILED in 2 s\nwhy\n";
-        assert_eq!(stage(output), "running /bin/linux, after `test b ... FAILED in 2 s`");
-        assert_eq!(stage("lab: failed: no file\n"), "starting the program: no file");
+        assert_eq!(stage(TWO), "running /bin/b, after `test y ... FAILED`");
+        assert_eq!(stage("lab: running /bin/a\nlab: exit code 0 after 1 s\n"), "going on after /bin/a");
+        assert_eq!(stage("lab: failed: no file\n"), "starting a program: no file");
     }
 
     #[test]
     fn tests_are_counted_by_their_lines() {
-        let output = "test a ... ok in 1.0 s\ntest b ... FAILED in 1.0 s\ntesting ... ok\ntest c ... ok\n";
+        let output = "test a ... ok in 1.0 s\ntest b ... FAILED in 1.0 s\ntesting ... ok\ntest c ... ok\n\
+            test d ... ignored\n";
         assert_eq!(count_tests(output), Tally { passed: 2, failed: 1 });
-    }
-
-    #[test]
-    fn only_a_pass_under_kvm_is_a_pass() {
-        let report = |verdict, mode| {
-            format!("lab: running x\nktstr_test 'a' [topo=1n1l2c1t] {verdict}:\nmode={mode} kernel=6.12\n")
-        };
-        assert_eq!(count_scenarios(&report("passed", "kvm")), Tally { passed: 1, failed: 0 });
-        for output in
-            ["".to_owned(), report("failed", "kvm"), report("skipped", "kvm"), report("passed", "tcg")]
-        {
-            assert_eq!(count_scenarios(&output), Tally { passed: 0, failed: 1 }, "{output}");
-        }
     }
 }

@@ -1,6 +1,9 @@
-//! The emulated machine, and one run of a program in it.
+//! The emulated machine, and one run of commands in it.
 
-use super::{console, parts};
+use super::Invocation;
+use super::console::{self, Section};
+use super::parts::{self, Program};
+use super::qemu;
 use crate::child::Child;
 use crate::project::Project;
 use anyhow::{Context, Result, bail};
@@ -9,10 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// A lab that isn't done by then hangs.
-const LIMIT: Duration = Duration::from_secs(600);
-
-/// Kernels from the folder `/guest`, no cache, and reports in words.
+/// What every command finds in its environment: kernels from the folder `/guest`, no cache, and
+/// reports in words.
 const ENVIRONMENT: [&str; 8] = [
     "KTSTR_VMM_BZIMAGE=/guest/bzImage",
     "KTSTR_VMM_VMLINUX=/guest/vmlinux",
@@ -24,7 +25,7 @@ const ENVIRONMENT: [&str; 8] = [
     "NEXTEST=1",
 ];
 
-/// A root file system that is ready but for the command, and its kernel.
+/// A root file system that is ready but for the commands, and its kernel.
 pub(super) struct Lab<'a> {
     project: &'a Project,
     qemu: PathBuf,
@@ -37,20 +38,19 @@ pub(super) struct Lab<'a> {
 /// How a run ended.
 #[derive(Debug)]
 pub(super) struct Report {
-    /// `None` if the lab died or was ended before its program came to an end.
-    pub(super) code: Option<i32>,
-    pub(super) output: String,
+    /// The commands that were started.
+    pub(super) sections: Vec<Section>,
     pub(super) elapsed: Duration,
-    /// What went wrong and the console's end; empty if nothing did.
+    /// Why not all of them came to their end, and the console's last lines; empty if they did.
     pub(super) trouble: String,
 }
 
 impl<'a> Lab<'a> {
-    /// Gets the kernels, builds the programs and lays out the root file system.
+    /// Gets the kernels, builds `programs` and lays out the root file system.
     ///
     /// # Errors
     /// Whatever of these failed, or another run that uses the folder.
-    pub(super) fn prepare(project: &'a Project) -> Result<Self> {
+    pub(super) fn prepare(project: &'a Project, programs: &[&Program]) -> Result<Self> {
         let folder = project.logs.with_file_name("kvm-lab");
         let root = folder.join("root");
         std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
@@ -59,68 +59,79 @@ impl<'a> Lab<'a> {
             std::fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
         }
         println!("  the lab's kernels and programs");
-        let kernel = parts::lay_out(project, &folder, &root)?;
+        let kernel = parts::lay_out(project, &folder, &root, programs)?;
         let qemu = std::env::var_os("KTSTR_QEMU").filter(|name| !name.is_empty());
         let qemu = qemu.unwrap_or_else(|| "qemu-system-x86_64".into()).into();
         Ok(Self { project, qemu, kernel, root, _lock: lock })
     }
 
-    /// A command's words as the lab knows them: names are in `/bin`, and a file of the
-    /// host is taken along.
-    pub(super) fn admit(&self, words: &[String]) -> Result<Vec<String>> {
-        let Some((program, rest)) = words.split_first() else {
-            bail!("nothing to run in the lab");
-        };
-        let path = Path::new(program);
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-            bail!("{program:?} names no program");
-        };
+    /// Takes a program of this machine along into the lab's `/bin`.
+    pub(super) fn take_along(&self, program: &Path) -> Result<()> {
+        let name = program.file_name().unwrap_or_default();
         let inside = self.root.join("bin").join(name);
-        if name != program {
-            std::fs::copy(path, &inside).with_context(|| format!("taking {program} along into the lab"))?;
-        } else if !inside.exists() {
-            let known: Vec<_> = parts::PROGRAMS.iter().map(|program| program.name).collect();
-            bail!(
-                "the lab has no program {program:?}; it has {}, and takes along what is given as a path",
-                known.join(", ")
-            );
-        }
-        Ok(std::iter::once(format!("/bin/{name}")).chain(rest.iter().cloned()).collect())
+        std::fs::copy(program, &inside)
+            .with_context(|| format!("taking {} along into the lab", program.display()))?;
+        Ok(())
     }
 
-    /// Boots the lab for one command and shows its console.
-    pub(super) fn run(&self, label: &str, words: &[String], environment: &[String]) -> Result<Report> {
-        let command = self.root.join("command");
-        std::fs::write(&command, words.join("\n"))
-            .with_context(|| format!("writing {}", command.display()))?;
+    /// Takes QEMU along, each file where it lies on this machine; the program's path.
+    pub(super) fn take_qemu_along(&self) -> Result<PathBuf> {
+        let files = qemu::files(self.project, &self.qemu)?;
+        for file in &files {
+            let inside = self.root.join(file.strip_prefix("/").unwrap_or(file));
+            let doing = || format!("taking {} along into the lab", file.display());
+            std::fs::create_dir_all(inside.parent().unwrap_or(&self.root)).with_context(doing)?;
+            std::fs::copy(file, &inside).with_context(doing)?;
+        }
+        files.into_iter().next().context("QEMU has no files")
+    }
+
+    /// Boots the lab for these commands, one after the other, and shows its console. It is ended
+    /// after `limit`.
+    pub(super) fn run(&self, label: &str, commands: &[Invocation], limit: Duration) -> Result<Report> {
+        self.write(commands)?;
         let archive = self.root.with_extension("cpio");
         pack(&self.root, &archive)?;
-        let mut words = vec!["console=ttyS0 rdinit=/init panic=-1 loglevel=3 mitigations=off nokaslr"];
-        words.extend(ENVIRONMENT);
-        words.extend(environment.iter().map(String::as_str));
-        let ended = Child::new(&self.project.logs, label, self.command(&archive, &words.join(" ")))
+        let ended = Child::new(&self.project.logs, label, self.command(&archive, limit))
             .show(|line| !line.trim().is_empty())
             .run()?;
-        let code = console::exit_code(&ended.output).filter(|_| ended.success);
-        let trouble = match code {
-            Some(0) => String::new(),
-            Some(_) => ended.failure(),
-            None if ended.elapsed >= LIMIT => format!(
-                "the lab was ended after {} s, while {}; {}",
-                LIMIT.as_secs(),
-                console::stage(&ended.output),
-                ended.failure()
-            ),
-            None => format!("the lab died while {}; {}", console::stage(&ended.output), ended.failure()),
+        let sections = console::sections(&ended.output);
+        let all_ended = sections.len() == commands.len() && sections.iter().all(|s| s.end.is_some());
+        let stage = || console::stage(&ended.output);
+        let trouble = if all_ended {
+            String::new()
+        } else if ended.elapsed >= limit {
+            format!("the lab was ended after {} s, while {}; {}", limit.as_secs(), stage(), ended.failure())
+        } else {
+            format!("the lab died while {}; {}", stage(), ended.failure())
         };
-        Ok(Report { code, elapsed: ended.elapsed, output: ended.output, trouble })
+        Ok(Report { sections, elapsed: ended.elapsed, trouble })
+    }
+
+    /// One file a command, one word a line; see vmm/vm/examples/lab_init.rs.
+    fn write(&self, commands: &[Invocation]) -> Result<()> {
+        let dir = self.root.join("commands");
+        let doing = || format!("writing the lab's commands to {}", dir.display());
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir).with_context(doing)?;
+        }
+        std::fs::create_dir(&dir).with_context(doing)?;
+        for (at, command) in commands.iter().enumerate() {
+            let program = Path::new("/bin").join(command.program.file_name().unwrap_or_default());
+            let program = program.to_string_lossy();
+            let settings = ENVIRONMENT.into_iter().chain(command.environment.iter().map(String::as_str));
+            let words = settings.chain([&*program]).chain(command.arguments.iter().map(String::as_str));
+            let text: Vec<&str> = words.collect();
+            std::fs::write(dir.join(format!("{at:03}")), text.join("\n")).with_context(doing)?;
+        }
+        Ok(())
     }
 
     /// `timeout` in the foreground, so that an interrupt from the keyboard reaches QEMU.
-    fn command(&self, archive: &Path, kernel_words: &str) -> Command {
+    fn command(&self, archive: &Path, limit: Duration) -> Command {
         let mut command = Command::new("timeout");
         command
-            .args(["--foreground", "--kill-after=10", &LIMIT.as_secs().to_string()])
+            .args(["--foreground", "--kill-after=10", &limit.as_secs().to_string()])
             .arg(&self.qemu)
             .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-smp", "1", "-m", "3G"])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"])
@@ -128,7 +139,7 @@ impl<'a> Lab<'a> {
             .arg(&self.kernel)
             .arg("-initrd")
             .arg(archive)
-            .args(["-append", kernel_words]);
+            .args(["-append", "console=ttyS0 rdinit=/init panic=-1 loglevel=3 mitigations=off nokaslr"]);
         command
     }
 }

@@ -3,7 +3,7 @@
 use crate::child::Child;
 use crate::project::Project;
 use anyhow::{Context, Result, bail};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,46 +15,64 @@ const GUEST_KERNEL: &str = "apt:6.12";
 /// In the order in which they are loaded.
 const MODULES: [&str; 3] = ["irqbypass", "kvm", "kvm-amd"];
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// PID 1 of the lab.
-const INIT: &str = "lab_init";
-
 /// A target of the workspace that the lab has in `/bin`.
-#[derive(Debug)]
-pub(super) struct Program {
-    pub(super) name: &'static str,
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    package: &'static str,
     /// `--test`, `--example` or `--bin`.
     kind: &'static str,
+    /// Built for speed: it is measured.
+    optimized: bool,
 }
 
-const fn program(kind: &'static str, name: &'static str) -> Program {
-    Program { name, kind }
+const fn program(package: &'static str, kind: &'static str, name: &'static str) -> Program {
+    Program { name, package, kind, optimized: false }
 }
 
-/// The last row is the lab's init, and not in `/bin`.
-pub(super) const PROGRAMS: [Program; 7] = [
-    program("--test", "linux"),
-    program("--test", "micro_guest"),
-    program("--test", "seeds"),
-    program("--example", "boot"),
-    program("--example", "probe"),
-    program("--bin", "ktstr"),
-    program("--example", INIT),
+/// PID 1 of the lab, and not in `/bin`.
+const INIT: Program = program("ktstr-vmm", "--example", "lab_init");
+
+/// The benchmark of `cargo xtask bench boot`; it needs QEMU in the lab.
+pub(super) const BOOT_BENCH: Program =
+    Program { optimized: true, ..program("ktstr-vmm", "--example", "boot_bench") };
+
+pub(super) const PROGRAMS: [Program; 9] = [
+    program("ktstr-vmm", "--test", "linux"),
+    program("ktstr-vmm-vcpu", "--test", "micro_guest"),
+    program("ktstr", "--test", "seeds"),
+    program("ktstr", "--test", "shapes"),
+    program("ktstr", "--test", "drills"),
+    program("ktstr", "--test", "must_fail"),
+    program("ktstr-vmm", "--example", "boot"),
+    program("ktstr-vmm", "--example", "probe"),
+    program("ktstr", "--bin", "ktstr"),
 ];
-const PACKAGES: [&str; 3] = ["ktstr-vmm", "ktstr-vmm-vcpu", "ktstr"];
+
+/// A program of the lab by its name.
+pub(super) fn known(name: &str) -> Option<&'static Program> {
+    PROGRAMS.iter().find(|program| program.name == name)
+}
 
 /// Lays out the lab's root file system in the empty folder `root` and returns the
 /// kernel to boot it with.
-pub(super) fn lay_out(project: &Project, folder: &Path, root: &Path) -> Result<PathBuf> {
+pub(super) fn lay_out(
+    project: &Project,
+    folder: &Path,
+    root: &Path,
+    programs: &[&Program],
+) -> Result<PathBuf> {
     let host = kernel(project, HOST_KERNEL)?;
     let guest = kernel(project, GUEST_KERNEL)?;
-    let programs = build(project, folder)?;
+    let wanted: Vec<&Program> = programs.iter().copied().chain([&INIT]).collect();
+    let programs = build(project, folder, &wanted)?;
     for dir in ["bin", "guest", "modules"] {
         let dir = root.join(dir);
         std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
     }
     modules(&beside(&host, "modules")?, &root.join("modules"))?;
     for (name, built) in &programs {
-        let to = if name == INIT { root.join("init") } else { root.join("bin").join(name) };
+        let to = if name == INIT.name { root.join("init") } else { root.join("bin").join(name) };
         strip(project, built, &to, &[])?;
     }
     copy(&guest, &root.join("guest/bzImage"))?;
@@ -127,16 +145,26 @@ fn find_modules(dir: &Path, found: &mut BTreeMap<String, PathBuf>) -> Result<()>
 
 /// Builds the programs in a target folder of their own: with other flags in the usual
 /// one, everything there would be built anew, time and again.
-fn build(project: &Project, folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+fn build(project: &Project, folder: &Path, wanted: &[&Program]) -> Result<BTreeMap<String, PathBuf>> {
     let mut built = BTreeMap::new();
     // `cargo test --example` would make a test of an example, without its `main`.
-    for (tests, verb) in [(true, &["test", "--no-run"][..]), (false, &["build"])] {
-        let chosen = PROGRAMS.iter().filter(|program| (program.kind == "--test") == tests);
+    const KINDS: [(bool, bool, &[&str]); 3] = [
+        (true, false, &["test", "--no-run"]),
+        (false, false, &["build"]),
+        (false, true, &["build", "--release"]),
+    ];
+    for (tests, optimized, verb) in KINDS {
+        let is_chosen = |p: &&&Program| (p.kind == "--test") == tests && p.optimized == optimized;
+        let chosen: Vec<_> = wanted.iter().filter(is_chosen).collect();
+        if chosen.is_empty() {
+            continue;
+        }
+        let packages: BTreeSet<_> = chosen.iter().map(|program| program.package).collect();
         let mut command = project.cargo(verb);
         command
             .args(["--target", TARGET, "--message-format", "json-render-diagnostics"])
-            .args(PACKAGES.iter().flat_map(|package| ["-p", package]))
-            .args(chosen.flat_map(|program| [program.kind, program.name]))
+            .args(packages.iter().flat_map(|package| ["-p", package]))
+            .args(chosen.iter().flat_map(|program| [program.kind, program.name]))
             .arg("--target-dir")
             .arg(folder.join("target"))
             .env("RUSTFLAGS", "-C target-feature=+crt-static")
@@ -144,10 +172,10 @@ fn build(project: &Project, folder: &Path) -> Result<BTreeMap<String, PathBuf>> 
         let label = format!("kvm-lab: cargo {}", verb[0]);
         let ended = Child::new(&project.logs, &label, command).keep_stdout().check()?;
         // A package's other programs come along with its tests.
-        let wanted = |name: &str| PROGRAMS.iter().any(|program| program.name == name);
-        built.extend(executables(&ended.stdout).into_iter().filter(|(name, _)| wanted(name)));
+        let is_wanted = |name: &str| wanted.iter().any(|program| program.name == name);
+        built.extend(executables(&ended.stdout).into_iter().filter(|(name, _)| is_wanted(name)));
     }
-    match PROGRAMS.iter().find(|program| !built.contains_key(program.name)) {
+    match wanted.iter().find(|program| !built.contains_key(program.name)) {
         Some(missing) => bail!("building the lab's programs: cargo told of no {}", missing.name),
         None => Ok(built),
     }

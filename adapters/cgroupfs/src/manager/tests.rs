@@ -57,6 +57,20 @@ fn setup_says_where_no_cgroup_v2_is() {
 }
 
 #[test]
+fn the_first_cgroup_sets_up_what_nobody_did() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path(), "cpuset cpu");
+    fs::create_dir(dir.path().join("ktstr")).unwrap();
+    populate(&dir.path().join("ktstr"), "cpuset cpu");
+    let manager = CgroupManager::new(dir.path(), "ktstr").unwrap();
+    manager.create_cgroup("a").unwrap();
+    for control in ["cgroup.subtree_control", "ktstr/cgroup.subtree_control"] {
+        assert_eq!(fs::read_to_string(dir.path().join(control)).unwrap(), "+cpuset +cpu");
+    }
+    assert!(dir.path().join("ktstr/a").is_dir());
+}
+
+#[test]
 fn a_parent_must_have_a_good_name() {
     assert!(matches!(CgroupManager::new(Path::new("/x"), "../up"), Err(CgroupError::Name { .. })));
 }

@@ -47,6 +47,9 @@ pub const SIZE_FILE: &str = "/ktstr-mailbox";
 pub const READY: &str = "ktstr: waiting in its mailbox";
 /// The device that stops the machine (a watchdog, `i6300esb`) is at this PCI address.
 pub const STOP_SLOT: u8 = 0x10;
+/// A machine without that device has a third virtio console port of this name: whatever is
+/// written to it stops the machine.
+pub const STOP_PORT: &str = "ktstr.stop";
 
 /// A sum over the first eight bytes of every page's worth of `archive`: it tells
 /// pages that were lost, doubled or put in the wrong place, in no time.

@@ -1,10 +1,13 @@
 //! sched_ext and the scheduler behind it, in lines.
 
 use crate::{MapState, ProgramState, QueueState, SchedExtState};
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// Lines of variables, over all maps.
 const MAX_VARIABLES: usize = 40;
+/// Entries of one map.
+const MAX_ENTRIES: usize = 8;
 /// Characters of one value.
 const MAX_VALUE: usize = 160;
 /// Tasks of a queue that are named.
@@ -92,12 +95,19 @@ fn map(text: &mut String, map: &MapState, room: &mut usize) {
         text,
         "  map {id} {name}: {kind} of at most {max_entries}, key {key_size} bytes, value {value_size} bytes"
     );
+    if let Some(note) = &map.note {
+        let _ = writeln!(text, "    {note}");
+    }
+    for entry in map.entries.iter().take(MAX_ENTRIES) {
+        let _ = writeln!(text, "    [{}] = {}", cut(&entry.key), cut(&entry.value));
+    }
+    if map.entries.len() > MAX_ENTRIES || map.truncated {
+        let _ = writeln!(text, "    … and more entries");
+    }
     let shown = map.variables.len().min(*room);
     *room -= shown;
     for variable in &map.variables[..shown] {
-        let value: String = variable.value.chars().take(MAX_VALUE).collect();
-        let cut = if value.len() < variable.value.len() { "…" } else { "" };
-        let _ = writeln!(text, "    {} = {value}{cut}", variable.name);
+        let _ = writeln!(text, "    {} = {}", variable.name, cut(&variable.value));
     }
     let more = map.variables.len() - shown + map.more;
     if more > 0 {
@@ -105,10 +115,17 @@ fn map(text: &mut String, map: &MapState, room: &mut usize) {
     }
 }
 
+fn cut(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MAX_VALUE) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{SchedulerExit, VariableState};
+    use crate::{EntryState, SchedulerExit, VariableState};
 
     fn rendered(scx: &SchedExtState) -> String {
         let mut text = String::new();
@@ -147,19 +164,31 @@ mod tests {
                 run_time_ns: 300,
                 ..ProgramState::default()
             }],
-            maps: vec![MapState {
-                name: ".bss".into(),
-                variables: (0..MAX_VARIABLES + 2)
-                    .map(|i| variable(&format!("v{i}"), "µ".repeat(200)))
-                    .collect(),
-                more: 3,
-                ..MapState::default()
-            }],
+            maps: vec![
+                MapState {
+                    name: "per_task".into(),
+                    note: Some("half full".into()),
+                    entries: (0..MAX_ENTRIES + 1)
+                        .map(|i| EntryState { key: format!("k{i}"), value: "1".into() })
+                        .collect(),
+                    ..MapState::default()
+                },
+                MapState {
+                    name: ".bss".into(),
+                    variables: (0..MAX_VARIABLES + 2)
+                        .map(|i| variable(&format!("v{i}"), "µ".repeat(200)))
+                        .collect(),
+                    more: 3,
+                    ..MapState::default()
+                },
+            ],
             ..SchedExtState::default()
         };
         let text = rendered(&scx);
         for part in [
             "sched_ext: enabled, scheduler fixture\n",
+            "value 0 bytes\n    half full\n    [k0] = 1\n",
+            "    [k7] = 1\n    … and more entries\n",
             "  ended: error_stall (code 0): runnable task stall: victim[7] failed to run\n    at check_rq",
             "  DSQ global holds 0\n",
             "  DSQ 0x7 holds 3: victim (7) …\n",

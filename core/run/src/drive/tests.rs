@@ -4,7 +4,9 @@ use super::*;
 use crate::ports::MockHostClock;
 use ktstr_assert::AssertResult;
 use ktstr_machine::{PhysicalMemory, VcpuRegisters};
-use ktstr_monitor::{CgroupState, Inspector, Monitor, Place, Readings, Sample, SampleError, Sampler, Value};
+use ktstr_monitor::{
+    CgroupState, Inspector, LongestWait, Monitor, Place, Readings, Sample, SampleError, Sampler, Value,
+};
 use ktstr_wire::{ANSWER_BODY_AT, ANSWER_LEN, Answer, Call, Encoder, Request};
 use std::collections::VecDeque;
 use std::path::Path;
@@ -19,6 +21,7 @@ struct Scripted {
     paused: Vec<bool>,
     bell: bool,
     written: Written,
+    registers: Vec<VcpuRegisters>,
 }
 
 /// What was written, where, and whether the machine stood still.
@@ -42,7 +45,7 @@ impl Vm for Scripted {
         Ok(())
     }
     fn registers(&mut self) -> Result<Vec<VcpuRegisters>, MachineError> {
-        Ok(Vec::new())
+        Ok(self.registers.clone())
     }
     fn dump(&mut self, _: &Path) -> Result<(), MachineError> {
         Ok(())
@@ -86,6 +89,9 @@ struct Eye {
     sampled: Vec<Duration>,
     explained: usize,
     frozen: bool,
+    registers: usize,
+    looks: usize,
+    wait: Option<LongestWait>,
 }
 
 impl Sampler for Eye {
@@ -103,7 +109,9 @@ impl Inspector for Eye {
         self.waited += 1;
         Ok(())
     }
-    fn state(&mut self, _: &[VcpuRegisters]) -> Result<KernelState, SampleError> {
+    fn state(&mut self, registers: &[VcpuRegisters]) -> Result<KernelState, SampleError> {
+        self.registers = registers.len();
+        self.looks += 1;
         if !self.frozen {
             return Err(SampleError::Broken("no kernel".into()));
         }
@@ -114,6 +122,9 @@ impl Inspector for Eye {
             ..Default::default()
         };
         Ok(KernelState { cgroups: vec![cgroup], ..KernelState::default() })
+    }
+    fn longest_wait(&mut self) -> Result<Option<LongestWait>, SampleError> {
+        Ok(self.wait.clone())
     }
     fn explain(&mut self, _: &mut KernelState) {
         self.explained += 1;
@@ -146,6 +157,16 @@ fn follow_with(events: Vec<VmEvent>, watch: Watch<'_>) -> (Observation, bool) {
 }
 
 fn follow_all(events: Vec<VmEvent>, watch: Watch<'_>, bell: bool) -> (Observation, bool, Written) {
+    follow_at(events, watch, bell, Vec::new())
+}
+
+/// The machine's vCPUs are always at `registers`.
+fn follow_at(
+    events: Vec<VmEvent>,
+    watch: Watch<'_>,
+    bell: bool,
+    registers: Vec<VcpuRegisters>,
+) -> (Observation, bool, Written) {
     let written = Written::default();
     let now = Arc::new(AtomicU64::new(0));
     let mut vm = Scripted {
@@ -155,6 +176,7 @@ fn follow_all(events: Vec<VmEvent>, watch: Watch<'_>, bell: bool) -> (Observatio
         paused: Vec::new(),
         bell,
         written: written.clone(),
+        registers,
     };
     let mut clock = MockHostClock::new();
     clock.expect_now().returning(move || Duration::from_millis(now.load(Ordering::SeqCst)));
@@ -385,10 +407,37 @@ fn a_panic_is_looked_at_while_the_machine_stands_still_but_not_at_the_hosts_inst
     assert_eq!(follow_with(events(), watch).0.kernel_state, None);
 }
 
+/// The look is taken once, and kept where nothing later is.
+#[test]
+fn a_task_that_waits_too_long_is_looked_at_before_the_watchdog_acts() {
+    let wait = |waited| LongestWait { cpu: 1, pid: 7, comm: "stuck".into(), waited, limit: 1000 };
+    for (waited, early) in [(499, false), (500, true)] {
+        let mut eye = Eye { frozen: true, wait: Some(wait(waited)), ..Eye::default() };
+        let events = vec![
+            data(&[Message::hello("build"), Message::Stage(Stage::TestStart)]),
+            VmEvent::Console(Vec::new()),
+            VmEvent::Console(Vec::new()),
+            VmEvent::Exited(VmExit::Reset),
+        ];
+        let (seen, _) = follow_with(events, Watch::new(&mut eye, Monitor::every(Duration::from_millis(100))));
+        let early_moment = seen.early_state.map(|s| s.moment);
+        let says = "early, when stuck (pid 7) on cpu1 had been runnable for 500 of the 1000 jiffies";
+        assert_eq!(early_moment.is_some_and(|m| m.starts_with(says)), early);
+        assert!(seen.kernel_state.is_some_and(|s| s.moment.starts_with("after the machine's end")));
+        assert_eq!(eye.looks, 1 + usize::from(early));
+    }
+}
+
 #[test]
 fn a_kernel_that_died_is_looked_at_afterwards() {
     let mut eye = Eye { frozen: true, ..Eye::default() };
     let events = vec![data(&[Message::hello("build")]), VmEvent::Exited(VmExit::Reset)];
-    let (seen, _) = follow_with(events, Watch::new(&mut eye, Monitor::off("a test")));
+    let (seen, _) = follow_with(events.clone(), Watch::new(&mut eye, Monitor::off("a test")));
     assert!(seen.kernel_state.is_some_and(|s| s.moment.contains("after the machine's end")));
+    assert_eq!(eye.registers, 0);
+    let last = vec![VcpuRegisters { ip: 7, ..VcpuRegisters::default() }];
+    let (seen, ..) = follow_at(events, Watch::new(&mut eye, Monitor::off("a test")), false, last);
+    let state = seen.kernel_state.unwrap();
+    assert!(state.moment.contains("had its machine reset") && state.problems.is_empty(), "{state:?}");
+    assert_eq!(eye.registers, 1);
 }

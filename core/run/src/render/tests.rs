@@ -34,6 +34,16 @@ fn a_broken_run_shows_stage_and_console() {
 }
 
 #[test]
+fn an_emulated_processor_is_told_beside_the_mode() {
+    let case =
+        CaseResult { result: AssertResult::fail("stuck 9000ms on cpu1"), broken: false, monitor: None };
+    let facts = |emulated_processor| RunFacts { mode: "kvm".into(), emulated_processor, ..facts() };
+    let text = render(&facts(true), &case, Some(&silent()));
+    assert!(text.contains("mode=kvm kernel=6.12.1 seed=3\non an emulated processor: limits as for tcg\n"));
+    assert!(!render(&facts(false), &case, Some(&silent())).contains("emulated"));
+}
+
+#[test]
 fn a_failed_check_shows_the_timeline_and_what_the_test_printed() {
     let mut seen = silent();
     seen.exit = Some(VmExit::PowerOff);

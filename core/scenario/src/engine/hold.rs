@@ -13,8 +13,8 @@ const SLICE: Duration = Duration::from_millis(100);
 pub(crate) enum Ended {
     /// Its time was over.
     InTime,
-    /// The scheduler died or was ejected.
-    SchedulerFailed(String),
+    /// The scheduler died or was ejected: why, and when that was noticed.
+    SchedulerFailed(String, Duration),
 }
 
 /// Lets things settle, then holds as long as the step says; a loop applies the step's
@@ -25,7 +25,7 @@ pub(crate) fn hold(ctx: &Ctx<'_>, stage: &mut Stage<'_>, scene: &Scene) -> Resul
         next = next.saturating_add(ctx.settle);
     }
     let HoldSpec::Loop { interval } = scene.hold else {
-        return Ok(wait_until(ctx, next.saturating_add(scene.hold.length(ctx.duration))));
+        return Ok(wait_until(ctx, stage, next.saturating_add(scene.hold.length(ctx.duration))));
     };
     // To the end of the test's duration, but two intervals at least: the rehearsal counts
     // on one repetition.
@@ -35,8 +35,8 @@ pub(crate) fn hold(ctx: &Ctx<'_>, stage: &mut Stage<'_>, scene: &Scene) -> Resul
     loop {
         // Ops that take longer than an interval put off the next round; none is made up for.
         next = next.saturating_add(interval).max(ctx.ports.clock.now()).min(end);
-        if let Ended::SchedulerFailed(reason) = wait_until(ctx, next) {
-            return Ok(Ended::SchedulerFailed(reason));
+        if let failed @ Ended::SchedulerFailed(..) = wait_until(ctx, stage, next) {
+            return Ok(failed);
         }
         if repeated && next >= end {
             return Ok(Ended::InTime);
@@ -55,11 +55,13 @@ pub(crate) fn most_repeats(ctx: &Ctx<'_>, hold: HoldSpec) -> u64 {
     u64::try_from(rounds).unwrap_or(u64::MAX).max(1)
 }
 
-fn wait_until(ctx: &Ctx<'_>, deadline: Duration) -> Ended {
+fn wait_until(ctx: &Ctx<'_>, stage: &mut Stage<'_>, deadline: Duration) -> Ended {
     loop {
+        let looked = ctx.ports.clock.now();
         if let Some(reason) = ctx.ports.scheduler.failure() {
-            return Ended::SchedulerFailed(reason);
+            return Ended::SchedulerFailed(reason, looked);
         }
+        stage.tell_of_stuck_workers();
         let now = ctx.ports.clock.now();
         if now >= deadline {
             return Ended::InTime;

@@ -35,6 +35,11 @@ pub(crate) enum Action {
         tag: String,
         cgroup: String,
     },
+    /// Has a map of the scheduler's pinned.
+    Pin {
+        map: String,
+        path: String,
+    },
     Attach(String),
     Detach,
 }
@@ -138,6 +143,7 @@ impl<'c> Planner<'c> {
             | Op::ReadKernelCold { .. }
             | Op::WriteKernelHot { .. }
             | Op::WriteKernelCold { .. } => self.ask(place, kind, op),
+            Op::PinBpfMap { map, path } => self.pin(place, kind, map, path),
             Op::AttachScheduler { name } => self.attach(place, kind, name.as_deref()),
             Op::DetachScheduler => self.detach(place, kind).map(|_| vec![Action::Detach]),
             Op::RestartScheduler => {
@@ -188,6 +194,26 @@ impl<'c> Planner<'c> {
         self.model.forget_groups_of(place.0);
     }
 
+    fn pin(
+        &mut self,
+        place: Place,
+        op: &'static str,
+        map: &str,
+        path: &str,
+    ) -> Result<Vec<Action>, ScenarioError> {
+        if map.is_empty() || path.is_empty() {
+            return Err(nameless(place, op));
+        }
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            let why = format!("{path:?}: expected a path below /sys/fs/bpf, such as \"my_map\"");
+            return Err(ScenarioError::Pointless { place, op, why });
+        }
+        if self.model.attached.is_none() {
+            return Err(ScenarioError::Pointless { place, op, why: UNATTACHED.to_owned() });
+        }
+        Ok(vec![Action::Pin { map: map.to_owned(), path: path.to_owned() }])
+    }
+
     /// `None` is the test's own scheduler.
     fn attach(
         &mut self,
@@ -216,11 +242,8 @@ impl<'c> Planner<'c> {
 
     /// The name of the one that was attached.
     fn detach(&mut self, place: Place, op: &'static str) -> Result<String, ScenarioError> {
-        self.model.attached.take().ok_or_else(|| {
-            let why =
-                "no scheduler is attached at that point; declare the test with `scheduler = …`".to_owned();
-            ScenarioError::Pointless { place, op, why }
-        })
+        let why = || UNATTACHED.to_owned();
+        self.model.attached.take().ok_or_else(|| ScenarioError::Pointless { place, op, why: why() })
     }
 
     fn remove(&mut self, name: &str) -> Vec<Action> {
@@ -379,6 +402,8 @@ impl<'c> Planner<'c> {
         Ok(())
     }
 }
+
+const UNATTACHED: &str = "no scheduler is attached at that point; declare the test with `scheduler = …`";
 
 fn nameless(place: Place, op: &'static str) -> ScenarioError {
     let why = "a name or path is empty: what it is kept under, or what is to be read".to_string();

@@ -8,6 +8,7 @@ use crate::engine::error::{Place, ScenarioError};
 use crate::engine::judge::Judge;
 use crate::engine::model::{deepest_first, path_to};
 use crate::engine::plan::{Action, HOST, Planner, SpawnPlan};
+use crate::engine::stuck::Progress;
 use crate::engine::timeline::Timeline;
 use crate::ports::{CgroupError, HostRequest, SchedulerError, WorkerError, WorkerGroup};
 use crate::seed::mix;
@@ -31,6 +32,7 @@ pub(crate) struct Group {
     /// All NUMA nodes that their memory belonged on at some time, where known.
     pub(crate) nodes: Option<CpuSet>,
     started: bool,
+    pub(crate) progress: Progress,
 }
 
 /// What a scenario has made so far.
@@ -45,8 +47,13 @@ pub(crate) struct Stage<'c> {
     groups: Vec<Group>,
     /// Counts the random draws, so that each has a seed of its own.
     draws: u64,
+    /// How often the scheduler was asked how it stands.
+    prompts: usize,
     torn_down: bool,
 }
+
+/// A scheduler that leaves many behind, again and again, has been asked often enough.
+const MOST_PROMPTS: usize = 10;
 
 impl<'c> Stage<'c> {
     pub(crate) fn new(ctx: &'c Ctx<'c>, assert: Assert) -> Self {
@@ -59,6 +66,7 @@ impl<'c> Stage<'c> {
             frozen: Vec::new(),
             groups: Vec::new(),
             draws: 0,
+            prompts: 0,
             torn_down: false,
         }
     }
@@ -96,6 +104,27 @@ impl<'c> Stage<'c> {
         self.collect(place, |g| g.owner == place.0)?;
         self.planner.end_step(place);
         Ok(())
+    }
+
+    /// Has the scheduler say how it stands when a worker is stuck.
+    pub(crate) fn tell_of_stuck_workers(&mut self) {
+        let now = self.ctx.ports.clock.now();
+        let mut stuck = Vec::new();
+        for group in self.groups.iter_mut().filter(|g| g.started) {
+            let cgroup = group.cgroup.as_deref().unwrap_or(HOST);
+            // Who is frozen can't be expected to get on.
+            let held = path_to(cgroup).any(|above| self.frozen.iter().any(|frozen| frozen == above));
+            let iterations = group.handle.iterations();
+            let found = group.progress.look(&iterations, now, held);
+            stuck.extend(found.iter().map(|worker| format!("{cgroup} worker {worker}")));
+        }
+        if stuck.is_empty() || self.prompts == MOST_PROMPTS {
+            return;
+        }
+        if let Some(answer) = self.ctx.ports.scheduler.prompt() {
+            self.prompts += 1;
+            self.timeline.stuck(&stuck.join(", "), &answer);
+        }
     }
 
     /// Adds a finding that is not about workers.
@@ -159,6 +188,9 @@ impl<'c> Stage<'c> {
                 let pids = self.ctx.cgroups.procs(cgroup).map_err(failed(place, cgroup))?;
                 self.ask(place, "CaptureCgroupProcs", &HostRequest::KeepPids { tag: tag.clone(), pids })
             }
+            Action::Pin { map, path } => {
+                self.ctx.ports.scheduler.pin_map(map, path).map_err(unscheduled(place))
+            }
             Action::Attach(name) => self.ctx.ports.scheduler.attach(name).map_err(unscheduled(place)),
             Action::Detach => self.ctx.ports.scheduler.detach().map_err(unscheduled(place)),
         }
@@ -184,6 +216,7 @@ impl<'c> Stage<'c> {
             allowed: plan.allowed.clone(),
             nodes: plan.nodes.clone(),
             started: false,
+            progress: Progress::default(),
         });
         match &plan.cgroup {
             Some(name) => self.ctx.cgroups.move_tasks(name, &pids).map_err(failed(place, name)),

@@ -77,6 +77,16 @@ impl<'c> Timeline<'c> {
         });
     }
 
+    /// Workers that get no further, and what was done about it.
+    pub(crate) fn stuck(&self, workers: &str, done: &str) {
+        self.send(StimulusEvent {
+            label: "worker_stuck".to_owned(),
+            op_kind: "WorkerStuck".to_owned(),
+            detail: format!("{workers}: {done}"),
+            ..StimulusEvent::default()
+        });
+    }
+
     pub(crate) fn teardown_failed(&self, what: &str) {
         self.send(StimulusEvent {
             label: "teardown failed".to_owned(),
@@ -114,6 +124,7 @@ fn detail(op: &Op, actions: &[Action]) -> String {
         Op::WriteKernelHot { path, value } | Op::WriteKernelCold { path, value } => {
             format!("{path} {value}")
         }
+        Op::PinBpfMap { map, path } => format!("{map} {path}"),
         Op::AttachScheduler { .. } | Op::RestartScheduler | Op::ReplaceScheduler { .. } => attached(actions),
         Op::DetachScheduler => String::new(),
     }

@@ -4,6 +4,7 @@ use super::calls::{Call, calls};
 use super::functions::Choice;
 use super::trace::ProbeTrace;
 use crate::{SchedulerReport, ScxExit};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub struct Rerun<'a> {
     pub outcome: &'a str,
     /// How long its machine lived, host time.
     pub took: Duration,
+    /// Where probed functions stand in the kernel's source, as far as that is known.
+    pub lines: &'a BTreeMap<String, String>,
 }
 
 /// What a reader gets: whether the crash came again, and what its task went through.
@@ -41,12 +44,12 @@ pub fn render(first: &ScxExit, choice: &Choice, rerun: &Rerun<'_>) -> String {
     let trace = rerun.report.and_then(|report| report.probes.as_ref());
     match trace {
         None => text.push_str("no probe data: the guest sent none\n"),
-        Some(trace) => of_trace(&mut text, choice, trace),
+        Some(trace) => of_trace(&mut text, choice, trace, rerun.lines),
     }
     text
 }
 
-fn of_trace(text: &mut String, choice: &Choice, trace: &ProbeTrace) {
+fn of_trace(text: &mut String, choice: &Choice, trace: &ProbeTrace, lines: &BTreeMap<String, String>) {
     probes(text, choice, trace);
     for problem in &trace.problems {
         let _ = writeln!(text, "note: {problem}");
@@ -68,8 +71,11 @@ fn of_trace(text: &mut String, choice: &Choice, trace: &ProbeTrace) {
         lost => format!(" ({lost} older events were overwritten)"),
     };
     let _ = writeln!(text, "{lost}");
+    let mut told = BTreeSet::new();
     for call in shown {
-        one(text, call);
+        // Once for each function.
+        let line = lines.get(&call.probe.function).filter(|_| told.insert(&call.probe.function));
+        one(text, call, line.map(String::as_str));
     }
 }
 
@@ -97,11 +103,12 @@ fn probes(text: &mut String, choice: &Choice, trace: &ProbeTrace) {
     }
 }
 
-fn one(text: &mut String, call: &Call<'_>) {
+fn one(text: &mut String, call: &Call<'_>, line: Option<&str>) {
     let indent = "  ".repeat(call.depth);
     let (seconds, micros) = (call.entry.at_us / 1_000_000, call.entry.at_us % 1_000_000);
     let place = format!("{seconds:>6}.{micros:06} cpu{}", call.entry.cpu);
-    let _ = writeln!(text, "{place} {indent}{}({})", call.probe.function, call.arguments());
+    let line = line.map(|line| format!("  at {line}")).unwrap_or_default();
+    let _ = writeln!(text, "{place} {indent}{}({}){line}", call.probe.function, call.arguments());
     let left = " ".repeat(place.len() + 1);
     for (argument, members) in call.structs() {
         let _ = writeln!(text, "{left}{indent}  {argument}: {members}");

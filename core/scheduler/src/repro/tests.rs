@@ -4,6 +4,7 @@ use super::*;
 use crate::ports::{MemberPlace, MockKernelTypes, Prototype, ValueType};
 use crate::{SchedulerReport, ScxExit};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const UNSIGNED: ValueType = ValueType::Integer { size: 8, signed: false };
@@ -91,7 +92,12 @@ fn told(trace: ProbeTrace) -> String {
     render(
         &exit,
         &choice,
-        &Rerun { report: Some(&report), outcome: "fail", took: Duration::from_millis(3140) },
+        &Rerun {
+            report: Some(&report),
+            outcome: "fail",
+            took: Duration::from_millis(3140),
+            lines: &BTreeMap::new(),
+        },
     )
 }
 

@@ -87,6 +87,9 @@ fn contents(contents: MapContents) -> Json {
         .into_iter()
         .map(|entry| match entry.value {
             MapValue::Shared(bytes) => json!({ "key": hex(&entry.key), "value": hex(&bytes) }),
+            MapValue::Reference { target, id } => {
+                json!({ "key": hex(&entry.key), "target": target.0, "id": id })
+            }
             MapValue::PerCpu(by_cpu) => json!({
                 "key": hex(&entry.key),
                 "values": by_cpu.iter().map(|(cpu, bytes)| json!([cpu, hex(bytes)])).collect::<Vec<_>>(),

@@ -13,7 +13,7 @@ use ktstr_introspect_kernel::{Kernel, Task};
 use ktstr_introspect_memory::{MemoryFault, PhysAddr, PhysRange, PhysicalMemory, SparseMemory, VirtAddr};
 use ktstr_introspect_types::DecodeLimits;
 use libfuzzer_sys::fuzz_target;
-use world::{BASE, SIZE, address, healthy, over};
+use world::{BASE, SIZE, address, at, healthy, over};
 
 /// The largest count seen is a hundredth of this.
 const READS: u64 = 20_000_000;
@@ -51,7 +51,8 @@ fuzz_target!(|input: &[u8]| {
 
 fn all(kernel: &Kernel) {
     let limits = DecodeLimits { elements: 50, values: 500 };
-    for map in kernel.bpf_maps().unwrap_or_default() {
+    let without_id = [at::REFERENCES, at::TRACES, at::QUEUE].map(|at| VirtAddr(address(at)));
+    for map in kernel.bpf_maps().unwrap_or_default().into_iter().chain(without_id) {
         let _ = kernel.bpf_ring_positions(map);
         let _ =
             (kernel.bpf_map_contents(map, 50), kernel.bpf_arena_pages(map, 8), kernel.bpf_struct_ops(map));
@@ -69,5 +70,6 @@ fn all(kernel: &Kernel) {
     let _ = (kernel.bpf_variable(".bss", "stats.by_kind[2]"), kernel.bpf_exit_records());
     let _ =
         (kernel.scx_exit_report(), kernel.scx_operations(), kernel.scx_events(), kernel.dispatch_queues());
+    let _ = kernel.scx_longest_wait();
     let _ = (kernel.sched_ext(), Task::read(kernel, VirtAddr(BASE + 0x400)));
 }

@@ -65,6 +65,20 @@ pub enum BpfMapKind {
     Storage,
     /// `RINGBUF` and `USER_RINGBUF`.
     RingBuffer,
+    /// `PROG_ARRAY`.
+    ProgramArray,
+    /// `PERF_EVENT_ARRAY`.
+    EventArray,
+    /// `CGROUP_ARRAY`.
+    CgroupArray,
+    /// `ARRAY_OF_MAPS`.
+    MapArray,
+    /// `HASH_OF_MAPS`.
+    MapHash,
+    /// `STACK_TRACE`.
+    StackTrace,
+    /// `QUEUE` and `STACK`.
+    Queue,
     /// Any other, with its number.
     Other(u64),
 }
@@ -74,8 +88,15 @@ impl From<u64> for BpfMapKind {
         match number {
             1 | 9 => Self::Hash,
             2 => Self::Array,
+            3 => Self::ProgramArray,
+            4 => Self::EventArray,
             5 | 10 => Self::PerCpuHash,
             6 => Self::PerCpuArray,
+            7 => Self::StackTrace,
+            8 => Self::CgroupArray,
+            12 => Self::MapArray,
+            13 => Self::MapHash,
+            22 | 23 => Self::Queue,
             24 | 28 | 29 | 32 => Self::Storage,
             26 => Self::StructOps,
             27 | 31 => Self::RingBuffer,
@@ -92,13 +113,20 @@ pub enum MapValue {
     Shared(Vec<u8>),
     /// The bytes by possible CPU.
     PerCpu(Vec<(u32, Vec<u8>)>),
+    /// What it stands for: a program, map, cgroup or perf event.
+    Reference {
+        /// The `struct bpf_prog`, `bpf_map`, `cgroup` or `bpf_event_entry`.
+        target: VirtAddr,
+        /// The ID that user space sees instead; perf events have none.
+        id: Option<u64>,
+    },
 }
 
 /// An entry of a map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MapEntry {
     /// The key's bytes; of an array the index, 4 bytes; of local storage the owner's address (`task_struct`, `cgroup`…),
-    /// 8 bytes.
+    /// 8 bytes; of a queue or stack, which has no keys, the place in it, 4 bytes.
     pub key: Vec<u8>,
     /// Where the value is; of a per-CPU map, what its per-CPU pointer points to on no CPU.
     pub at: VirtAddr,
@@ -157,7 +185,8 @@ impl Kernel {
         })
     }
 
-    /// The entries of an array or hash map, per-CPU or not, or of local storage, at most `limit` of them. The scheduler may be writing
+    /// The entries of an array or hash map, per-CPU or not, of local storage, of a queue, of a map of stack traces or of
+    /// references to programs, maps, cgroups and perf events, at most `limit` of them. The scheduler may be writing
     /// them: a hash chain that changes is walked again, an entry's bytes may be of two writes.
     ///
     /// # Errors
@@ -174,9 +203,16 @@ impl Kernel {
                 self.storage_elements(map, |key, at| reader.push(key, at, limit))?;
                 Ok(reader.contents)
             }
+            BpfMapKind::ProgramArray
+            | BpfMapKind::EventArray
+            | BpfMapKind::CgroupArray
+            | BpfMapKind::MapArray => self.reference_array(map, shape, limit),
+            BpfMapKind::MapHash => self.reference_hash(map, shape, limit),
+            BpfMapKind::StackTrace => self.stack_traces(map, shape, limit),
+            BpfMapKind::Queue => self.queued_values(map, shape, limit),
             _ => Err(KernelError::Unsupported {
                 what: format!("the contents of a BPF map of type {}", self.bpf_map_kind_name(map)?),
-                instead: "arrays, hashes and local storage; arenas, ring buffers and struct_ops have readers of their own",
+                instead: "arrays, hashes, local storage, queues, stack traces and references; arenas, ring buffers and struct_ops have readers of their own",
             }),
         }
     }
@@ -322,23 +358,35 @@ impl Kernel {
 }
 
 /// Collects entries until one of the limits.
-struct ValueReader<'a> {
+pub(super) struct ValueReader<'a> {
     kernel: &'a Kernel,
     size: usize,
     cpus: Option<Vec<u32>>,
     left: u64,
-    contents: MapContents,
+    pub(super) contents: MapContents,
 }
 
 impl<'a> ValueReader<'a> {
-    fn new(kernel: &'a Kernel, shape: Shape, per_cpu: bool) -> Result<Self, KernelError> {
+    pub(super) fn new(kernel: &'a Kernel, shape: Shape, per_cpu: bool) -> Result<Self, KernelError> {
         let cpus = if per_cpu { Some(kernel.possible_cpus()?.0) } else { None };
         let size = shape.value as usize;
         Ok(Self { kernel, size, cpus, left: MAX_BYTES, contents: MapContents::default() })
     }
 
     /// Adds the entry whose value, or whose pointer to per-CPU values, is at `at`; false when that is one too many.
-    fn push(&mut self, key: Vec<u8>, at: VirtAddr, limit: usize) -> Result<bool, KernelError> {
+    pub(super) fn push(&mut self, key: Vec<u8>, at: VirtAddr, limit: usize) -> Result<bool, KernelError> {
+        self.push_cut(key, at, u64::MAX, limit)
+    }
+
+    /// The same for a value of which only the first `length` bytes are there: the rest is zero.
+    pub(super) fn push_cut(
+        &mut self,
+        key: Vec<u8>,
+        at: VirtAddr,
+        length: u64,
+        limit: usize,
+    ) -> Result<bool, KernelError> {
+        let length = usize::try_from(length).unwrap_or(self.size).min(self.size);
         let copies = self.cpus.as_ref().map_or(1, Vec::len) as u64;
         let cost = (self.size as u64).saturating_mul(copies).saturating_add(key.len() as u64 + 64);
         let Some(left) = self.left.checked_sub(cost).filter(|_| self.contents.entries.len() < limit) else {
@@ -347,10 +395,11 @@ impl<'a> ValueReader<'a> {
         };
         self.left = left;
         let (at, value) = match &self.cpus {
-            None => (at, MapValue::Shared(self.bytes(at)?)),
+            None => (at, MapValue::Shared(self.bytes(at, length)?)),
             Some(cpus) => {
                 let pointer = self.kernel.pointer("a per-CPU BPF map's value pointer", at)?;
-                let read = |cpu: &u32| Ok((*cpu, self.bytes(self.kernel.per_cpu_pointer(pointer, *cpu)?)?));
+                let read =
+                    |cpu: &u32| Ok((*cpu, self.bytes(self.kernel.per_cpu_pointer(pointer, *cpu)?, length)?));
                 (pointer, MapValue::PerCpu(cpus.iter().map(read).collect::<Result<_, KernelError>>()?))
             }
         };
@@ -358,9 +407,12 @@ impl<'a> ValueReader<'a> {
         Ok(true)
     }
 
-    fn bytes(&self, at: VirtAddr) -> Result<Vec<u8>, KernelError> {
+    fn bytes(&self, at: VirtAddr, length: usize) -> Result<Vec<u8>, KernelError> {
         let mut bytes = vec![0; self.size];
-        self.kernel.memory().read(at, &mut bytes).map_err(KernelError::read("a BPF map's value"))?;
+        self.kernel
+            .memory()
+            .read(at, &mut bytes[..length])
+            .map_err(KernelError::read("a BPF map's value"))?;
         Ok(bytes)
     }
 }

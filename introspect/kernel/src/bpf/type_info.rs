@@ -1,6 +1,7 @@
 //! Type information in kernel memory: `struct btf` of programs and of modules (kernel/bpf/btf.c).
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ktstr_introspect_memory::VirtAddr;
 use ktstr_introspect_types::Btf;
@@ -31,6 +32,32 @@ record! {
     }
 }
 
+/// Type information that was read before. It never changes once it has an ID, and no ID is used again before 2^31 others
+/// were; what is looked at again and again (snapshots of a scheduler's variables) is read and parsed once.
+#[derive(Debug, Default)]
+pub(crate) struct ReadTypes(Mutex<BTreeMap<TypesKey, Arc<Btf>>>);
+
+/// The `struct btf`, its ID, its bytes and how many.
+type TypesKey = (u64, u64, u64, u64);
+
+/// Parsed type information that is kept; those of one scheduler's program and maps are one.
+const MAX_KEPT: usize = 64;
+
+impl ReadTypes {
+    fn get(&self, key: &TypesKey) -> Option<Arc<Btf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    fn keep(&self, key: TypesKey, types: &Arc<Btf>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= MAX_KEPT {
+            // Those of schedulers that are long gone; what is still used comes back.
+            kept.clear();
+        }
+        kept.insert(key, types.clone());
+    }
+}
+
 impl Kernel {
     /// The types in the `struct btf` at `at`: a program's, a module's on top of the kernel's, or the kernel's own.
     ///
@@ -54,14 +81,22 @@ impl Kernel {
         if self.symbol("__start_BTF").is_ok_and(|start| start.0 == data) {
             return Ok(self.btf().clone());
         }
+        let key = (at.0, self.read("btf.id", at)?, data, length);
+        if let Some(types) = self.read_types.get(&key) {
+            return Ok(types);
+        }
         let mut bytes = vec![0; length as usize];
         self.memory().read(VirtAddr(data), &mut bytes).map_err(KernelError::read("a BTF"))?;
-        let types = match base {
+        let types = Arc::new(match base {
             0 => Btf::parse(bytes)?,
             // Nothing but the kernel's own is ever a base.
             _ => Btf::parse_split(bytes, self.btf().clone())?,
-        };
-        Ok(Arc::new(types))
+        });
+        // One without an ID is not published yet. One that got another meanwhile was freed while it was read.
+        if key.1 != 0 && self.read("btf.id", at)? == key.1 {
+            self.read_types.keep(key, &types);
+        }
+        Ok(types)
     }
 
     /// The type information of loaded modules, by name: `struct btf` addresses, for [`Kernel::bpf_types`].

@@ -57,6 +57,13 @@ pub(crate) mod at {
     pub(crate) const STORAGE_OWNER: usize = 0x1840;
     pub(crate) const RING: usize = 0x1880;
     pub(crate) const RING_HEAD: usize = 0x1940;
+    pub(crate) const RUNQUEUES: usize = 0x1a00;
+    pub(crate) const JIFFIES: usize = 0x1ac0;
+    pub(crate) const TASKS: usize = 0x1b00;
+    pub(crate) const REFERENCES: usize = 0x1c00;
+    pub(crate) const TRACES: usize = 0x1d00;
+    pub(crate) const TRACE: usize = 0x1dc0;
+    pub(crate) const QUEUE: usize = 0x1e00;
     pub(crate) const BTF_DATA: usize = 0x2000;
     /// The arena's window ends at `SIZE`: three pages of it exist.
     pub(crate) const WINDOW: usize = super::SIZE - 3 * 4096;
@@ -93,14 +100,19 @@ fn btf() -> Btf {
     let [u8_, u32_, u64_] =
         [("u8", 1), ("u32", 4), ("u64", 8)].map(|(name, size)| b.integer(name, size, false));
     let (int, char_) = (b.integer("int", 4, true), b.integer("char", 1, true));
-    links(&mut b, [u8_, u32_, u64_]);
+    let list = links(&mut b, [u8_, u32_, u64_]);
     bpf_objects(&mut b, [u8_, u32_, u64_, int, char_]);
     sched_ext(&mut b, [u8_, u32_, u64_, int]);
+    let of_rq = b.structure("scx_rq", 16, &[("runnable_list", list, 0)]);
+    b.structure("rq", 16, &[("scx", of_rq, 0)]);
+    let of_task =
+        b.structure("sched_ext_entity", 24, &[("runnable_node", list, 0), ("runnable_at", u64_, 16)]);
+    b.structure("task_struct", 32, &[("scx", of_task, 8)]);
     Btf::parse(b.bytes()).expect("BTF written here")
 }
 
-fn links(b: &mut BtfBuilder, [u8_, u32_, u64_]: [TypeId; 3]) {
-    b.structure("list_head", 16, &[("next", u64_, 0), ("prev", u64_, 8)]);
+fn links(b: &mut BtfBuilder, [u8_, u32_, u64_]: [TypeId; 3]) -> TypeId {
+    let list = b.structure("list_head", 16, &[("next", u64_, 0), ("prev", u64_, 8)]);
     b.structure("hlist_head", 8, &[("first", u64_, 0)]);
     b.structure("hlist_node", 16, &[("next", u64_, 0), ("pprev", u64_, 8)]);
     b.structure(
@@ -123,6 +135,7 @@ fn links(b: &mut BtfBuilder, [u8_, u32_, u64_]: [TypeId; 3]) {
     let first = b.structure("hlist_nulls_head", 8, &[("first", u64_, 0)]);
     b.structure("hlist_nulls_node", 16, &[("next", u64_, 0), ("pprev", u64_, 8)]);
     b.structure("bucket", 16, &[("head", first, 0)]);
+    list
 }
 
 fn bpf_objects(b: &mut BtfBuilder, [u8_, u32_, u64_, int, char_]: [TypeId; 5]) {
@@ -183,10 +196,33 @@ fn bpf_objects(b: &mut BtfBuilder, [u8_, u32_, u64_, int, char_]: [TypeId; 5]) {
             ("btf_key_type_id", u32_, 48),
             ("btf_value_type_id", u32_, 52),
             ("btf_vmlinux_value_type_id", u32_, 56),
+            ("map_flags", u32_, 60),
         ],
     );
     let bytes = b.array(char_, 0);
-    b.structure("bpf_array", 136, &[("map", map, 0), ("elem_size", u32_, 128), ("value", bytes, 136)]);
+    let pointers = b.array(u64_, 0);
+    b.structure(
+        "bpf_array",
+        136,
+        &[("map", map, 0), ("elem_size", u32_, 128), ("value", bytes, 136), ("ptrs", pointers, 136)],
+    );
+    b.structure(
+        "bpf_stack_map",
+        136,
+        &[("map", map, 0), ("n_buckets", u32_, 128), ("buckets", pointers, 136)],
+    );
+    b.structure("stack_map_bucket", 16, &[("nr", u32_, 12), ("data", pointers, 16)]);
+    b.structure(
+        "bpf_queue_stack",
+        144,
+        &[
+            ("map", map, 0),
+            ("head", u32_, 128),
+            ("tail", u32_, 132),
+            ("size", u32_, 136),
+            ("elements", bytes, 140),
+        ],
+    );
     b.structure("bpf_htab", 144, &[("map", map, 0), ("buckets", u64_, 128), ("n_buckets", u32_, 136)]);
     b.structure("htab_elem", 24, &[("hash_node", u64_, 0), ("key", bytes, 24)]);
     let area = b.structure("vm_struct", 16, &[("addr", u64_, 0)]);
@@ -281,6 +317,7 @@ fn sched_ext(b: &mut BtfBuilder, [_, u32_, u64_, int]: [TypeId; 4]) {
             ("pcpu", u64_, 64),
             ("exit_kind", count, 72),
             ("exit_info", info, 80),
+            ("watchdog_timeout", u64_, 88),
         ],
     );
     let (s64, pad) = (b.integer("s64", 8, true), b.array(u64_, 2));
@@ -353,9 +390,25 @@ fn maps(bytes: &mut [u8], types: u64, section: TypeId) {
     map(bytes, at::STRUCT_OPS, [26, 4, 64, 1, 7], b"world_ops");
     map(bytes, at::STORAGE, [29, 4, 8, 0, 1], b"of_tasks");
     map(bytes, at::RING, [27, 0, 0, 4096, 2], b"a_ring");
+    // These have no ID; tests go to them directly.
+    map(bytes, at::REFERENCES, [3, 4, 4, 3, 8], b"programs");
+    map(bytes, at::TRACES, [7, 4, 32, 2, 9], b"traces");
+    map(bytes, at::QUEUE, [22, 0, 4, 3, 10], b"a_queue");
     put(
         bytes,
         &[
+            // The second of three; a trace of two in the second bucket, with the end of an older one; 7, 8 of a ring that
+            // began anew.
+            (at::REFERENCES + 136 + 8, a(at::PROGRAM)),
+            (at::TRACES + 128, 2),
+            (at::TRACES + 136 + 8, a(at::TRACE)),
+            (at::TRACE + 8, 2 << 32),
+            (at::TRACE + 16, 0xffff_ffff_8100_0010),
+            (at::TRACE + 24, 0xffff_ffff_8100_0020),
+            (at::TRACE + 32, 0xffff_ffff_8100_0030),
+            (at::QUEUE + 128, 1 | 3 << 32),
+            (at::QUEUE + 136, 4 | 8 << 32),
+            (at::QUEUE + 152, 7),
             (at::MAP_IDR, a(at::MAP_NODE) | 2),
             (at::MAP_NODE + 8 + 8, a(at::STORAGE)),
             (at::MAP_NODE + 8 + 2 * 8, a(at::RING)),
@@ -491,11 +544,25 @@ fn scheduler(bytes: &mut [u8]) {
             (at::QUEUE_TABLE + 16, a(at::QUEUE_TABLE + 0x40 + 16) | 1),
             (at::QUEUE_TABLE + 0x40, 99),
             (at::QUEUE_TABLE + 0x40 + 16, 1),
+            (at::SCHED + 88, 400),
+            (at::JIFFIES, 1000),
         ],
     );
+    runnable(bytes, at::RUNQUEUES, &[(at::TASKS, 900), (at::TASKS + 0x40, 700)]);
+    runnable(bytes, at::RUNQUEUES + 0x40, &[(at::TASKS + 0x80, 950)]);
     put_text(bytes, at::TEXTS, b"runnable task stall");
     put_text(bytes, at::TEXTS + 0x20, b"work[7] failed to run");
     put_text(bytes, at::TEXTS + 0x40, b"CPU states\n----------");
+}
+
+/// Tasks on the runnable list of a runqueue, each with the jiffies since when.
+fn runnable(bytes: &mut [u8], rq: usize, tasks: &[(usize, u64)]) {
+    let mut last = rq;
+    for (task, since) in tasks {
+        put(bytes, &[(last, address(task + 8)), (task + 16, address(last)), (task + 24, *since)]);
+        last = task + 8;
+    }
+    put(bytes, &[(last, address(rq)), (rq + 8, address(last))]);
 }
 
 /// A kernel over `bytes`.
@@ -516,6 +583,8 @@ pub(crate) fn over(physical: Arc<dyn PhysicalMemory>) -> Kernel {
         ("__cpu_possible_mask", at::PERCPU + 0x18),
         ("scx_root", at::SCX_ROOT),
         ("scx_enable_state_var", at::SCX_STATE),
+        ("runqueues", at::RUNQUEUES),
+        ("jiffies", at::JIFFIES),
         ("prog_idr", at::PROG_IDR),
         ("map_idr", at::MAP_IDR),
         ("btf_idr", at::BTF_IDR),

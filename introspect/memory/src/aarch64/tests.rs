@@ -107,7 +107,40 @@ fn user_addresses_and_unknown_geometry_are_refused() {
     assert!(Aarch64PageTables::new(0, Granule::K4, 64).is_err());
 }
 
+/// A geometry, the levels at which a page or block may stand in it, and what that is in bytes.
+fn geometries() -> impl Strategy<Value = (Granule, u32, u8, u64)> {
+    prop_oneof![
+        (36u32..=48, 1u8..=3).prop_map(|(bits, leaf)| (Granule::K4, bits, leaf)),
+        (36u32..=48, 1u8..=2).prop_map(|(bits, leaf)| (Granule::K16, bits, leaf)),
+        ((36u32..=49).prop_map(|bits| if bits == 49 { 52 } else { bits }), 1u8..=2)
+            .prop_map(|(bits, leaf)| (Granule::K64, bits, leaf)),
+    ]
+    .prop_filter("a table above the block", |(granule, bits, leaf)| {
+        let (page, per) = (granule.shift(), granule.shift() - 3);
+        u32::from(*leaf) <= (bits - page).div_ceil(per)
+    })
+    .prop_map(|(granule, bits, leaf)| {
+        (granule, bits, leaf, 1 << (granule.shift() + (granule.shift() - 3) * (u32::from(leaf) - 1)))
+    })
+}
+
 proptest! {
+    /// What is mapped anywhere comes back, with what is left of its page or block; its neighbours aren't mapped.
+    #[test]
+    fn every_mapping_comes_back((granule, bits, leaf, size) in geometries(), at: u64, frame in 0u64..1 << 47) {
+        let virt = at | u64::MAX << bits;
+        let frame = frame & !(size - 1);
+        let (memory, space) = mapped(granule, bits, virt, frame, leaf);
+        let inside = virt & (size - 1);
+        let expected = Translation { physical: PhysAddr(frame + inside), remaining: size - inside };
+        prop_assert_eq!(space.translate(&memory, VirtAddr(virt)).unwrap(), expected);
+        let neighbour = virt ^ size;
+        if neighbour >> bits == u64::MAX >> bits {
+            let fault = space.translate(&memory, VirtAddr(neighbour)).unwrap_err();
+            prop_assert!(matches!(fault, TranslationFault::Unmapped { .. }), "{fault}");
+        }
+    }
+
     #[test]
     fn random_tables_never_loop_or_panic(
         words in proptest::collection::vec(any::<u64>(), 512), address: u64, which in 0usize..6,

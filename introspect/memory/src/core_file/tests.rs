@@ -84,6 +84,20 @@ fn memory_and_registers_come_out_of_a_core() {
 }
 
 #[test]
+fn a_core_of_another_architecture_is_told() {
+    let mut bytes = core(&[(0x4000_0000, b"memory")], &[]);
+    assert_eq!(open(&bytes).unwrap().architecture(), Architecture::X86_64);
+    for (machine, name) in [(183u16, "aarch64"), (243, "ELF machine 243")] {
+        bytes[18..20].copy_from_slice(&machine.to_le_bytes());
+        let core = open(&bytes).unwrap();
+        assert_eq!(core.architecture().to_string(), name);
+        let mut memory = [0; 6];
+        core.read(PhysAddr(0x4000_0000), &mut memory).unwrap();
+        assert_eq!(&memory, b"memory");
+    }
+}
+
+#[test]
 fn a_core_without_memory_or_that_is_no_core_says_so() {
     assert!(matches!(open(&core(&[], &qemu_note(0, 0))), Err(CoreError::NoMemory { .. })));
     assert!(matches!(open(b"not an ELF file at all, only text"), Err(CoreError::Elf { .. })));

@@ -4,6 +4,10 @@
 //! named byte stream, `/dev/vport<device>p<port>` in the guest, with its name in
 //! `/sys/class/virtio-ports/*/name`.
 
+mod state;
+
+pub use state::ConsoleState;
+
 use super::{Device, VirtioError};
 use crate::Sink;
 use std::collections::VecDeque;
@@ -147,9 +151,13 @@ impl Console {
                 self.give_input(port - 1, Self::receive_queue(port), queues, memory)?;
             }
         }
-        // A driver asks each port twice at most before it gives room for the answers.
         let owed = self.answers.len();
-        if owed > 4 * (self.ports.len() + 1) { Err(VirtioError::Owed { owed }) } else { Ok(()) }
+        if owed > self.most_owed() { Err(VirtioError::Owed { owed }) } else { Ok(()) }
+    }
+
+    /// A driver asks each port twice at most before it gives room for the answers.
+    fn most_owed(&self) -> usize {
+        4 * (self.ports.len() + 1)
     }
 
     fn control_to_guest(

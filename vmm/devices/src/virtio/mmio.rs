@@ -1,5 +1,10 @@
 //! The MMIO transport (virtio 1.2, 4.2), version 2.
 
+mod state;
+
+pub use state::MmioState;
+pub(super) use state::unfit;
+
 use super::{Device, VirtioError};
 use virtio_bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FAILED,

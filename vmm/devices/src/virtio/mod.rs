@@ -3,8 +3,8 @@
 pub mod console;
 pub mod mmio;
 
-pub use console::{Console, Port};
-pub use mmio::Mmio;
+pub use console::{Console, ConsoleState, Port};
+pub use mmio::{Mmio, MmioState};
 
 use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
@@ -44,6 +44,12 @@ pub enum VirtioError {
     Owed {
         /// Answers that wait.
         owed: usize,
+    },
+    /// A saved state that isn't this device's.
+    #[error("saving or restoring a virtio device: {why}")]
+    Unfit {
+        /// What differs.
+        why: String,
     },
     /// An interrupt could not be raised.
     #[error("raising the interrupt of a virtio device: {0}")]

@@ -1,6 +1,12 @@
 //! x86-64: registers, and hardware breakpoints and watchpoints by debug registers
 //! (Intel SDM vol. 3, 18.2).
 
+mod msrs;
+mod state;
+
+pub(crate) use state::save;
+pub use state::{Identity, StateKinds, VcpuState, restore};
+
 use kvm_bindings::{
     KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_HW_BP, KVM_MP_STATE_HALTED, kvm_debug_exit_arch, kvm_guest_debug,
 };

@@ -2,6 +2,9 @@
 
 pub(crate) mod confine;
 pub(crate) mod probe;
+mod state;
+
+pub(crate) use state::{PlatformState, restore_platform, save_platform};
 
 use crate::VmError;
 use ktstr_topology::Topology;
@@ -12,6 +15,7 @@ use ktstr_vmm_cpu::arch::x86_64::identity::{self, Options};
 use ktstr_vmm_cpu::arch::x86_64::registers::{self, Start};
 use ktstr_vmm_devices::Power;
 use ktstr_vmm_memory::{GuestRam, layout};
+use ktstr_vmm_vcpu::Identity;
 use kvm_bindings::{
     CpuId, KVM_MAX_CPUID_ENTRIES, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, Msrs,
     kvm_enable_cap,
@@ -105,32 +109,45 @@ pub(crate) fn write_acpi(topology: &Topology, ram: &GuestRam) -> Result<u64, VmE
     Ok(tables.rsdp)
 }
 
-/// Makes the vCPUs, the first one ready to enter the kernel.
-pub(crate) fn vcpus(
-    kvm: &Kvm,
-    vm: &VmFd,
-    ram: &GuestRam,
-    topology: &Topology,
-    realtime: bool,
-    entry: Entry,
-) -> Result<Vec<VcpuFd>, VmError> {
+/// What each vCPU of such a machine is made with on this host.
+pub(crate) fn identities(kvm: &Kvm, topology: &Topology, realtime: bool) -> Result<Vec<Identity>, VmError> {
     let ids = Ids::new(topology);
     let supported = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
         .map_err(VmError::kvm("asking for the supported CPUID"))?;
     let options = Options { realtime, tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer) };
+    let identity = |cpu| Identity {
+        id: u64::from(ids.id(cpu)),
+        cpuid: identity::for_cpu(supported.as_slice(), ids, cpu, options),
+    };
+    Ok((0..topology.total_cpus()).map(identity).collect())
+}
+
+/// Makes a vCPU, without any state.
+pub(crate) fn new_vcpu(vm: &VmFd, identity: &Identity) -> Result<VcpuFd, VmError> {
+    let id = identity.id;
+    vm.create_vcpu(id).map_err(VmError::kvm(format!("making the file of the vCPU with APIC id {id}")))
+}
+
+/// Makes the vCPUs, the first one ready to enter the kernel.
+pub(crate) fn vcpus(
+    vm: &VmFd,
+    ram: &GuestRam,
+    identities: &[Identity],
+    entry: Entry,
+) -> Result<Vec<VcpuFd>, VmError> {
     let start = match entry {
         Entry::Long { ip, boot_params } => Start::Long { ip, rsi: boot_params },
         Entry::Protected { ip, start_info } => Start::Protected { ip, rbx: start_info },
     };
     registers::write_tables(ram.memory(), start)
         .map_err(|source| VmError::Write { what: "descriptor and page tables", source })?;
-    let mut vcpus = Vec::with_capacity(topology.total_cpus() as usize);
-    for cpu in 0..topology.total_cpus() {
+    let mut vcpus = Vec::with_capacity(identities.len());
+    for (cpu, identity) in (0..).zip(identities) {
         let doing = |what: &str| VmError::kvm(format!("{what} of vCPU {cpu}"));
-        let fd = vm.create_vcpu(u64::from(ids.id(cpu))).map_err(doing("making the file"))?;
-        let leaves = identity::for_cpu(supported.as_slice(), ids, cpu, options);
-        let leaves = CpuId::from_entries(&leaves).map_err(|e| VmError::Unsupported {
+        let fd = new_vcpu(vm, identity)?;
+        let leaves = &identity.cpuid;
+        let leaves = CpuId::from_entries(leaves).map_err(|e| VmError::Unsupported {
             what: format!("{} CPUID leaves are more than KVM takes: {e:?}", leaves.len()),
         })?;
         fd.set_cpuid2(&leaves).map_err(doing("setting CPUID"))?;

@@ -2,6 +2,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Does what `guest_mode` on the kernel command line says, then powers off.
@@ -17,6 +19,8 @@ pub(crate) fn main() -> ! {
         "report" => data.write_all(report().as_bytes()).unwrap(),
         "echo" => echo(&mut data),
         "spin" => spin(&mut data),
+        "busy" => answer(&mut data, std::thread::available_parallelism().unwrap().get()),
+        "idle" => answer(&mut data, 0),
         // SAFETY: no pointers.
         "reboot" => unsafe {
             data.write_all(b"rebooting").unwrap();
@@ -76,6 +80,36 @@ fn spin(data: &mut File) {
     let mut stdio = port("ktstr.stdio");
     stdio.read_exact(&mut [0]).unwrap();
     data.write_all(b"done").unwrap();
+}
+
+/// Keeps so many CPUs busy with numbers in wide registers, and says how long it is up
+/// whenever the host asks, once each of them has got on with right numbers.
+fn answer(data: &mut File, cpus: usize) {
+    let rounds: Arc<[AtomicU64]> = (0..cpus).map(|_| AtomicU64::new(0)).collect();
+    for cpu in 0..cpus {
+        let rounds = Arc::clone(&rounds);
+        std::thread::spawn(move || {
+            loop {
+                let mut sums = [cpu as f64, 0.5, 0.25, 0.125];
+                (0..1000).for_each(|n| sums.iter_mut().for_each(|sum| *sum += f64::from(n)));
+                assert_eq!(sums, [cpu as f64, 0.5, 0.25, 0.125].map(|start| start + 499_500.0));
+                rounds[cpu].fetch_add(1, Ordering::SeqCst);
+            }
+        });
+    }
+    let mut stdio = port("ktstr.stdio");
+    data.write_all(b"up and about\n").unwrap();
+    let mut byte = [0];
+    while stdio.read(&mut byte).unwrap() == 1 && byte != *b"." {
+        let before: Vec<_> = rounds.iter().map(|r| r.load(Ordering::SeqCst)).collect();
+        let begin = Instant::now();
+        while rounds.iter().zip(&before).any(|(now, then)| now.load(Ordering::SeqCst) == *then) {
+            assert!(begin.elapsed() < Duration::from_secs(20), "a CPU stands still");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let uptime = read("/proc/uptime").split_whitespace().next().unwrap_or("?").to_string();
+        data.write_all(format!("up {uptime} s\n").as_bytes()).unwrap();
+    }
 }
 
 fn read(path: &str) -> String {

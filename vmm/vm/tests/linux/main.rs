@@ -11,10 +11,11 @@
 
 mod cpio;
 mod guest;
+mod saved;
 mod shapes;
 mod ways;
 
-use ktstr_vmm::{Config, Part, Port, Vm, VmEnd};
+use ktstr_vmm::{Config, Part, Port, Restore, Sink, Vm, VmEnd};
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,7 +28,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) type Outcome = Result<(), String>;
 type Test = (&'static str, fn(&Kernels) -> Outcome);
 
-const TESTS: [Test; 11] = [
+const TESTS: [Test; 13] = [
     ("the_probe_finds_this_kvm_usable", ways::the_probe_finds_this_kvm_usable),
     ("bytes_go_both_ways", ways::bytes_go_both_ways),
     ("a_vmlinux_boots_by_pvh", ways::a_vmlinux_boots_by_pvh),
@@ -36,6 +37,8 @@ const TESTS: [Test; 11] = [
     ("a_triple_fault_is_a_reset", ways::a_triple_fault_is_a_reset),
     ("a_panic_is_a_reset", ways::a_panic_is_a_reset),
     ("dropped_machines_leave_nothing", ways::dropped_machines_leave_nothing),
+    ("saved_machines_go_on", saved::saved_machines_go_on),
+    ("a_resume_is_a_part_of_a_boot", saved::a_resume_is_a_part_of_a_boot),
     ("small_shapes_are_seen_as_declared", shapes::small),
     ("uneven_shapes_are_seen_as_declared", shapes::uneven),
     ("large_shapes_are_seen_as_declared", shapes::large),
@@ -75,6 +78,20 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failed > 0))
 }
 
+type Channels = (Arc<Mutex<Vec<u8>>>, Box<dyn Sink>, Vec<Port>, Receiver<Vec<u8>>);
+
+fn channels() -> Channels {
+    let console = Arc::new(Mutex::new(Vec::new()));
+    let into = Arc::clone(&console);
+    let print = move |bytes: &[u8]| into.lock().unwrap().extend_from_slice(bytes);
+    let (sender, data) = channel();
+    // The test may have seen enough and gone.
+    let take = move |bytes: &[u8]| drop(sender.send(bytes.to_vec()));
+    let ports =
+        vec![Port::new("ktstr.data", Box::new(take)), Port::new("ktstr.stdio", Box::new(|_: &[u8]| {}))];
+    (console, Box::new(print), ports, data)
+}
+
 /// A booted machine and what it says.
 pub(crate) struct Guest {
     pub(crate) vm: Vm,
@@ -99,27 +116,38 @@ impl Guest {
             "console=ttyS0 earlyprintk=serial rdinit=/init panic=-1 mitigations=off nokaslr no_timer_check \
              loglevel=5 guest_mode={mode}"
         );
-        let console = Arc::new(Mutex::new(Vec::new()));
-        let into = Arc::clone(&console);
         config.confine = true;
-        config.console = Box::new(move |bytes: &[u8]| into.lock().unwrap().extend_from_slice(bytes));
-        let (sender, data) = channel();
-        // The test may have seen enough and gone.
-        let take = move |bytes: &[u8]| drop(sender.send(bytes.to_vec()));
-        config.ports =
-            vec![Port::new("ktstr.data", Box::new(take)), Port::new("ktstr.stdio", Box::new(|_: &[u8]| {}))];
+        let (console, data);
+        (console, config.console, config.ports, data) = channels();
         let vm = Vm::boot(config).map_err(|e| text(&e))?;
+        Ok(Self { vm, data, seen: Vec::new(), console })
+    }
+
+    /// Goes on from the machine saved in `dir`, which was booted with that shape.
+    pub(crate) fn restore(dir: &std::path::Path, shape: ktstr_topology::Topology) -> Result<Self, String> {
+        let mib = 256 + 32 * u64::from(shape.total_cpus());
+        let mut config = Restore::new(dir, shape, mib);
+        config.confine = true;
+        let (console, data);
+        (console, config.console, config.ports, data) = channels();
+        let vm = Vm::restore(config).map_err(|e| e.to_string())?;
         Ok(Self { vm, data, seen: Vec::new(), console })
     }
 
     /// Waits until the guest has sent `text` on the data port.
     pub(crate) fn expect(&mut self, text: &str) -> Outcome {
+        self.until(text).map(drop)
+    }
+
+    /// What the guest sends on the data port before `text`.
+    pub(crate) fn until(&mut self, text: &str) -> Result<String, String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let seen = String::from_utf8_lossy(&self.seen);
             if let Some(at) = seen.find(text) {
+                let before = seen[..at].to_string();
                 self.seen.drain(..at + text.len());
-                return Ok(());
+                return Ok(before);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match self.data.recv_timeout(left) {

@@ -346,3 +346,70 @@ proptest! {
         prop_assert_eq!(&*driver.seen.lock().unwrap(), b"still works");
     }
 }
+
+impl Driver {
+    /// The same driver, in front of a device that goes on from what this one's was.
+    fn after_a_save(self) -> Self {
+        let transport = self.mmio.state().unwrap();
+        let Self { mut mmio, memory, seen, available, .. } = self;
+        let console = mmio.device().state();
+        let names: Vec<_> = mmio.device().ports.iter().map(|port| port.name.clone()).collect();
+        let into = Arc::clone(&seen);
+        let sink = move || {
+            let into = Arc::clone(&into);
+            Box::new(move |bytes: &[u8]| into.lock().unwrap().extend_from_slice(bytes))
+        };
+        let ports = names.iter().map(|name| Port::new(name, sink())).collect();
+        let irq = EventFd::new(EFD_NONBLOCK).unwrap();
+        let mut mmio = Mmio::new(Console::new(ports), memory.clone(), irq.try_clone().unwrap()).unwrap();
+        mmio.device().restore(console.clone()).unwrap();
+        mmio.restore(&transport).unwrap();
+        assert_eq!((mmio.state().unwrap(), mmio.device().state()), (transport, console));
+        Self { mmio, memory, irq, seen, available }
+    }
+}
+
+#[test]
+fn a_saved_console_goes_on_where_it_was() {
+    let mut driver = Driver::new(&["data", "stdio"]).start();
+    driver.control(2, VIRTIO_CONSOLE_PORT_OPEN, 1);
+    driver.send(5, b"before ");
+    assert_eq!(driver.mmio.device().input(2, b"waiting"), 7);
+    driver.control(0, VIRTIO_CONSOLE_DEVICE_READY, 1);
+    driver.irq.read().unwrap();
+    let mut driver = driver.after_a_save();
+    assert!(driver.irq.read().is_ok(), "an interrupt that nobody had acknowledged is lost");
+    driver.send(5, b"and after");
+    assert_eq!(*driver.seen.lock().unwrap(), b"before and after");
+    let input = Console::receive_queue(2);
+    driver.give(input, 1);
+    assert_eq!(driver.taken(input), [b"waiting".to_vec()]);
+    driver.give(CONTROL_RECEIVE, 2);
+    assert_eq!(driver.taken(CONTROL_RECEIVE).len(), 2, "the answers to a driver that is ready are lost");
+    // What the driver acknowledges isn't raised once more.
+    driver.set(0x64, 3);
+    let driver = driver.after_a_save();
+    assert!(driver.irq.read().is_err());
+}
+
+#[test]
+fn states_that_are_not_this_devices_are_refused() {
+    let mut driver = Driver::new(&["data", "stdio"]).start();
+    let (transport, console) = (driver.mmio.state().unwrap(), driver.mmio.device().state());
+    let mut other = Driver::new(&["data", "stop"]);
+    assert!(other.mmio.device().restore(console.clone()).unwrap_err().to_string().contains("data, stop"));
+    let mut fewer = Driver::new(&["data"]);
+    assert!(fewer.mmio.device().restore(console).is_err());
+    assert!(fewer.mmio.restore(&transport).unwrap_err().to_string().contains("8 queues, expected 6"));
+    // Rings outside of RAM: a machine with less of it.
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
+    let ports = ["data", "stdio"].map(|name| Port::new(name, Box::new(|_: &[u8]| {})));
+    let irq = EventFd::new(EFD_NONBLOCK).unwrap();
+    let error = Mmio::new(Console::new(ports.into()), memory, irq).unwrap().restore(&transport).unwrap_err();
+    assert!(error.to_string().contains("queue"), "{error}");
+    // A broken device has nothing to go on with.
+    driver.describe(5, 0, (RAM, 8, 0, 0));
+    driver.offer(5, 0);
+    driver.set(0x50, 5);
+    assert!(driver.mmio.broken().is_some() && driver.mmio.state().is_err());
+}

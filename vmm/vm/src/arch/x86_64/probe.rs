@@ -6,6 +6,7 @@ use ktstr_vmm_cpu::arch::x86_64::registers::{self, Start};
 use ktstr_vmm_memory::{GuestRam, RamOptions};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use std::arch::x86_64::__cpuid;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 /// Port that the steps are told on.
@@ -136,6 +137,25 @@ pub(crate) fn write_watched(ram: &GuestRam) -> Result<(), vm_memory::GuestMemory
     ram.memory().write_slice(&code, GuestAddress(CODE))
 }
 
+/// The leaf that tells a hypervisor's name in EBX, ECX and EDX
+/// (Documentation/virt/kvm/x86/cpuid.rst).
+const HYPERVISOR_LEAF: u32 = 0x4000_0000;
+/// Leaf 1, ECX: there is a hypervisor, and its leaf.
+const HYPERVISOR_BIT: u32 = 1 << 31;
+
+/// What emulates this processor, where it gives its name.
+pub(crate) fn emulator() -> Option<&'static str> {
+    let under_hypervisor = __cpuid(1).ecx & HYPERVISOR_BIT != 0;
+    under_hypervisor.then(|| __cpuid(HYPERVISOR_LEAF)).and_then(|leaf| named([leaf.ebx, leaf.ecx, leaf.edx]))
+}
+
+/// Hypervisors that run code on a real processor have names of their own. QEMU's is set in
+/// `cpu_x86_cpuid()` (target/i386/cpu.c) where TCG runs the guest.
+fn named(leaf: [u32; 3]) -> Option<&'static str> {
+    let name: Vec<u8> = leaf.iter().flat_map(|part| part.to_le_bytes()).collect();
+    (name == *b"TCGTCGTCGTCG").then_some("QEMU's TCG")
+}
+
 /// The guest of many steps.
 pub(crate) fn write_guest(ram: &GuestRam) -> Result<(), vm_memory::GuestMemoryError> {
     let begin = &raw const ktstr_vmm_probe_start;
@@ -161,4 +181,20 @@ pub(crate) fn write_guest(ram: &GuestRam) -> Result<(), vm_memory::GuestMemoryEr
 fn gate(handler: u64) -> u64 {
     let present_interrupt_gate = 0x8e00u64 << 32;
     (handler & 0xffff) | CODE_SELECTOR << 16 | present_interrupt_gate | ((handler >> 16 & 0xffff) << 48)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_emulator_is_one() {
+        let leaf = |name: &[u8; 12]| -> [u32; 3] {
+            std::array::from_fn(|at| u32::from_le_bytes(std::array::from_fn(|byte| name[4 * at + byte])))
+        };
+        assert_eq!(named(leaf(b"TCGTCGTCGTCG")), Some("QEMU's TCG"));
+        for other in [b"KVMKVMKVM\0\0\0", b"Microsoft Hv", b"VMwareVMware", b"XenVMMXenVMM", &[0; 12]] {
+            assert_eq!(named(leaf(other)), None);
+        }
+    }
 }

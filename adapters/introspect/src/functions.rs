@@ -1,0 +1,56 @@
+//! Where functions of a kernel stand in its source.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The first line of each of these functions, such as `kernel/sched/ext.c:3210`, as far as `vmlinux` has debug
+/// information for it. Nothing is told of a file that can't be read: lines are a help and no result.
+#[cfg(feature = "lines")]
+pub fn function_lines(vmlinux: &Path, functions: &[&str]) -> BTreeMap<String, String> {
+    use ktstr_introspect_lines::SourceLines;
+    let Ok(file) = ktstr_introspect_symbols::Vmlinux::open(vmlinux) else { return BTreeMap::new() };
+    let (Ok(symbols), Ok(lines)) = (file.symbols(), SourceLines::open(file.bytes())) else {
+        return BTreeMap::new();
+    };
+    let place = |function: &&str| {
+        let frames = lines.frames(symbols.lookup(function)?.address).ok()?;
+        // The outermost: what is inlined at the first instruction is another function.
+        let frame = frames.last()?;
+        let (file, line) = (frame.file.as_deref()?, frame.line?);
+        Some(((*function).to_string(), format!("{}:{line}", in_tree(file))))
+    };
+    functions.iter().filter_map(place).collect()
+}
+
+/// Built without a reader of debug information.
+#[cfg(not(feature = "lines"))]
+pub fn function_lines(_: &Path, _: &[&str]) -> BTreeMap<String, String> {
+    BTreeMap::new()
+}
+
+/// A path without the folder that the kernel was built in.
+#[cfg(feature = "lines")]
+fn in_tree(path: &str) -> &str {
+    let tops = ["/kernel/", "/mm/", "/arch/", "/include/", "/block/", "/drivers/", "/fs/", "/lib/", "/net/"];
+    let starts = tops.iter().filter_map(|top| path.find(top));
+    starts.min().map_or(path, |at| &path[at + 1..])
+}
+
+#[cfg(all(test, feature = "lines"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_begins_at_the_top_of_the_tree() {
+        assert_eq!(in_tree("/build/linux-6.12/kernel/sched/ext.c"), "kernel/sched/ext.c");
+        assert_eq!(in_tree("kernel/sched/ext.c"), "kernel/sched/ext.c");
+        assert_eq!(in_tree("/x/arch/x86/kernel/cpu.c"), "arch/x86/kernel/cpu.c");
+    }
+
+    #[test]
+    fn nothing_is_told_of_what_is_no_kernel() {
+        assert!(function_lines(Path::new("/no/such/vmlinux"), &["schedule"]).is_empty());
+        let own = std::env::current_exe().unwrap();
+        assert!(function_lines(&own, &["no_such_function"]).is_empty());
+    }
+}

@@ -1,0 +1,168 @@
+//! What passes between a test and its scheduler: variables that are written and watched, maps
+//! that are pinned, figures over scx_stats, a signal when a worker is stuck, last words.
+
+mod common;
+
+use common::{assert_says, fails};
+use ktstr::prelude::*;
+
+declare_scheduler!(FIXTURE, { name = "fixture", binary = "scx-fixture", ops = "fixture", topology = (1, 1, 2, 1) });
+
+/// The fixture's own loader arms its fault much later than any test ends.
+const ARM: BpfMapWrite = BpfMapWrite::new(".data.control", "control.armed", 1);
+const NO_SUCH: BpfMapWrite = BpfMapWrite::new(".data.control", "control.armd", 1);
+const TOO_LARGE: BpfMapWrite = BpfMapWrite::new("", "control.armed", 1 << 32);
+
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, duration_s = 4, bpf_map_write = ARM,
+             extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "1000", "--fault-after-ms", "600000"])]
+fn drill_is_armed_by_the_host(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+#[test]
+fn a_variable_is_written_before_the_scenario() {
+    let text = fails("drill_is_armed_by_the_host", &[]);
+    assert_says(
+        &text,
+        &["runnable task stall: ", " on CPU 1", "BpfMapWrite", "bpf:.data.control/control.armed = 1"],
+    );
+}
+
+/// The same without the write: the fault rests.
+#[ktstr_test(scheduler = FIXTURE, duration_s = 2,
+             extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "1000", "--fault-after-ms", "600000"])]
+fn without_the_write_the_fault_rests(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, duration_s = 1, bpf_map_write = [ARM, NO_SUCH])]
+fn drill_writes_what_is_not_there(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, duration_s = 1, bpf_map_write = TOO_LARGE)]
+fn drill_writes_too_large_a_number(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[test]
+fn a_write_that_can_not_be_is_told() {
+    let text = fails("drill_writes_what_is_not_there", &[]);
+    assert_says(&text, &["writing bpf:.data.control/control.armd = 1 before the scenario", "armed"]);
+    let text = fails("drill_writes_too_large_a_number", &[]);
+    assert_says(&text, &["writing bpf:control.armed = 4294967296 before the scenario", "4 bytes"]);
+}
+
+/// The pin keeps the map after its scheduler has gone: bpffs shows it still.
+#[ktstr_test(scheduler = FIXTURE, duration_s = 1)]
+fn a_map_is_pinned(ctx: &Ctx) -> Result<AssertResult> {
+    let half = HoldSpec::frac(0.5);
+    let steps = vec![
+        Step::with_defs(vec![ctx.cgroup_def("cg_0")], half),
+        Step::new(vec![Op::pin_bpf_map(".data.victim", "kept/victim"), Op::detach_scheduler()], half),
+    ];
+    let result = execute_steps(ctx, steps)?;
+    let pinned = std::path::Path::new("/sys/fs/bpf/kept/victim");
+    ensure!(pinned.exists(), "there is no {}", pinned.display());
+    Ok(result)
+}
+
+#[ktstr_test(ignore, scheduler = FIXTURE, duration_s = 1)]
+fn drill_pins_what_is_not_there(ctx: &Ctx) -> Result<AssertResult> {
+    let steps = vec![
+        Step::with_defs(vec![ctx.cgroup_def("cg_0")], HoldSpec::frac(0.5)),
+        Step::new(vec![Op::pin_bpf_map("no_such", "x")], HoldSpec::frac(0.5)),
+    ];
+    execute_steps(ctx, steps)
+}
+
+#[test]
+fn a_map_that_is_not_there_is_told_beside_those_that_are() {
+    let text = fails("drill_pins_what_is_not_there", &[]);
+    assert_says(&text, &["no BPF map's name ends in \"no_such\"; there are: ", ".data.victim"]);
+}
+
+/// The ops of a test write and watch variables of the scheduler as they do the kernel's.
+#[ktstr_test(scheduler = FIXTURE, duration_s = 2, post_vm = saw_the_writes,
+             extra_sched_args = ["--fault-after-ms", "600000"])]
+fn a_variable_is_written_and_watched(ctx: &Ctx) -> Result<AssertResult> {
+    let half = HoldSpec::frac(0.5);
+    let armed = "bpf:.data.control/control.armed";
+    let steps = vec![
+        Step::with_defs(vec![CgroupDef::named("cg_0").workers(4)], half),
+        Step::new(
+            vec![
+                Op::read_kernel_cold("before", armed),
+                Op::write_kernel_cold(armed, 1),
+                Op::read_kernel_cold("after", armed),
+                Op::watch_snapshot("bpf:vtime_now"),
+            ],
+            half,
+        ),
+    ];
+    execute_steps(ctx, steps)
+}
+
+fn saw_the_writes(vm: &VmResult<'_>) -> Result<AssertResult> {
+    let mut v = Verdict::new();
+    let read = |name: &str| -> Result<u64> {
+        let reading = vm.snapshot(name).context("a reading")?;
+        Ok(reading.get("bpf:.data.control/control.armed")?.as_u64()?)
+    };
+    claim!(v, read("before")?).eq(0);
+    claim!(v, read("after")?).eq(1);
+    let hit = vm.snapshot("bpf:vtime_now").context("a snapshot of the write")?;
+    let state = hit.state.as_ref().context("the state")?;
+    claim!(v, state.runqueues.len()).eq(2);
+    Ok(v.into_result())
+}
+
+#[ktstr_test(scheduler = FIXTURE, duration_s = 3, post_vm = told_its_figures, extra_sched_args = ["--stats"])]
+fn a_scheduler_is_asked_for_its_figures(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+fn told_its_figures(vm: &VmResult<'_>) -> Result<AssertResult> {
+    let mut v = Verdict::new();
+    let stats = vm.schedulers().first().and_then(|s| s.stats.as_ref()).context("no scx_stats were told")?;
+    claim!(v, stats.answers).at_least(2);
+    let last = stats.last().context("no answer was kept")?;
+    claim!(v, last.figures.get("answered").copied().unwrap_or_default()).eq(stats.answers as f64);
+    claim!(v, last.figures.get("fault.victims").copied().unwrap_or(-1.0)).eq(0.0);
+    ensure!(stats.problem.is_none(), "{:?}", stats.problem);
+    Ok(v.into_result())
+}
+
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, duration_s = 6, max_gap_ms = 500,
+             extra_sched_args = ["--stall-cpu", "1", "--timeout-ms", "30000"])]
+fn drill_gets_a_worker_stuck(ctx: &Ctx) -> Result<AssertResult> {
+    let stuck = CgroupDef::named("cg_0").workers(2).cpuset(CpusetSpec::exact([1]));
+    execute_defs(ctx, vec![stuck])
+}
+
+#[test]
+fn a_scheduler_is_asked_about_a_stuck_worker() {
+    let text = fails("drill_gets_a_worker_stuck", &[]);
+    assert_says(
+        &text,
+        &[
+            "cg_0 worker ",
+            "SIGUSR2 sent to the program of \"fixture\"",
+            "scx-fixture: SIGUSR2: fault armed: true, first victim: ",
+        ],
+    );
+}
+
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, duration_s = 4,
+             extra_sched_args = ["--panic-user", "index out of luck"])]
+fn drill_panics(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[test]
+fn a_panic_of_its_program_is_quoted() {
+    let text = fails("drill_panics", &[]);
+    let line = text.lines().find(|line| line.contains("its program ended with exit code 101"));
+    let line = line.unwrap_or_else(|| panic!("no such line in {text}"));
+    assert!(line.contains("panicked at ") && line.contains("index out of luck"), "{line}");
+}
