@@ -35,7 +35,8 @@ pub(crate) struct Control {
 
 impl Control {
     pub(crate) fn new() -> Self {
-        Self { want: AtomicU8::new(PAUSE), state: Mutex::new(State::Running), changed: Condvar::new() }
+        // Its thread may not have come to rest yet, but runs nothing before it is asked to.
+        Self { want: AtomicU8::new(PAUSE), state: Mutex::new(State::Paused), changed: Condvar::new() }
     }
 
     /// Looked at before every entry into the guest, so without a lock.
