@@ -81,7 +81,7 @@ impl Device for Mirror {
 /// A guest that mistreats the transport.
 pub(crate) fn transport(input: &[u8]) {
     let mut driver = Driver::new(Mirror::default());
-    let mut served = 0;
+    let (mut served, mut before) = (0, 0);
     driver.play(
         input,
         |_, _| Some(()),
@@ -90,6 +90,11 @@ pub(crate) fn transport(input: &[u8]) {
             let now = driver.mmio.device().served;
             // A device is only asked once its driver is ready, and no more once it needs a reset.
             assert!(now <= served || status & 12 == 12, "served {now} times with status {status:#x}");
+            assert!(
+                now <= served || before & (64 | 128) == 0,
+                "served after it was broken: status {before:#x}"
+            );
+            before = status;
             assert_eq!(status & 64 != 0, driver.mmio.broken().is_some());
             assert!(status & 8 == 0 || status & 2 != 0, "features agreed without a driver: {status:#x}");
             assert!(status & 4 == 0 || status & 8 != 0, "running without features: {status:#x}");
