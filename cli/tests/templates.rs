@@ -201,17 +201,24 @@ fn a_damaged_machine_costs_a_boot_and_says_so() {
     assert_eq!(start_of("saved_healthy", store.path(), &[]), ("resumed".to_string(), String::new()));
 }
 
+/// Another number each time: the standard library seeds its hash tables with them.
+fn random() -> u64 {
+    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0)
+}
+
 #[test]
 fn a_maker_killed_at_any_instant_leaves_nothing_that_harms() {
     let store = tempfile::tempdir().unwrap();
-    // Ten instants over a boot and a save; any order and any spacing will do.
+    // Ten instants over a boot and a save, a random one in each tenth.
     for step in 0..10u64 {
+        let instant = Duration::from_millis(50 + 333 * step + random() % 333);
+        eprintln!("killed after {instant:?}");
         for dir in saved_in(store.path()) {
             fs::remove_dir_all(dir).unwrap();
         }
         let (mut command, _results) = saved_case("saved_healthy", store.path());
         let mut child = command.spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(50 + 333 * step));
+        std::thread::sleep(instant);
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -11,6 +11,10 @@ use object::read::elf::{FileHeader, SectionHeader};
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
+/// The first files to be linked, and so the first units.
+const EVERY_KERNEL_HAS: [&str; 2] = ["arch/x86/kernel/head_64.S", "init/main.c"];
+const UNITS_LOOKED_AT: usize = 64;
+
 /// How many functions may be inlined into one another at one address; gcc stays far below.
 const MAX_FRAMES: usize = 256;
 
@@ -51,7 +55,7 @@ pub enum LinesError {
 pub struct SourceFrame {
     /// The function, inlined or not.
     pub function: Option<String>,
-    /// The file: its path below the directory that the kernel was built in where it lies there, such as
+    /// The file: its path below the kernel's tree where it lies there, such as
     /// `kernel/sched/core.c`; else as the compiler was given it.
     pub file: Option<String>,
     /// The line, from 1.
@@ -63,8 +67,8 @@ pub struct SourceFrame {
 /// The line information of one vmlinux.
 pub struct SourceLines<'a> {
     context: addr2line::Context<Slice<'a>>,
-    /// Where the kernel was built, with a slash at its end; empty where that isn't told.
-    built_in: String,
+    /// Where the kernel's tree was, with a slash at its end; empty where that isn't told.
+    tree: String,
 }
 
 impl std::fmt::Debug for SourceLines<'_> {
@@ -100,15 +104,15 @@ impl<'a> SourceLines<'a> {
                 return Err(LinesError::NoDwarf { section });
             }
         }
-        let built_in = built_in(&dwarf);
+        let tree = tree(&dwarf);
         let context = addr2line::Context::from_dwarf(dwarf)
             .map_err(|reason| LinesError::Dwarf { address: None, reason })?;
-        Ok(Self { context, built_in })
+        Ok(Self { context, tree })
     }
 
-    /// A path below the directory that the kernel was built in.
+    /// A path below the kernel's tree.
     fn in_tree<'p>(&self, path: &'p str) -> &'p str {
-        path.strip_prefix(self.built_in.as_str()).unwrap_or(path)
+        path.strip_prefix(self.tree.as_str()).unwrap_or(path)
     }
 
     /// Where the instruction at *link* address `at` came from: the innermost inlined function first, the one that it
@@ -145,17 +149,34 @@ impl<'a> SourceLines<'a> {
     }
 }
 
-/// The directory of the first unit, which is the same for all of a kernel's own. Damage costs only the short paths.
-fn built_in(dwarf: &Dwarf<Slice<'_>>) -> String {
-    let first = || {
-        let header = dwarf.units().next().ok()??;
-        let unit = dwarf.unit(header).ok()?;
-        Some(String::from_utf8_lossy(unit.comp_dir?.slice()).into_owned())
-    };
-    match first() {
-        Some(path) if path.starts_with('/') => path.trim_end_matches('/').to_owned() + "/",
+/// The directory that holds the kernel's tree. The compiler was run there, or in a folder of its own (`make O=`) and then
+/// given whole paths. Damage costs only the short paths.
+fn tree(dwarf: &Dwarf<Slice<'_>>) -> String {
+    let mut units = dwarf.units();
+    let mut compiled_in = String::new();
+    for _ in 0..UNITS_LOOKED_AT {
+        let Ok(Some(header)) = units.next() else { break };
+        let Ok(unit) = dwarf.unit(header) else { break };
+        let text =
+            |part: Option<Slice<'_>>| part.map(|part| String::from_utf8_lossy(part.slice()).into_owned());
+        let (name, compiled) = (text(unit.name), text(unit.comp_dir));
+        if compiled_in.is_empty() {
+            compiled_in = compiled.unwrap_or_default();
+        }
+        if let Some(root) = name.as_deref().and_then(tree_of) {
+            return root.to_owned();
+        }
+    }
+    match compiled_in.trim_end_matches('/') {
+        path if path.starts_with('/') => format!("{path}/"),
         _ => String::new(),
     }
+}
+
+/// The tree, with a slash at its end, by the whole path of a file that every kernel has.
+fn tree_of(path: &str) -> Option<&str> {
+    let root = EVERY_KERNEL_HAS.iter().find_map(|file| path.strip_suffix(file))?;
+    (root.starts_with('/') && root.ends_with('/')).then_some(root)
 }
 
 #[cfg(test)]

@@ -39,13 +39,17 @@ fn the_landmark_is_found_by_its_address() {
 }
 
 #[test]
-fn paths_are_told_from_the_directory_that_was_built_in() {
+fn paths_are_told_from_the_kernels_tree() {
     let file = own_program();
     let lines = SourceLines::open(&file).unwrap();
-    assert!(lines.built_in.is_empty() || lines.built_in.starts_with('/') && lines.built_in.ends_with('/'));
-    let lines = SourceLines { built_in: "/build/linux/".to_owned(), ..lines };
+    assert!(lines.tree.is_empty() || lines.tree.starts_with('/') && lines.tree.ends_with('/'));
+    let lines = SourceLines { tree: "/build/linux/".to_owned(), ..lines };
     assert_eq!(lines.in_tree("/build/linux/kernel/fork.c"), "kernel/fork.c");
     assert_eq!(lines.in_tree("/build/linux-other/a.c"), "/build/linux-other/a.c");
+    // Built elsewhere (`make O=`), with whole paths, or in the tree, with paths from there.
+    assert_eq!(tree_of("/src/linux/arch/x86/kernel/head_64.S"), Some("/src/linux/"));
+    assert_eq!(tree_of("/src/linux/init/main.c"), Some("/src/linux/"));
+    assert_eq!([tree_of("init/main.c"), tree_of("/src/other_init/main.c"), tree_of("/a/b.c")], [None; 3]);
 }
 
 #[test]
