@@ -17,6 +17,7 @@ mod memory;
 mod queue;
 mod template;
 mod vm;
+mod watches;
 
 use ktstr_machine::{Accel, Hypervisor, MachineError, MachineSpec, Pace, Template, Vm, Wake};
 use ktstr_vmm::Probe;

@@ -1,5 +1,6 @@
 //! Events on their way from the machine's threads to its owner.
 
+use crate::watches;
 use ktstr_machine::VmEvent;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,8 @@ pub(crate) const MAX_QUEUED: usize = 64 << 20;
 /// A queue whose writers wait while it holds too much.
 #[derive(Default)]
 pub(crate) struct Queue {
+    /// What of the machine's memory is watched, and which writes are still to go through here.
+    pub(crate) watches: Mutex<watches::State>,
     state: Mutex<State>,
     filled: Condvar,
     drained: Condvar,

@@ -134,9 +134,11 @@ pub(crate) fn resume(dir: &Path, spec: &MachineSpec, wake: &Wake) -> Result<KvmV
     let channels = channels(&queue);
     let mut restore = Restore::new(dir, spec.topology.clone(), spec.memory_mib);
     restore.halt_poll = Some(halt_poll(spec.topology.total_cpus()));
+    restore.confine = true;
     restore.console = channels.console;
     restore.ports = channels.ports;
     restore.ports.push(Port::new(STOP_PORT, Box::new(|_: &[u8]| {})));
+    restore.on_trap = channels.on_trap;
     restore.on_end = channels.on_end;
     let vm = ktstr_vmm::Vm::restore(restore).map_err(|e| errors::restore(dir, e))?;
     mailbox::fill(&Ram(vm.ram().clone()), &spec.initramfs, wake, dir)?;

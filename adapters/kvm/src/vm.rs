@@ -2,11 +2,12 @@
 
 use crate::memory::Ram;
 use crate::queue::Queue;
+use crate::watches::{self, Watches};
 use crate::{command_line, core_file, errors};
 use ktstr_machine::{
     Blob, MachineError, MachineSpec, PhysicalMemory, RamFile, VcpuRegisters, Vm, VmEvent, VmExit,
 };
-use ktstr_vmm::{Config, Part, Port, VmEnd};
+use ktstr_vmm::{Config, OnTrap, Part, Port, VmEnd, Watch};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
@@ -20,6 +21,7 @@ const HALT_POLL: Duration = Duration::from_micros(200);
 pub(crate) struct KvmVm {
     vm: ktstr_vmm::Vm,
     queue: Arc<Queue>,
+    watches: Watches,
     setup: Duration,
     paused: bool,
     ended: bool,
@@ -36,7 +38,8 @@ impl KvmVm {
 
     /// A machine that runs, and whose setup began then.
     pub(crate) fn of(vm: ktstr_vmm::Vm, queue: Arc<Queue>, begin: Instant) -> Self {
-        Self { vm, queue, setup: begin.elapsed(), paused: false, ended: false }
+        let watches = Watches::of(&queue);
+        Self { vm, queue, watches, setup: begin.elapsed(), paused: false, ended: false }
     }
 
     pub(crate) fn monitor(&self) -> &ktstr_vmm::Vm {
@@ -45,6 +48,19 @@ impl KvmVm {
 
     fn alive(&self, doing: &str) -> Result<(), MachineError> {
         if self.ended { Err(MachineError::Gone { doing: doing.to_string() }) } else { Ok(()) }
+    }
+
+    fn set_watches(&mut self, doing: &str, points: Vec<Watch>) -> Result<(), MachineError> {
+        self.still(|vm| vm.watch(&points).map_err(|e| errors::ask(doing, &e)))?;
+        self.watches.set(points);
+        Ok(())
+    }
+
+    /// Lets the machine run, unless it has stopped at a write that its owner is yet to hear of.
+    fn run_on(&mut self) {
+        if self.watches.settled() {
+            self.vm.resume();
+        }
     }
 
     /// Does something while all vCPUs stand still, and leaves them as they were.
@@ -56,7 +72,7 @@ impl KvmVm {
         self.vm.pause().map_err(|e| errors::ask("pausing the machine", &e))?;
         let answer = ask(&self.vm);
         if ran {
-            self.vm.resume();
+            self.run_on();
         }
         answer
     }
@@ -73,8 +89,10 @@ pub(crate) fn config(spec: &MachineSpec, queue: &Arc<Queue>) -> Result<Config, M
     config.initramfs = spec.initramfs.iter().map(part).collect::<Result<_, _>>()?;
     config.command_line = command_line::build(spec)?;
     config.halt_poll = Some(halt_poll(spec.topology.total_cpus()));
+    config.confine = true;
     config.console = channels.console;
     config.ports = channels.ports;
+    config.on_trap = channels.on_trap;
     config.on_end = channels.on_end;
     Ok(config)
 }
@@ -83,16 +101,19 @@ pub(crate) fn config(spec: &MachineSpec, queue: &Arc<Queue>) -> Result<Config, M
 pub(crate) struct Channels {
     pub(crate) console: Box<dyn ktstr_vmm::Sink>,
     pub(crate) ports: Vec<Port>,
+    pub(crate) on_trap: OnTrap,
     pub(crate) on_end: Box<dyn FnOnce(VmEnd) + Send>,
 }
 
 pub(crate) fn channels(queue: &Arc<Queue>) -> Channels {
     let data = Port::new("ktstr.data", sink(queue, VmEvent::Data));
     let stdio = Port::new("ktstr.stdio", sink(queue, VmEvent::Output));
+    let watches = Watches::of(queue);
     let told = Arc::clone(queue);
     Channels {
         console: sink(queue, VmEvent::Console),
         ports: vec![data, stdio],
+        on_trap: Box::new(move |hits| watches.hit(hits)),
         on_end: Box::new(move |end| told.push(VmEvent::Exited(exit(end)))),
     }
 }
@@ -140,6 +161,10 @@ impl Vm for KvmVm {
         self.alive("waiting for the machine")?;
         let event = self.queue.pop(timeout);
         self.ended = matches!(event, Some(VmEvent::Exited(_)));
+        if matches!(event, Some(VmEvent::Written { .. })) {
+            self.watches.heard();
+            self.paused = true;
+        }
         Ok(event)
     }
 
@@ -152,8 +177,8 @@ impl Vm for KvmVm {
 
     fn resume(&mut self) -> Result<(), MachineError> {
         self.alive("resuming the machine")?;
-        self.vm.resume();
         self.paused = false;
+        self.run_on();
         Ok(())
     }
 
@@ -175,6 +200,20 @@ impl Vm for KvmVm {
             let doing = format!("writing a core of the machine to {}", path.display());
             core_file::write(path, vm.ram(), &registers).map_err(MachineError::os(doing))
         })
+    }
+
+    fn watch(&mut self, address: u64, bytes: usize) -> Result<(), MachineError> {
+        self.alive(&watches::doing(address, bytes))?;
+        let points = self.watches.with(address, bytes)?;
+        watches::supported(address, bytes)?;
+        self.set_watches(&watches::doing(address, bytes), points)
+    }
+
+    fn unwatch(&mut self, address: u64, bytes: usize) -> Result<(), MachineError> {
+        let doing = format!("no longer {}", watches::doing(address, bytes));
+        self.alive(&doing)?;
+        let points = self.watches.without(address, bytes);
+        self.set_watches(&doing, points)
     }
 
     fn write_memory(&mut self, address: u64, bytes: &[u8]) -> Result<(), MachineError> {

@@ -33,6 +33,21 @@ pub enum BootError {
         /// The reason.
         why: String,
     },
+    /// An image that wants to be where the monitor's own tables are, or to be entered outside of itself.
+    #[error(
+        "loading the kernel at {start:#x} to {end:#x}, entered at {entry:#x}: expected it above {lowest:#x} and the \
+         entry inside of it; is the image damaged?"
+    )]
+    Misplaced {
+        /// Lowest guest-physical address that it takes.
+        start: u64,
+        /// Address after the last.
+        end: u64,
+        /// Address of its first instruction.
+        entry: u64,
+        /// Where the monitor's own tables end.
+        lowest: u64,
+    },
     /// Too little RAM for what is to be loaded.
     #[error(
         "placing {what} of {bytes} bytes: RAM below the device hole ends at {low_end:#x} and the kernel needs \

@@ -27,6 +27,15 @@ pub enum Address {
 
 /// What vCPUs need of the machine around them. Called on their threads.
 pub trait Machine: Send + Sync {
+    /// The thread of vCPU `index` has started and has run nothing yet.
+    ///
+    /// # Errors
+    /// Why it must not, in words.
+    fn starting(&self, index: u32) -> Result<(), String> {
+        let _ = index;
+        Ok(())
+    }
+
     /// The guest reads `data.len()` bytes: 1, 2, 4 or 8.
     fn read(&self, address: Address, data: &mut [u8]);
 

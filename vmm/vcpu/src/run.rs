@@ -38,6 +38,9 @@ pub(crate) fn main(shared: &Shared, machine: &dyn Machine) {
 }
 
 fn live(shared: &Shared, machine: &dyn Machine) -> End {
+    if let Err(why) = machine.starting(shared.index) {
+        return End::Failed { why };
+    }
     loop {
         match shared.control.rest() {
             Want::Stop | Want::Pause => return End::Stopped,

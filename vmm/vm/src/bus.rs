@@ -2,9 +2,11 @@
 //! machine ends.
 
 use crate::VmError;
+use crate::confine::{Role, confine, violation};
 use ktstr_vmm_devices::virtio::mmio::REGION_BYTES;
 use ktstr_vmm_devices::virtio::{Console, Mmio, VirtioError};
 use ktstr_vmm_devices::{Power, PowerEvent, Serial};
+use ktstr_vmm_vcpu::arch::Trap;
 use ktstr_vmm_vcpu::{Address, End, Machine};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -25,6 +27,15 @@ pub enum VmEnd {
     },
 }
 
+/// A breakpoint or watchpoint that a vCPU hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hit {
+    /// The vCPU.
+    pub vcpu: u32,
+    /// Where, and which of them.
+    pub trap: Trap,
+}
+
 /// A serial port and its first I/O port.
 pub(crate) struct SerialAt {
     pub(crate) base: u16,
@@ -37,7 +48,12 @@ pub(crate) struct Bus {
     pub(crate) console_base: u64,
     pub(crate) console: Mutex<Mmio<Console>>,
     pub(crate) power: Power,
+    /// True when the threads that come here are under a filter each.
+    confine: bool,
     end: Mutex<Option<VmEnd>>,
+    traps: Mutex<Vec<Hit>>,
+    /// Readable once a vCPU has hit a breakpoint or watchpoint.
+    pub(crate) trap_event: EventFd,
     /// Readable once the machine is to end.
     pub(crate) end_event: EventFd,
 }
@@ -50,14 +66,19 @@ impl Bus {
         console_base: u64,
         console: Mmio<Console>,
         power: Power,
+        confine: bool,
     ) -> Result<Self, VmError> {
-        let end_event = EventFd::new(EFD_NONBLOCK).map_err(VmError::os("making an eventfd"))?;
+        let event = || EventFd::new(EFD_NONBLOCK).map_err(VmError::os("making an eventfd"));
+        let (end_event, trap_event) = (event()?, event()?);
         Ok(Self {
             serial,
             console_base,
             console: Mutex::new(console),
             power,
+            confine,
             end: Mutex::new(None),
+            traps: Mutex::default(),
+            trap_event,
             end_event,
         })
     }
@@ -85,6 +106,23 @@ impl Bus {
         }
     }
 
+    /// Confines the calling thread, when the machine's threads are to be.
+    pub(crate) fn confine(&self, role: Role) -> Result<(), String> {
+        if self.confine { confine(role) } else { Ok(()) }
+    }
+
+    /// Ends the machine if the calling thread did what it may not.
+    pub(crate) fn check_thread(&self) {
+        if let Some(why) = violation() {
+            self.finish(VmEnd::Failed { why });
+        }
+    }
+
+    /// What vCPUs have hit and nobody was told of yet; while it isn't empty, the machine must not run on.
+    pub(crate) fn traps(&self) -> MutexGuard<'_, Vec<Hit>> {
+        lock(&self.traps)
+    }
+
     /// Hands on everything that devices still hold.
     pub(crate) fn flush(&self) {
         self.serial.iter().for_each(|at| lock(&at.serial).flush());
@@ -103,6 +141,10 @@ impl Bus {
 }
 
 impl Machine for Bus {
+    fn starting(&self, _index: u32) -> Result<(), String> {
+        self.confine(Role::Vcpu)
+    }
+
     fn read(&self, address: Address, data: &mut [u8]) {
         match address {
             Address::Port(port) => match self.serial(port) {
@@ -139,9 +181,18 @@ impl Machine for Bus {
                 }
             }
         }
+        self.check_thread();
+    }
+
+    fn trapped(&self, index: u32, trap: Trap) {
+        self.traps().push(Hit { vcpu: index, trap });
+        // Fails only when the counter is full, and then it is readable.
+        let _ = self.trap_event.write(1);
     }
 
     fn ended(&self, index: u32, end: End) {
+        // In this order: the first reason stays, and this one explains the other.
+        self.check_thread();
         match end {
             End::Stopped => {}
             End::Shutdown => self.finish(VmEnd::Reset),

@@ -1,6 +1,6 @@
 //! What a machine is made of.
 
-use crate::VmEnd;
+use crate::{Hit, VmEnd};
 use ktstr_topology::Topology;
 use ktstr_vmm_boot::Part;
 use ktstr_vmm_devices::Sink;
@@ -8,6 +8,9 @@ use ktstr_vmm_devices::virtio::Port;
 use ktstr_vmm_memory::RamOptions;
 use std::fs::File;
 use std::time::Duration;
+
+/// Told of what vCPUs hit.
+pub type OnTrap = Box<dyn FnMut(&[Hit]) + Send>;
 
 /// A machine to boot.
 pub struct Config {
@@ -29,12 +32,19 @@ pub struct Config {
     /// How long a halted vCPU is waited for on its host CPU before that is given up
     /// (`KVM_CAP_HALT_POLL`); `None` leaves it to the host's `kvm.halt_poll_ns`.
     pub halt_poll: Option<Duration>,
+    /// True to confine each of the machine's threads by a seccomp filter: it can run the guest, read, write, lock and
+    /// wait, and no more. Sinks and `on_end` run on these threads and must get along with that. What is asked for
+    /// all the same is refused (`EPERM`), and the machine ends with a reason that names it.
+    pub confine: bool,
     /// Where the first serial port, `ttyS0`, goes.
     pub console: Box<dyn Sink>,
     /// Where the second serial port, `ttyS1`, goes.
     pub second_serial: Box<dyn Sink>,
     /// Named ports of the virtio console, numbered from 1.
     pub ports: Vec<Port>,
+    /// Told that breakpoints or watchpoints ([`Vm::watch`](crate::Vm::watch)) were hit; all vCPUs stand still then, until
+    /// [`Vm::resume`](crate::Vm::resume), which must not be called from here.
+    pub on_trap: OnTrap,
     /// Told once how the machine ended, after everything that it said was handed to
     /// the sinks.
     pub on_end: Box<dyn FnOnce(VmEnd) + Send>,
@@ -53,9 +63,11 @@ impl Config {
             ram: RamOptions::default(),
             realtime: false,
             halt_poll: None,
+            confine: false,
             console: Box::new(|_: &[u8]| {}),
             second_serial: Box::new(|_: &[u8]| {}),
             ports: Vec::new(),
+            on_trap: Box::new(|_| {}),
             on_end: Box::new(|_| {}),
         }
     }

@@ -1,8 +1,10 @@
 //! The loop that serves queues that the guest kicked, and ends the machine.
 
 use crate::bus::{Bus, VmEnd, lock};
+use crate::config::OnTrap;
+use crate::confine::Role;
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
-use ktstr_vmm_vcpu::{Vcpu, stop_all};
+use ktstr_vmm_vcpu::{Vcpu, pause_all, stop_all};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::EventSet;
@@ -47,18 +49,24 @@ pub(crate) struct Service {
     pub(crate) kicks: Vec<EventFd>,
     pub(crate) vcpus: Arc<[Vcpu]>,
     pub(crate) outcome: Arc<Outcome>,
+    pub(crate) on_trap: OnTrap,
     pub(crate) on_end: Box<dyn FnOnce(VmEnd) + Send>,
 }
 
 impl Service {
     /// Serves until the machine is to end, then ends it.
-    pub(crate) fn run(self, mut manager: EventManager<Subscriber>) {
+    pub(crate) fn run(mut self, mut manager: EventManager<Subscriber>) {
+        if let Err(why) = self.bus.confine(Role::Events) {
+            self.bus.finish(VmEnd::Failed { why });
+        }
         while self.bus.end().is_none() {
             match manager.run_with_timeout(FLUSH_EVERY_MS) {
                 Ok(0) => self.bus.flush(),
                 Ok(_) => {}
                 Err(e) => self.bus.finish(VmEnd::Failed { why: format!("waiting for events: {e:?}") }),
             }
+            self.stand_still();
+            self.bus.check_thread();
         }
         if let Err(e) = stop_all(&self.vcpus, STOP_PATIENCE) {
             // The end that was asked for stays the end; this is told when it is all.
@@ -71,9 +79,25 @@ impl Service {
             self.bus.check(served);
         }
         self.bus.flush();
+        drop(manager);
+        self.bus.check_thread();
         let end = self.bus.end().unwrap_or(VmEnd::Stopped);
         (self.on_end)(end.clone());
         self.outcome.tell(end);
+    }
+
+    /// Stops all vCPUs once one of them has hit a breakpoint or watchpoint, and tells of it. Whoever wants the machine
+    /// to run on waits for the lock meanwhile.
+    fn stand_still(&mut self) {
+        let mut traps = self.bus.traps();
+        if traps.is_empty() {
+            return;
+        }
+        match pause_all(&self.vcpus, STOP_PATIENCE) {
+            Ok(()) => (self.on_trap)(&traps),
+            Err(e) => self.bus.finish(VmEnd::Failed { why: e.to_string() }),
+        }
+        traps.clear();
     }
 
     /// The event loop, told of all that it waits for.
@@ -81,8 +105,8 @@ impl Service {
         let mut manager = EventManager::new().map_err(|e| format!("{e:?}"))?;
         let clone = |fd: &EventFd| fd.try_clone().map_err(|e| format!("duplicating an eventfd: {e}"));
         let kicks = self.kicks.iter().map(clone).collect::<Result<_, _>>()?;
-        let end = clone(&self.bus.end_event)?;
-        manager.add_subscriber(Subscriber { bus: Arc::clone(&self.bus), kicks, end });
+        let (trap, end) = (clone(&self.bus.trap_event)?, clone(&self.bus.end_event)?);
+        manager.add_subscriber(Subscriber { bus: Arc::clone(&self.bus), kicks, trap, end });
         Ok(manager)
     }
 }
@@ -91,12 +115,13 @@ impl Service {
 pub(crate) struct Subscriber {
     bus: Arc<Bus>,
     kicks: Vec<EventFd>,
+    trap: EventFd,
     end: EventFd,
 }
 
 impl Subscriber {
-    /// Number of the end event among the events; queues are before it.
-    fn end_data(&self) -> u32 {
+    /// Number of the first event that is no queue's: a trap; the end follows.
+    fn trap_data(&self) -> u32 {
         self.kicks.len() as u32
     }
 }
@@ -110,12 +135,15 @@ impl MutEventSubscriber for Subscriber {
                 let served = self.bus.console().serve(queue);
                 self.bus.check(served);
             }
+        } else if events.data() == self.trap_data() {
+            // What was hit is looked up after this; the counter only wakes.
+            let _ = self.trap.read();
         }
     }
 
     fn init(&mut self, ops: &mut EventOps) {
         let kicks = (0u32..).zip(&self.kicks);
-        let all = kicks.chain([(self.end_data(), &self.end)]);
+        let all = kicks.chain([(self.trap_data(), &self.trap), (self.trap_data() + 1, &self.end)]);
         for (data, fd) in all {
             if let Err(e) = ops.add(Events::with_data(fd, data, EventSet::IN)) {
                 self.bus.finish(VmEnd::Failed { why: format!("waiting for an eventfd: {e:?}") });

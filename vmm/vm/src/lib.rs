@@ -17,11 +17,13 @@
 //! from there ([`Vm::restore`]), each with its own copy of everything.
 //!
 //! Everything runs in the calling process: a thread a vCPU, and one that serves
-//! devices. When the process ends, however it does, nothing is left.
+//! devices, each under a seccomp filter where [`Config::confine`] says so. When the process
+//! ends, however it does, nothing is left.
 
 pub mod arch;
 mod bus;
 mod config;
+mod confine;
 mod error;
 mod events;
 mod probe;
@@ -30,13 +32,14 @@ mod save;
 mod state_file;
 mod vm;
 
-pub use bus::VmEnd;
-pub use config::Config;
+pub use bus::{Hit, VmEnd};
+pub use config::{Config, OnTrap};
 pub use error::VmError;
 pub use ktstr_vmm_boot::Part;
 pub use ktstr_vmm_devices::{Sink, virtio::Port};
 pub use ktstr_vmm_memory::{GuestRam, Pages, RamOptions};
+pub use ktstr_vmm_vcpu::arch::{Access, Trap, Watch};
 pub use ktstr_vmm_vcpu::{Registers, State, VcpuError};
-pub use probe::{Probe, emulator, probe};
+pub use probe::{Probe, emulator, honours_watches, probe};
 pub use restore::{Restore, saved_identity};
 pub use vm::{SetupStep, Vm};

@@ -4,9 +4,10 @@
 //! `/dev/kvm` all the same, and interpret guest kernel code one instruction after the
 //! other, some not at all: Linux doesn't boot there.
 
-use crate::arch::probe::{PORT, STEPS, prepare};
+use crate::arch::probe::{PORT, STEPS, WATCHED, prepare, write_guest, write_watched};
 use crate::bus::lock;
 use crate::{VmError, arch};
+use ktstr_vmm_vcpu::arch::{Access, Trap, Watch};
 use ktstr_vmm_vcpu::{Address, End, Machine, Vcpu};
 use kvm_ioctls::Kvm;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -32,6 +33,7 @@ pub enum Probe {
 
 enum Event {
     Step(u8),
+    Trapped,
     Ended(End),
 }
 
@@ -55,6 +57,10 @@ impl Machine for Recorder {
         }
     }
 
+    fn trapped(&self, _index: u32, _trap: Trap) {
+        self.send(Event::Trapped);
+    }
+
     fn ended(&self, _index: u32, end: End) {
         self.send(Event::Ended(end));
     }
@@ -68,7 +74,7 @@ impl Machine for Recorder {
 pub fn probe(patience: Duration) -> Result<Probe, VmError> {
     let kvm = Kvm::new().map_err(|source| VmError::NoKvm { source })?;
     arch::check(&kvm, &ktstr_topology::Topology::DEFAULT)?;
-    let (fd, vm, ram) = prepare(&kvm)?;
+    let (fd, vm, ram) = prepare(&kvm, write_guest)?;
     let (sender, events) = channel();
     let vcpu = Vcpu::start(0, fd, Arc::new(Recorder(Mutex::new(sender))))?;
     let begin = Instant::now();
@@ -78,6 +84,7 @@ pub fn probe(patience: Duration) -> Result<Probe, VmError> {
         match events.recv_timeout(patience.saturating_sub(begin.elapsed())) {
             Ok(Event::Step(step)) if usize::from(step) == STEPS.len() => break None,
             Ok(Event::Step(step)) => done = usize::from(step),
+            Ok(Event::Trapped) => break Some("a trap that nobody asked for".to_string()),
             Ok(Event::Ended(end)) => break Some(describe(end)),
             Err(RecvTimeoutError::Timeout) => {
                 break Some(format!("nothing more happened within {patience:?}"));
@@ -92,6 +99,30 @@ pub fn probe(patience: Duration) -> Result<Probe, VmError> {
         None => Probe::Usable { took },
         Some(why) => Probe::Unusable { failed_at: STEPS.get(done).copied().unwrap_or("the last step"), why },
     })
+}
+
+/// Whether a vCPU here stops when it writes to watched memory: finds out with a guest that does, for at most `patience`.
+/// Where KVM emulates guest kernel code, or is emulated itself, a watchpoint can be set and is never hit.
+///
+/// # Errors
+/// No usable `/dev/kvm`, or a guest that does neither.
+pub fn honours_watches(patience: Duration) -> Result<bool, VmError> {
+    let kvm = Kvm::new().map_err(|source| VmError::NoKvm { source })?;
+    let (fd, vm, ram) = prepare(&kvm, write_watched)?;
+    let (sender, events) = channel();
+    let vcpu = Vcpu::start(0, fd, Arc::new(Recorder(Mutex::new(sender))))?;
+    vcpu.pause(patience)?;
+    vcpu.watch(&[Watch { address: WATCHED, bytes: 4, access: Access::Write }])?;
+    vcpu.resume();
+    let honoured = match events.recv_timeout(patience) {
+        Ok(Event::Trapped) => Ok(true),
+        Ok(Event::Step(_)) => Ok(false),
+        Ok(Event::Ended(end)) => Err(describe(end)),
+        Err(_) => Err(format!("nothing happened within {patience:?}")),
+    };
+    drop((vcpu, vm, ram));
+    honoured
+        .map_err(|why| VmError::Unsupported { what: format!("a guest that writes to watched memory: {why}") })
 }
 
 /// What emulates the processor that this program itself runs on, where it gives its name.

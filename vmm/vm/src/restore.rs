@@ -3,7 +3,7 @@
 use crate::save::{STATE, file_error, ram_file};
 use crate::state_file::{self, MachineState};
 use crate::vm::{Clock, Parts, devices, map, open};
-use crate::{Vm, VmEnd, VmError, arch};
+use crate::{OnTrap, Vm, VmEnd, VmError, arch};
 use ktstr_topology::Topology;
 use ktstr_vmm_devices::Sink;
 use ktstr_vmm_devices::virtio::Port;
@@ -27,12 +27,16 @@ pub struct Restore {
     pub realtime: bool,
     /// See [`Config::halt_poll`](crate::Config::halt_poll).
     pub halt_poll: Option<Duration>,
+    /// See [`Config::confine`](crate::Config::confine).
+    pub confine: bool,
     /// Where the first serial port, `ttyS0`, goes.
     pub console: Box<dyn Sink>,
     /// Where the second serial port, `ttyS1`, goes.
     pub second_serial: Box<dyn Sink>,
     /// The ports of the virtio console, with the names that they were saved with.
     pub ports: Vec<Port>,
+    /// See [`Config::on_trap`](crate::Config::on_trap).
+    pub on_trap: OnTrap,
     /// Told once how the machine ended.
     pub on_end: Box<dyn FnOnce(VmEnd) + Send>,
 }
@@ -47,9 +51,11 @@ impl Restore {
             memory_mib,
             realtime: false,
             halt_poll: None,
+            confine: false,
             console: Box::new(|_: &[u8]| {}),
             second_serial: Box::new(|_: &[u8]| {}),
             ports: Vec::new(),
+            on_trap: Box::new(|_| {}),
             on_end: Box::new(|_| {}),
         }
     }
@@ -92,9 +98,10 @@ impl Vm {
         clock.step("restoring vCPUs and interrupt controllers");
         // Now that there is who gets their interrupts.
         let serial = [config.console, config.second_serial];
-        let (bus, kicks) = devices(&vm, &ram, serial, config.ports, Some(device_states))?;
+        let (bus, kicks) = devices(&vm, &ram, serial, config.ports, config.confine, Some(device_states))?;
         clock.step("restoring devices");
-        Parts { vm, ram, vcpus, identities, bus, kicks, on_end: config.on_end }.start(clock)
+        let (on_trap, on_end) = (config.on_trap, config.on_end);
+        Parts { vm, ram, vcpus, identities, bus, kicks, on_trap, on_end }.start(clock)
     }
 }
 

@@ -3,13 +3,14 @@
 use crate::bus::{Bus, SerialAt, VmEnd};
 use crate::events::{Outcome, Service};
 use crate::state_file::DeviceStates;
-use crate::{Config, VmError, arch};
+use crate::{Config, OnTrap, VmError, arch};
 use ktstr_topology::Topology;
 use ktstr_vmm_boot::{Boot, load};
 use ktstr_vmm_devices::virtio::mmio::QUEUE_NOTIFY;
 use ktstr_vmm_devices::virtio::{Console, Mmio, Port};
 use ktstr_vmm_devices::{Power, Serial, SerialState, Sink};
 use ktstr_vmm_memory::{GuestRam, layout};
+use ktstr_vmm_vcpu::arch::Watch;
 use ktstr_vmm_vcpu::{Identity, Machine, Registers, Vcpu, pause_all, resume_all};
 use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
@@ -71,12 +72,13 @@ impl Vm {
         })?;
         clock.step("loading kernel and initramfs");
         let serial = [config.console, config.second_serial];
-        let (bus, kicks) = devices(&vm, &ram, serial, config.ports, None)?;
+        let (bus, kicks) = devices(&vm, &ram, serial, config.ports, config.confine, None)?;
         clock.step("making devices");
         let identities = arch::identities(&kvm, &topology, realtime)?;
         let vcpus = arch::vcpus(&vm, &ram, &identities, loaded.entry)?;
         clock.step("making vCPUs");
-        let parts = Parts { vm, ram, vcpus, identities, bus, kicks, on_end: config.on_end };
+        let (on_trap, on_end) = (config.on_trap, config.on_end);
+        let parts = Parts { vm, ram, vcpus, identities, bus, kicks, on_trap, on_end };
         let vm = parts.start(clock)?;
         vm.resume();
         Ok(vm)
@@ -90,9 +92,22 @@ impl Vm {
         Ok(pause_all(&self.vcpus, PAUSE_PATIENCE)?)
     }
 
-    /// Lets them run on.
+    /// Lets them run on; not while one has hit a watchpoint and [`Config::on_trap`] wasn't told yet: it is about to be.
     pub fn resume(&self) {
-        resume_all(&self.vcpus);
+        let traps = self.bus.traps();
+        if traps.is_empty() {
+            resume_all(&self.vcpus);
+        }
+    }
+
+    /// Replaces the breakpoints and watchpoints of all vCPUs, of a paused machine. A hit stops them all and is told to
+    /// [`Config::on_trap`]. Hosts that are virtual machines may never tell of a hit:
+    /// [`honours_watches`](crate::honours_watches) finds out.
+    ///
+    /// # Errors
+    /// The machine runs, there are more than four, or KVM refuses.
+    pub fn watch(&self, points: &[Watch]) -> Result<(), VmError> {
+        Ok(self.vcpus.iter().try_for_each(|vcpu| vcpu.watch(points))?)
     }
 
     /// Registers of every vCPU, of a paused machine.
@@ -158,13 +173,14 @@ pub(crate) struct Parts {
     pub(crate) identities: Vec<Identity>,
     pub(crate) bus: Bus,
     pub(crate) kicks: Vec<EventFd>,
+    pub(crate) on_trap: OnTrap,
     pub(crate) on_end: Box<dyn FnOnce(VmEnd) + Send>,
 }
 
 impl Parts {
     /// Gives the vCPUs and devices their threads. The vCPUs don't run yet.
     pub(crate) fn start(self, mut clock: Clock) -> Result<Vm, VmError> {
-        let Self { vm, ram, vcpus, identities, bus, kicks, on_end } = self;
+        let Self { vm, ram, vcpus, identities, bus, kicks, on_trap, on_end } = self;
         let bus = Arc::new(bus);
         let machine: Arc<dyn Machine> = bus.clone();
         let vcpus: Arc<[Vcpu]> = vcpus
@@ -178,6 +194,7 @@ impl Parts {
             kicks,
             vcpus: Arc::clone(&vcpus),
             outcome: Arc::clone(&outcome),
+            on_trap,
             on_end,
         };
         let manager = service.manager().map_err(|why| VmError::Events { why })?;
@@ -258,6 +275,7 @@ pub(crate) fn devices(
     ram: &GuestRam,
     [first, second]: [Box<dyn Sink>; 2],
     ports: Vec<Port>,
+    confine: bool,
     saved: Option<DeviceStates>,
 ) -> Result<(Bus, Vec<EventFd>), VmError> {
     let [serial_1, serial_2] = arch::SERIAL;
@@ -286,7 +304,7 @@ pub(crate) fn devices(
         kicks.push(kick);
     }
     let power = Power::new(arch::POWER_PORTS);
-    Ok((Bus::new(serial, layout::VIRTIO_MMIO, console, power)?, kicks))
+    Ok((Bus::new(serial, layout::VIRTIO_MMIO, console, power, confine)?, kicks))
 }
 
 fn interrupt(vm: &VmFd, line: u32) -> Result<EventFd, VmError> {

@@ -4,10 +4,12 @@
 mod micro;
 
 use ktstr_topology::Topology;
-use ktstr_vmm::{Config, Probe, Vm, VmEnd, VmError, probe};
+use ktstr_vmm::{Access, Config, Hit, Probe, Trap, Vm, VmEnd, VmError, Watch, honours_watches, probe};
 use micro::{LOAD, PATIENCE, POWER_OFF, kernel, no_kvm};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use vm_memory::{Bytes as _, GuestAddress};
 
 type Bytes = Arc<Mutex<Vec<u8>>>;
 
@@ -18,6 +20,7 @@ fn boot(code: &[u8]) -> (Vm, Bytes, Bytes) {
         let into = Arc::clone(into);
         Box::new(move |bytes: &[u8]| into.lock().unwrap().extend_from_slice(bytes))
     };
+    config.confine = true;
     config.console = sink(&first);
     config.second_serial = sink(&second);
     (Vm::boot(config).unwrap(), first, second)
@@ -75,6 +78,32 @@ fn resets_of_every_kind_end_the_machine() {
     assert_eq!(boot(&[0x0f, 0x0b]).0.wait(PATIENCE), Some(VmEnd::Reset));
 }
 
+/// A sink stands for a device that a guest has got hold of.
+#[test]
+fn a_thread_that_does_what_it_may_not_is_refused_and_ends_the_machine() {
+    if no_kvm("a_thread_that_does_what_it_may_not_is_refused_and_ends_the_machine") {
+        return;
+    }
+    // A line to COM1, then a loop.
+    let code = [0x66, 0xba, 0xf8, 0x03, 0xb0, b'\n', 0xee, 0xeb, 0xfe];
+    let mut config = Config::new(kernel(&code), Topology::DEFAULT, 64);
+    config.confine = true;
+    let opened = Arc::new(Mutex::new(None));
+    let into = Arc::clone(&opened);
+    config.console = Box::new(move |_: &[u8]| {
+        let kind = std::fs::File::open("/proc/self/status").map(drop).map_err(|e| e.kind());
+        into.lock().unwrap().get_or_insert(kind);
+    });
+    let vm = Vm::boot(config).unwrap();
+    match vm.wait(PATIENCE) {
+        Some(VmEnd::Failed { why }) if why.contains("thread vcpu0") && why.contains("openat") => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(*opened.lock().unwrap(), Some(Err(std::io::ErrorKind::PermissionDenied)));
+    // The process itself is as free as before.
+    assert!(std::fs::File::open("/proc/self/status").is_ok());
+}
+
 #[test]
 fn a_dropped_machine_is_gone() {
     if no_kvm("a_dropped_machine_is_gone") {
@@ -86,6 +115,80 @@ fn a_dropped_machine_is_gone() {
     // The sinks are gone with the threads that used them; RAM lives while it is held.
     assert_eq!(Arc::strong_count(&first), 1);
     assert_eq!(ram.regions().len(), 2);
+}
+
+/// Debug registers for instructions are honoured by every KVM but nested ones under emulation.
+#[test]
+fn a_hit_stops_the_whole_machine_until_it_is_let_go() {
+    if no_kvm("a_hit_stops_the_whole_machine_until_it_is_let_go") {
+        return;
+    }
+    // again: nop; inc dword [0x1008000]; jmp again
+    let code = [0x90, 0xff, 0x05, 0x00, 0x80, 0x00, 0x01, 0xeb, 0xf7];
+    let mut config = Config::new(kernel(&code), Topology::uniform(1, 1, 2, 1), 64);
+    config.confine = true;
+    let (sender, hits) = channel();
+    config.on_trap = Box::new(move |hits: &[Hit]| sender.send(hits.to_vec()).unwrap());
+    let vm = Vm::boot(config).unwrap();
+    let count = || -> u32 { vm.ram().memory().read_obj(GuestAddress(0x100_8000)).unwrap() };
+    let begin = std::time::Instant::now();
+    while count() == 0 {
+        assert!(begin.elapsed() < PATIENCE, "the guest doesn't run");
+        std::thread::yield_now();
+    }
+    let watch = Watch { address: LOAD, bytes: 1, access: Access::Execute };
+    assert!(vm.watch(&[watch]).is_err(), "a running machine was given a breakpoint");
+    for _ in 0..5 {
+        vm.pause().unwrap();
+        vm.watch(&[watch]).unwrap();
+        vm.resume();
+        let Ok(seen) = hits.recv_timeout(Duration::from_secs(2)) else {
+            assert!(!honours_watches(PATIENCE).unwrap(), "no hit where watchpoints are honoured");
+            eprintln!("skipped: this KVM doesn't honour debug registers");
+            return;
+        };
+        assert_eq!(seen, [Hit { vcpu: 0, trap: Trap { ip: LOAD, hit: 1 } }]);
+        let registers = vm.registers().unwrap();
+        assert_eq!((registers[0].ip, registers.len()), (LOAD, 2), "every vCPU stands still");
+        let before = count();
+        vm.watch(&[]).unwrap();
+        vm.resume();
+        let begin = std::time::Instant::now();
+        while count() == before {
+            assert!(begin.elapsed() < PATIENCE, "the guest doesn't run on");
+            std::thread::yield_now();
+        }
+    }
+    assert!(hits.try_recv().is_err());
+}
+
+#[test]
+fn a_write_to_watched_memory_stops_the_machine_after_it() {
+    if no_kvm("a_write_to_watched_memory_stops_the_machine_after_it") {
+        return;
+    }
+    if !honours_watches(PATIENCE).unwrap() {
+        eprintln!("skipped: this KVM doesn't honour watchpoints");
+        return;
+    }
+    // again: inc dword [0x1008000]; jmp again
+    let code = [0xff, 0x05, 0x00, 0x80, 0x00, 0x01, 0xeb, 0xf8];
+    let mut config = Config::new(kernel(&code), Topology::DEFAULT, 64);
+    config.confine = true;
+    let (sender, hits) = channel();
+    config.on_trap = Box::new(move |hits: &[Hit]| sender.send(hits.to_vec()).unwrap());
+    let vm = Vm::boot(config).unwrap();
+    vm.pause().unwrap();
+    vm.watch(&[Watch { address: 0x100_8000, bytes: 4, access: Access::Write }]).unwrap();
+    let mut last = None;
+    for _ in 0..10 {
+        vm.resume();
+        let seen = hits.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(seen, [Hit { vcpu: 0, trap: Trap { ip: LOAD + 6, hit: 1 } }]);
+        let now: u32 = vm.ram().memory().read_obj(GuestAddress(0x100_8000)).unwrap();
+        assert!(last.is_none_or(|last| now == last + 1), "{last:?} and then {now}");
+        last = Some(now);
+    }
 }
 
 #[test]

@@ -130,6 +130,7 @@ fn boot(code: &[u8]) -> (Vm, Text) {
 fn restore(dir: &Path) -> (Vm, Text) {
     let text = Text::default();
     let mut config = Restore::new(dir, shape(), MIB);
+    config.confine = true;
     config.console = sink(&text);
     (Vm::restore(config).unwrap(), text)
 }

@@ -1,5 +1,6 @@
 //! x86-64: in-kernel interrupt controllers, vCPUs with their identity, ACPI tables.
 
+pub(crate) mod confine;
 pub(crate) mod probe;
 mod state;
 

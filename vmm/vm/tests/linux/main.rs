@@ -116,6 +116,7 @@ impl Guest {
             "console=ttyS0 earlyprintk=serial rdinit=/init panic=-1 mitigations=off nokaslr no_timer_check \
              loglevel=5 guest_mode={mode}"
         );
+        config.confine = true;
         let (console, data);
         (console, config.console, config.ports, data) = channels();
         let vm = Vm::boot(config).map_err(|e| text(&e))?;
@@ -126,6 +127,7 @@ impl Guest {
     pub(crate) fn restore(dir: &std::path::Path, shape: ktstr_topology::Topology) -> Result<Self, String> {
         let mib = 256 + 32 * u64::from(shape.total_cpus());
         let mut config = Restore::new(dir, shape, mib);
+        config.confine = true;
         let (console, data);
         (console, config.console, config.ports, data) = channels();
         let vm = Vm::restore(config).map_err(|e| e.to_string())?;

@@ -20,7 +20,7 @@ const VERSION: u16 = 0x20c;
 /// `XLF_KERNEL_64`: there is a 64-bit entry point at 0x200.
 const KERNEL_64: u16 = 1;
 /// Offset of the 64-bit entry point from where the kernel is loaded.
-const ENTRY_64: u64 = 0x200;
+pub(super) const ENTRY_64: u64 = 0x200;
 /// `type_of_loader` of a boot loader without a number of its own.
 const UNDEFINED_LOADER: u8 = 0xff;
 /// `E820_MAX_ENTRIES_ZEROPAGE`.

@@ -9,7 +9,7 @@ pub use memory_map::{MapEntry, MapKind, memory_map};
 
 use crate::initramfs;
 use crate::{Boot, BootError, Loaded};
-use ktstr_vmm_memory::layout::{COMMAND_LINE, COMMAND_LINE_BYTES};
+use ktstr_vmm_memory::layout::{ACPI_END, COMMAND_LINE, COMMAND_LINE_BYTES};
 use std::io::{Read, Seek};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -46,6 +46,7 @@ pub fn load(boot: Boot<'_>) -> Result<Loaded, BootError> {
 
 fn load_bzimage(boot: Boot<'_>, start: [u8; 4]) -> Result<Loaded, BootError> {
     let image = bzimage::load(boot.ram, boot.kernel, start)?;
+    check_place(&image.range, image.range.start.saturating_add(bzimage::ENTRY_64))?;
     let initramfs = place_initramfs(&boot, image.range.end)?;
     let map = memory_map(boot.ram.regions());
     let entry = bzimage::describe(&boot, &image, &initramfs, &map)?;
@@ -54,16 +55,25 @@ fn load_bzimage(boot: Boot<'_>, start: [u8; 4]) -> Result<Loaded, BootError> {
 
 fn load_elf(boot: Boot<'_>) -> Result<Loaded, BootError> {
     let (ip, kernel) = pvh::load(boot.ram, boot.kernel)?;
+    check_place(&kernel, ip)?;
     let initramfs = place_initramfs(&boot, kernel.end)?;
     let map = memory_map(boot.ram.regions());
     let entry = pvh::describe(&boot, ip, &initramfs, &map)?;
     Ok(Loaded { entry, kernel, initramfs })
 }
 
+/// Refuses a kernel that overwrites what was written for it, and one that is entered outside of itself.
+fn check_place(kernel: &std::ops::Range<u64>, entry: u64) -> Result<(), BootError> {
+    if kernel.start < ACPI_END || !kernel.contains(&entry) {
+        return Err(BootError::Misplaced { start: kernel.start, end: kernel.end, entry, lowest: ACPI_END });
+    }
+    Ok(())
+}
+
 fn place_initramfs(boot: &Boot<'_>, kernel_end: u64) -> Result<std::ops::Range<u64>, BootError> {
     let low_end = boot.ram.low_end();
     if kernel_end > low_end {
-        let bytes = kernel_end.saturating_sub(ktstr_vmm_memory::layout::ACPI_END);
+        let bytes = kernel_end.saturating_sub(ACPI_END);
         return Err(BootError::NoRoom { what: "the kernel", bytes, low_end, kernel_end });
     }
     initramfs::place(boot.ram.memory(), boot.initramfs, kernel_end, low_end)

@@ -10,6 +10,7 @@ use linux_loader::loader::elf::PvhBootCapability;
 use linux_loader::loader::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
 use linux_loader::loader::{Elf, KernelLoader};
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use vm_memory::{Address, ByteValued, Bytes, GuestAddress};
 
@@ -17,19 +18,44 @@ use vm_memory::{Address, ByteValued, Bytes, GuestAddress};
 const MAGIC: u32 = 0x336e_c578;
 /// The version that has a memory map.
 const VERSION: u32 = 1;
-/// Kernels with a PVH entry are linked to run from here or above
-/// (`CONFIG_PHYSICAL_START`).
-const LOWEST_LOAD: u64 = ktstr_vmm_memory::layout::ACPI_END;
+/// `PT_LOAD` (include/uapi/linux/elf.h).
+const LOADED: u32 = 1;
 
 /// Loads the segments where the ELF file says; the entry point and the kernel's range.
 pub(super) fn load(ram: &GuestRam, file: &mut File) -> Result<(u64, Range<u64>), BootError> {
+    let start = lowest_segment(file)?;
     let loaded = Elf::load(ram.memory(), None, file, None)
-        .map_err(|e| BootError::Load { at: LOWEST_LOAD, why: e.to_string() })?;
+        .map_err(|e| BootError::Load { at: start, why: e.to_string() })?;
     let PvhBootCapability::PvhEntryPresent(ip) = loaded.pvh_boot_cap else {
         return Err(BootError::NoPvh);
     };
-    let start = ip.raw_value().min(loaded.kernel_load.raw_value());
-    Ok((ip.raw_value(), start.max(LOWEST_LOAD)..loaded.kernel_end))
+    Ok((ip.raw_value(), start..loaded.kernel_end))
+}
+
+/// Where the kernel begins, which the loader doesn't tell: `p_paddr` of the lowest segment that is loaded
+/// (`Elf64_Ehdr` and `Elf64_Phdr`, include/uapi/linux/elf.h).
+fn lowest_segment(file: &mut File) -> Result<u64, BootError> {
+    let mut header = [0; 64];
+    file.rewind().and_then(|()| file.read_exact(&mut header)).map_err(BootError::Read)?;
+    let segments = u64::from_le_bytes(field(&header, 32));
+    let (size, count) = (u16::from_le_bytes(field(&header, 54)), u16::from_le_bytes(field(&header, 56)));
+    file.seek(SeekFrom::Start(segments)).map_err(BootError::Read)?;
+    let mut lowest = u64::MAX;
+    // Another size is none that the loader takes.
+    for _ in 0..if size == 56 { count } else { 0 } {
+        let mut segment = [0; 56];
+        file.read_exact(&mut segment).map_err(BootError::Read)?;
+        let (kind, at) = (u32::from_le_bytes(field(&segment, 0)), u64::from_le_bytes(field(&segment, 24)));
+        if kind == LOADED && u64::from_le_bytes(field(&segment, 32)) > 0 {
+            lowest = lowest.min(at);
+        }
+    }
+    Ok(lowest)
+}
+
+/// `N` bytes of a header, whose size the caller knows.
+fn field<const N: usize, const M: usize>(header: &[u8; M], at: usize) -> [u8; N] {
+    std::array::from_fn(|i| header[at + i])
 }
 
 /// Writes `hvm_start_info` and what it points to.

@@ -103,7 +103,7 @@ fn a_bzimage_is_entered_in_long_mode_with_its_boot_params() {
 fn a_vmlinux_is_entered_by_pvh() {
     let ram = ram(64 * MIB);
     let parts = [Part::Bytes(Arc::new(b"cpio".to_vec()))];
-    let loaded = boot(&ram, &elf(b"kernel", Some(0x100_0010)), &parts, "").unwrap();
+    let loaded = boot(&ram, &elf(&[0x90; 32], Some(0x100_0010)), &parts, "").unwrap();
     assert_eq!(loaded.entry, Entry::Protected { ip: 0x100_0010, start_info: layout::PVH_START_INFO });
     let info = layout::PVH_START_INFO;
     assert_eq!(u32_at(&ram, info), 0x336e_c578);

@@ -95,8 +95,14 @@ unsafe extern "C" {
     static ktstr_vmm_probe_end: u8;
 }
 
-/// A machine of one vCPU that is ready to run the guest. The RAM must outlive the VM.
-pub(crate) fn prepare(kvm: &Kvm) -> Result<(VcpuFd, VmFd, GuestRam), VmError> {
+/// Watched by [`honours_watches`](crate::honours_watches), whose guest writes there.
+pub(crate) const WATCHED: u64 = 0x3_0000;
+
+/// What puts a guest into RAM.
+type Write = fn(&GuestRam) -> Result<(), vm_memory::GuestMemoryError>;
+
+/// A machine of one vCPU that is ready to run the guest that `write` puts there. The RAM must outlive the VM.
+pub(crate) fn prepare(kvm: &Kvm, write: Write) -> Result<(VcpuFd, VmFd, GuestRam), VmError> {
     let vm = kvm.create_vm().map_err(VmError::kvm("making a VM"))?;
     super::prepare(&vm)?;
     let ram = GuestRam::create(&[RAM], RamOptions::default())?;
@@ -112,7 +118,7 @@ pub(crate) fn prepare(kvm: &Kvm) -> Result<(VcpuFd, VmFd, GuestRam), VmError> {
         unsafe { vm.set_user_memory_region(entry) }.map_err(VmError::kvm("mapping RAM"))?;
     }
     let start = Start::Long { ip: CODE, rsi: 0 };
-    let written = registers::write_tables(ram.memory(), start).and_then(|()| write_guest(&ram));
+    let written = registers::write_tables(ram.memory(), start).and_then(|()| write(&ram));
     written.map_err(|source| VmError::Write { what: "the probe", source })?;
     let fd = vm.create_vcpu(0).map_err(VmError::kvm("making a vCPU"))?;
     let leaves: CpuId = kvm
@@ -123,6 +129,12 @@ pub(crate) fn prepare(kvm: &Kvm) -> Result<(VcpuFd, VmFd, GuestRam), VmError> {
     fd.set_sregs(&registers::special(sregs, start)).map_err(VmError::kvm("setting the special registers"))?;
     fd.set_regs(&registers::general(start)).map_err(VmError::kvm("setting the general registers"))?;
     Ok((fd, vm, ram))
+}
+
+/// mov dword ptr [0x30000], 1; mov al, 1; out 0x80, al; hlt; jmp back to it.
+pub(crate) fn write_watched(ram: &GuestRam) -> Result<(), vm_memory::GuestMemoryError> {
+    let code = [0xc7, 0x04, 0x25, 0, 0, 3, 0, 1, 0, 0, 0, 0xb0, 1, 0xe6, 0x80, 0xf4, 0xeb, 0xfd];
+    ram.memory().write_slice(&code, GuestAddress(CODE))
 }
 
 /// The leaf that tells a hypervisor's name in EBX, ECX and EDX
@@ -144,7 +156,8 @@ fn named(leaf: [u32; 3]) -> Option<&'static str> {
     (name == *b"TCGTCGTCGTCG").then_some("QEMU's TCG")
 }
 
-fn write_guest(ram: &GuestRam) -> Result<(), vm_memory::GuestMemoryError> {
+/// The guest of many steps.
+pub(crate) fn write_guest(ram: &GuestRam) -> Result<(), vm_memory::GuestMemoryError> {
     let begin = &raw const ktstr_vmm_probe_start;
     let offset = |symbol: *const u8| symbol as u64 - begin as u64;
     let length = offset(&raw const ktstr_vmm_probe_end) as usize;

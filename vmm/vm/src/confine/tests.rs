@@ -1,0 +1,80 @@
+//! Threads under their filters.
+
+use super::*;
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+/// Runs `what` on a thread confined as `role`.
+fn confined<T: Send + 'static>(role: Role, what: impl FnOnce() -> T + Send + 'static) -> T {
+    let thread = std::thread::Builder::new().name("confined".to_string());
+    let thread = thread.spawn(move || {
+        confine(role).unwrap();
+        what()
+    });
+    thread.unwrap().join().unwrap()
+}
+
+#[test]
+fn what_is_forbidden_is_refused_and_named() {
+    for role in [Role::Vcpu, Role::Events] {
+        let (answer, first, second) = confined(role, || {
+            let answer = std::fs::File::open("/proc/self/status").map(drop).unwrap_err().kind();
+            (answer, violation(), violation())
+        });
+        assert_eq!(answer, ErrorKind::PermissionDenied);
+        let told = first.unwrap();
+        assert!(told.contains("thread confined") && told.contains("openat"), "{told}");
+        assert_eq!(second, None, "told once");
+    }
+    // This thread is as free as before.
+    assert!(std::fs::File::open("/proc/self/status").is_ok());
+    assert_eq!(violation(), None);
+}
+
+#[test]
+fn a_forbidden_request_of_an_allowed_call_is_refused() {
+    let told = confined(Role::Vcpu, || {
+        let mut answer = 0;
+        // SAFETY: TIOCGPGRP writes an int, if it does anything.
+        let outcome = unsafe { libc::ioctl(0, libc::TIOCGPGRP, &raw mut answer) };
+        (outcome, std::io::Error::last_os_error().raw_os_error(), violation())
+    });
+    assert_eq!((told.0, told.1), (-1, Some(libc::EPERM)));
+    assert!(told.2.unwrap().contains("ioctl"));
+    let told = confined(Role::Events, || {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let protection = libc::PROT_READ | libc::PROT_EXEC;
+        // SAFETY: a new mapping of its own.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
+        (at == libc::MAP_FAILED, violation())
+    });
+    assert!(told.0 && told.1.unwrap().contains("mmap"));
+}
+
+#[test]
+fn what_threads_need_they_can() {
+    for role in [Role::Vcpu, Role::Events] {
+        let told = confined(role, || {
+            let large = vec![1u8; 64 << 20];
+            let (sender, receiver) = std::sync::mpsc::channel::<u8>();
+            assert!(receiver.recv_timeout(Duration::from_millis(5)).is_err());
+            drop(sender);
+            let begin = Instant::now();
+            std::thread::sleep(Duration::from_millis(1));
+            assert!(begin.elapsed() >= Duration::from_millis(1));
+            let map = std::collections::HashMap::from([(1, large.len())]);
+            eprintln!("{map:?} on {:?}", std::thread::current().name());
+            violation()
+        });
+        assert_eq!(told, None);
+    }
+}
+
+#[test]
+fn a_panic_is_still_a_panic() {
+    let thread = std::thread::spawn(|| {
+        confine(Role::Events).unwrap();
+        panic!("as usual, for a test");
+    });
+    assert!(thread.join().is_err());
+}
