@@ -34,8 +34,9 @@ pub(crate) struct Control {
 }
 
 impl Control {
+    /// Paused from the first: its thread rests before it does anything else.
     pub(crate) fn new() -> Self {
-        Self { want: AtomicU8::new(PAUSE), state: Mutex::new(State::Running), changed: Condvar::new() }
+        Self { want: AtomicU8::new(PAUSE), state: Mutex::new(State::Paused), changed: Condvar::new() }
     }
 
     /// Looked at before every entry into the guest, so without a lock.
