@@ -83,6 +83,8 @@ impl Vm {
         let ram = map_ram(dir, &nodes)?;
         map(&vm, &ram)?;
         clock.step("mapping RAM");
+        arch::prepare(&vm)?;
+        clock.step("making interrupt controllers");
         let kinds =
             StateKinds::of(&kvm, &vm).map_err(VmError::kvm("asking what there is of a vCPU's state"))?;
         let identities = arch::identities(&kvm, topology, config.realtime)?;

@@ -61,6 +61,8 @@ impl Vm {
         let ram = GuestRam::create(&nodes, ram)?;
         map(&vm, &ram)?;
         clock.step("mapping RAM");
+        arch::prepare(&vm)?;
+        clock.step("making interrupt controllers");
         let rsdp = arch::write_acpi(&topology, &ram)?;
         clock.step("building ACPI tables");
         let loaded = load(Boot {
@@ -243,7 +245,6 @@ pub(crate) fn open(topology: &Topology, halt_poll: Option<Duration>) -> Result<(
     }
     arch::check(&kvm, topology)?;
     let vm = kvm.create_vm().map_err(VmError::kvm("making a VM"))?;
-    arch::prepare(&vm)?;
     if let Some(halt_poll) = halt_poll {
         let mut cap = kvm_enable_cap { cap: KVM_CAP_HALT_POLL, ..Default::default() };
         cap.args[0] = u64::try_from(halt_poll.as_nanos()).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
@@ -252,6 +253,9 @@ pub(crate) fn open(topology: &Topology, halt_poll: Option<Duration>) -> Result<(
     Ok((kvm, vm))
 }
 
+/// Before the interrupt controllers are made: those put emulated devices on KVM's buses, and
+/// from Linux 6.18 on that begins a grace period (`call_srcu` in `kvm_io_bus_register_dev`),
+/// which new memory would wait for, some milliseconds.
 pub(crate) fn map(vm: &VmFd, ram: &GuestRam) -> Result<(), VmError> {
     for (slot, region) in (0u32..).zip(ram.memory().iter()) {
         let start = region.start_addr().0;
