@@ -30,7 +30,8 @@ cargo xtask bench NAME [--rounds N]
              the same guest unwatched (tcg, 2 CPUs, interleaved)
   start      from the start of a test's process to the first line of its function: booted
              beside resumed, tcg and deterministic, 2 and 16 CPUs; and a whole run of the
-             quick-start test under virtme-ng, where that can be had
+             quick-start test under virtme-ng, where that can be had (its kernel is built
+             first, for some minutes; --alone leaves it out)
 
 All sides run in turn, N times (5); medians and ratios are printed.";
 
@@ -67,8 +68,9 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
             Ok(true)
         }
         Some("start") => {
+            let alone = args.flag("--alone");
             args.finish()?;
-            start::run(project, rounds)?;
+            start::run(project, rounds, alone)?;
             Ok(true)
         }
         Some(other) => Err(UsageError(format!(

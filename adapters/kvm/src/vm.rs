@@ -51,9 +51,13 @@ impl KvmVm {
     }
 
     fn set_watches(&mut self, doing: &str, points: Vec<Watch>) -> Result<(), MachineError> {
-        self.still(|vm| vm.watch(&points).map_err(|e| errors::ask(doing, &e)))?;
-        self.watches.set(points);
-        Ok(())
+        let watches = Watches::of(&self.queue);
+        self.still(|vm| {
+            vm.watch(&points).map_err(|e| errors::ask(doing, &e))?;
+            // Before the machine runs on: its first instruction may be a hit, which is told of by what is set here.
+            watches.set(points);
+            Ok(())
+        })
     }
 
     /// Lets the machine run, unless it has stopped at a write that its owner is yet to hear of.

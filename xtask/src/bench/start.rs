@@ -5,7 +5,7 @@ use super::peer::Peer;
 use super::{kernel_image, median, test_binaries};
 use crate::project::Project;
 use crate::say;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -31,7 +31,8 @@ struct Row<'a> {
     resumed: Vec<Duration>,
 }
 
-pub(super) fn run(project: &Project, rounds: usize) -> Result<()> {
+/// `alone`: without the other tool.
+pub(super) fn run(project: &Project, rounds: usize, alone: bool) -> Result<()> {
     say::heading("What is measured");
     let image = kernel_image(project)?;
     let [quick, large, host] = test_binaries(project, ["seeds", "shapes", "host"])?;
@@ -43,7 +44,10 @@ pub(super) fn run(project: &Project, rounds: usize) -> Result<()> {
         Shape { label: "2 CPUs", binary: quick, test: "ktstr/my_scheduler_test" },
         Shape { label: "16 CPUs", binary: large, test: "ktstr/shape_2n4l2c2t" },
     ];
-    let peer = Peer::set_up(project, &dir, host);
+    let peer = match alone {
+        true => Err(anyhow!("it was left out by --alone")),
+        false => Peer::set_up(project, &dir, host),
+    };
     match &peer {
         Ok(peer) => println!("  beside it {peer}"),
         Err(why) => println!("  virtme-ng is not measured: {why:#}"),
