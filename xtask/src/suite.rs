@@ -22,7 +22,8 @@ Runs, in this order:
   unit     tests that need no kernel, and the examples in the documentation
   kernel   a prebuilt kernel and one with sched_ext: cached, else fetched and built
   e2e      tests in virtual machines, on both kernels
-  kvm-lab  tests of the mode kvm, in an emulated machine that has a KVM
+  kvm-lab  tests of the mode kvm, in an emulated machine that has a KVM; only with
+           `--only kvm-lab`: of six runs one hung, and it isn't known why
 
 A failing step doesn't stop later ones that can still run. All output is kept in
 target/xtask/. The last line is `N passed, N failed`; the exit code is 1 if
@@ -124,7 +125,7 @@ fn choose(quick: bool, only: &[String], skip: &[String]) -> Result<Vec<&'static 
     let chosen: Vec<_> = STEPS
         .iter()
         .filter(|step| match only {
-            [] => step.quick || !quick,
+            [] => (step.quick || !quick) && !steps::ON_REQUEST.contains(&step.name),
             _ => named(only, step),
         })
         .filter(|step| !named(skip, step))
@@ -146,12 +147,12 @@ mod tests {
 
     #[test]
     fn steps_are_chosen_in_their_order() {
-        assert_eq!(chosen(false, &[], &[]), ["setup", "lint", "unit", "kernel", "e2e", "kvm-lab"]);
+        assert_eq!(chosen(false, &[], &[]), ["setup", "lint", "unit", "kernel", "e2e"]);
         assert_eq!(chosen(false, &["kvm-lab"], &[]), ["kvm-lab"]);
         assert_eq!(chosen(true, &[], &[]), ["setup", "lint", "unit"]);
         assert_eq!(chosen(false, &["e2e", "lint"], &[]), ["lint", "e2e"]);
         assert_eq!(chosen(true, &["e2e"], &[]), ["e2e"]);
-        assert_eq!(chosen(false, &[], &["setup", "e2e"]), ["lint", "unit", "kernel", "kvm-lab"]);
+        assert_eq!(chosen(false, &[], &["setup", "e2e"]), ["lint", "unit", "kernel"]);
     }
 
     #[test]
