@@ -24,7 +24,7 @@ Runs the tests of the mode kvm in an emulated machine that has a KVM which runs
 Linux: nested AMD SVM under QEMU's software emulation. Nothing of the host's own
 /dev/kvm is used, and no rights are needed. vmm/LAB.md says more.
 
-  (nothing)     what `cargo xtask test` runs of it, about 2 minutes on two cores
+  (nothing)     the quick part of it, about 2 minutes on two cores
   --all         all of it, about 14 minutes
   --suite NAME  this part only; may be repeated. A wrong name lists them all
   -- PROGRAM    this instead; the exit code is the program's. PROGRAM is linux,
