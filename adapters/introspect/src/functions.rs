@@ -17,7 +17,7 @@ pub fn function_lines(vmlinux: &Path, functions: &[&str]) -> BTreeMap<String, St
         // The outermost: what is inlined at the first instruction is another function.
         let frame = frames.last()?;
         let (file, line) = (frame.file.as_deref()?, frame.line?);
-        Some(((*function).to_string(), format!("{}:{line}", in_tree(file))))
+        Some(((*function).to_string(), format!("{file}:{line}")))
     };
     functions.iter().filter_map(place).collect()
 }
@@ -28,24 +28,9 @@ pub fn function_lines(_: &Path, _: &[&str]) -> BTreeMap<String, String> {
     BTreeMap::new()
 }
 
-/// A path without the folder that the kernel was built in.
-#[cfg(feature = "lines")]
-fn in_tree(path: &str) -> &str {
-    let tops = ["/kernel/", "/mm/", "/arch/", "/include/", "/block/", "/drivers/", "/fs/", "/lib/", "/net/"];
-    let starts = tops.iter().filter_map(|top| path.find(top));
-    starts.min().map_or(path, |at| &path[at + 1..])
-}
-
 #[cfg(all(test, feature = "lines"))]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_begins_at_the_top_of_the_tree() {
-        assert_eq!(in_tree("/build/linux-6.12/kernel/sched/ext.c"), "kernel/sched/ext.c");
-        assert_eq!(in_tree("kernel/sched/ext.c"), "kernel/sched/ext.c");
-        assert_eq!(in_tree("/x/arch/x86/kernel/cpu.c"), "arch/x86/kernel/cpu.c");
-    }
 
     #[test]
     fn nothing_is_told_of_what_is_no_kernel() {

@@ -19,7 +19,7 @@ use crate::{command_line, errors};
 use ktstr_machine::mailbox::layout::{PAGE, READY, STOP_PORT};
 use ktstr_machine::mailbox::marked;
 use ktstr_machine::mailbox::places::{Places, PlacesError};
-use ktstr_machine::{ConsoleTail, MachineError, MachineSpec, Vm, VmEvent, VmExit, Wake};
+use ktstr_machine::{ConsoleTail, MachineError, MachineSpec, Vm, VmEvent, Wake};
 use ktstr_vmm::{Port, Restore};
 use std::path::Path;
 use std::sync::Arc;
@@ -29,8 +29,6 @@ use std::time::{Duration, Instant};
 const LAYOUT: u32 = 1;
 const CONSOLE: &str = "console";
 const CONSOLE_LINES: usize = 400;
-/// Lines of the console in an error.
-const SHOWN_LINES: usize = 12;
 /// How long the guest may take to come to rest once it has asked to be stopped. One that
 /// doesn't is saved as it is: nothing of its state is lost.
 const REST: Duration = Duration::from_secs(2);
@@ -91,27 +89,17 @@ fn wait_until_ready(vm: &mut KvmVm, limit: Duration) -> Result<ConsoleTail, Mach
         match vm.next_event(deadline.saturating_duration_since(Instant::now()))? {
             Some(VmEvent::Console(bytes)) => console.push(&bytes),
             Some(VmEvent::Paused) => break,
-            Some(VmEvent::Exited(exit)) => return Err(not_ready(ended(&exit), &console)),
+            Some(VmEvent::Exited(exit)) => return Err(MachineError::ended_before_ready(&exit, &console)),
             Some(VmEvent::Data(_) | VmEvent::Output(_) | VmEvent::Written { .. }) => {}
-            None => return Err(not_ready(format!("it was not ready within {limit:?}"), &console)),
+            None => {
+                return Err(MachineError::not_ready(format!("it was not ready within {limit:?}"), &console));
+            }
         }
     }
     match console.find_last(READY) {
         Some(_) => Ok(console),
-        None => Err(not_ready("it stopped before it was ready".to_string(), &console)),
+        None => Err(MachineError::not_ready("it stopped before it was ready".to_string(), &console)),
     }
-}
-
-fn ended(exit: &VmExit) -> String {
-    match exit {
-        VmExit::PowerOff => "it powered off before it was ready".to_string(),
-        VmExit::Reset => "it panicked or reset itself before it was ready".to_string(),
-        other => format!("its monitor ended before it was ready: {other:?}"),
-    }
-}
-
-fn not_ready(why: String, console: &ConsoleTail) -> MachineError {
-    MachineError::NotReady { why, console: console.last(SHOWN_LINES).join(" | ") }
 }
 
 /// Pauses the machine, if possible while all its vCPUs are halted.

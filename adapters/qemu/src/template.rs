@@ -22,8 +22,6 @@ const LAYOUT: u32 = 2;
 /// How long saving or loading 300 KB may take on a swamped host.
 const TRANSFER: Duration = Duration::from_secs(60);
 const CONSOLE_LINES: usize = 400;
-/// Lines of the console in an error.
-const SHOWN_LINES: usize = 12;
 
 /// Text that differs whenever a template can't be used: the program (by what an
 /// update changes of its file) and the command line, descriptors and kernel path
@@ -117,10 +115,10 @@ fn wait_until_ready(vm: &mut QemuVm, limit: Duration) -> Result<ConsoleTail, Mac
             Some(VmEvent::Data(_) | VmEvent::Output(_)) => {}
             Some(VmEvent::Paused) => break,
             Some(VmEvent::Exited(VmExit::Killed { signal, .. })) => return Err(killed_by(signal)),
-            Some(VmEvent::Exited(exit)) => return Err(not_ready(ended(&exit), &console)),
+            Some(VmEvent::Exited(exit)) => return Err(MachineError::ended_before_ready(&exit, &console)),
             Some(VmEvent::Written { .. }) => {}
             None => {
-                return Err(not_ready(format!("it was not ready within {limit:?}"), &console));
+                return Err(MachineError::not_ready(format!("it was not ready within {limit:?}"), &console));
             }
         }
     }
@@ -134,20 +132,8 @@ fn wait_until_ready(vm: &mut QemuVm, limit: Duration) -> Result<ConsoleTail, Mac
     }
     match console.find_last(READY) {
         Some(_) => Ok(console),
-        None => Err(not_ready("it stopped before it was ready".to_string(), &console)),
+        None => Err(MachineError::not_ready("it stopped before it was ready".to_string(), &console)),
     }
-}
-
-fn ended(exit: &VmExit) -> String {
-    match exit {
-        VmExit::PowerOff => "it powered off before it was ready".to_string(),
-        VmExit::Reset => "it panicked or reset itself before it was ready".to_string(),
-        other => format!("its hypervisor ended before it was ready: {other:?}"),
-    }
-}
-
-fn not_ready(why: String, console: &ConsoleTail) -> MachineError {
-    MachineError::NotReady { why, console: console.last(SHOWN_LINES).join(" | ") }
 }
 
 /// QEMU stops the vCPUs a moment after the watchdog ran out, at a time of the host's
@@ -166,7 +152,7 @@ fn check_quiet(vm: &mut QemuVm, console: &ConsoleTail) -> Result<(), MachineErro
         "not all vCPUs were at rest when it stopped ({}), so it would not be the same each time",
         at_work.join(", ")
     );
-    Err(not_ready(why, console))
+    Err(MachineError::not_ready(why, console))
 }
 
 fn save_state(vm: &mut QemuVm, state: &File) -> Result<(), MachineError> {

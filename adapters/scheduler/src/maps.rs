@@ -36,8 +36,12 @@ pub(crate) fn pin(suffix: &str, path: &str) -> Result<(), String> {
     let failed = |e: Error| format!("asking the kernel for its BPF maps: {e}");
     while let Some(next) = next_id(id).map_err(failed)? {
         id = next;
-        // One that went away between the two calls is none.
-        let Ok(map) = open(BPF_MAP_GET_FD_BY_ID, id) else { continue };
+        let map = match open(BPF_MAP_GET_FD_BY_ID, id) {
+            Ok(map) => map,
+            // It went away between the two calls.
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => continue,
+            Err(e) => return Err(failed(e)),
+        };
         let name = name_of(&map).map_err(failed)?;
         if name.ends_with(suffix) {
             found = Some(map);

@@ -380,6 +380,16 @@ fn blob_bytes(blob: &Blob) -> Result<u64> {
 mod tests {
     use super::*;
 
+    /// The boot init has no libraries, so what it makes beforehand is spelt out there once more.
+    #[test]
+    fn the_boot_init_makes_the_cgroup_that_tests_look_for() {
+        let has = |text: String| BOOT_INIT.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+        assert!(has(format!("/sys/fs/cgroup/{}\0", ktstr_run::GuestPlan::CGROUP_PARENT)));
+        for controller in ktstr_cgroupfs::CONTROLLERS {
+            assert!(has(format!("+{controller}")), "{controller}");
+        }
+    }
+
     #[test]
     fn saved_machines_have_a_place_of_their_own() {
         assert_eq!(beside(Path::new("/c/ktstr/kernels"), "templates"), Path::new("/c/ktstr/templates"));

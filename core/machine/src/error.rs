@@ -1,8 +1,11 @@
 //! What can go wrong with a machine.
 
-use crate::Accel;
+use crate::{Accel, ConsoleTail, VmExit};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Lines of the console in an error.
+const SHOWN_LINES: usize = 12;
 
 /// A machine that could not be started, asked or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -108,5 +111,20 @@ impl MachineError {
     pub fn os(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let doing = doing.into();
         move |source| Self::Os { doing, source }
+    }
+
+    /// A [`NotReady`](Self::NotReady) of a machine that printed this.
+    pub fn not_ready(why: impl Into<String>, console: &ConsoleTail) -> Self {
+        Self::NotReady { why: why.into(), console: console.last(SHOWN_LINES).join(" | ") }
+    }
+
+    /// The same of a machine that ended.
+    pub fn ended_before_ready(exit: &VmExit, console: &ConsoleTail) -> Self {
+        let why = match exit {
+            VmExit::PowerOff => "it powered off before it was ready".to_string(),
+            VmExit::Reset => "it panicked or reset itself before it was ready".to_string(),
+            other => format!("its hypervisor ended before it was ready: {other:?}"),
+        };
+        Self::not_ready(why, console)
     }
 }

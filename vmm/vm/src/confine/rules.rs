@@ -21,18 +21,12 @@ pub(crate) enum Role {
 pub(crate) const KVMIO: u32 = 0xae;
 const KVM_RUN: u64 = ioctl_expr(_IOC_NONE, KVMIO, 0x80, 0);
 
-/// Every thread: bytes to sinks, eventfds and disks; locks; memory for the allocator; signals that kick; the clock;
+/// Every thread: bytes to sinks and eventfds; locks; memory for the allocator; signals that kick; the clock;
 /// its end, and that of a process that must abort.
 const ALL: &[i64] = &[
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_writev,
-    libc::SYS_pread64,
-    libc::SYS_pwrite64,
-    libc::SYS_preadv,
-    libc::SYS_pwritev,
-    libc::SYS_fsync,
-    libc::SYS_fdatasync,
     libc::SYS_close,
     libc::SYS_futex,
     libc::SYS_brk,
