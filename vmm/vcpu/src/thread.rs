@@ -99,6 +99,23 @@ impl Vcpu {
         self.with_still("saving the state", |fd| arch::save(self.index(), fd, kinds, identity))
     }
 
+    /// What its own clock stands at, which goes on while the vCPU doesn't run.
+    ///
+    /// # Errors
+    /// It runs, or KVM refuses.
+    pub fn clock(&self) -> Result<arch::VcpuClock, VcpuError> {
+        let (index, doing) = (self.index(), "reading the clock");
+        self.with_still(doing, |fd| arch::clock(fd).map_err(|source| VcpuError::Kvm { index, doing, source }))
+    }
+
+    /// Has its own clock go on from there, as part of setting those of all vCPUs, in their order.
+    ///
+    /// # Errors
+    /// It runs, or KVM refuses.
+    pub fn set_clock(&self, clock: &arch::VcpuClock) -> Result<(), VcpuError> {
+        self.with_still("setting the clock", |fd| arch::set_clock(self.index(), fd, clock))
+    }
+
     /// Asks KVM something about it, while it doesn't run.
     ///
     /// # Errors

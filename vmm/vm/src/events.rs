@@ -1,8 +1,10 @@
 //! The loop that serves queues that the guest kicked, and ends the machine.
 
+use crate::VmError;
 use crate::bus::{Bus, VmEnd, lock};
 use crate::config::OnTrap;
 use crate::confine::Role;
+use crate::time::Time;
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use ktstr_vmm_vcpu::{Vcpu, pause_all, stop_all};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -48,6 +50,7 @@ pub(crate) struct Service {
     /// Kick of each queue of the console.
     pub(crate) kicks: Vec<EventFd>,
     pub(crate) vcpus: Arc<[Vcpu]>,
+    pub(crate) time: Arc<Time>,
     pub(crate) outcome: Arc<Outcome>,
     pub(crate) on_trap: OnTrap,
     pub(crate) on_end: Box<dyn FnOnce(VmEnd) + Send>,
@@ -93,7 +96,8 @@ impl Service {
         if traps.is_empty() {
             return;
         }
-        match pause_all(&self.vcpus, STOP_PATIENCE) {
+        let paused = pause_all(&self.vcpus, STOP_PATIENCE).map_err(VmError::from);
+        match paused.and_then(|()| self.time.stop(&self.vcpus)) {
             Ok(()) => (self.on_trap)(&traps),
             Err(e) => self.bus.finish(VmEnd::Failed { why: e.to_string() }),
         }

@@ -30,6 +30,7 @@ mod probe;
 mod restore;
 mod save;
 mod state_file;
+mod time;
 mod vm;
 
 pub use bus::{Hit, VmEnd};

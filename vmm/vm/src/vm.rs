@@ -3,6 +3,7 @@
 use crate::bus::{Bus, SerialAt, VmEnd};
 use crate::events::{Outcome, Service};
 use crate::state_file::DeviceStates;
+use crate::time::Time;
 use crate::{Config, OnTrap, VmError, arch};
 use ktstr_topology::Topology;
 use ktstr_vmm_boot::{Boot, load};
@@ -42,7 +43,7 @@ pub struct Vm {
     setup: Vec<SetupStep>,
     /// What each vCPU was made with.
     pub(crate) identities: Vec<Identity>,
-    pub(crate) vm: VmFd,
+    pub(crate) time: Arc<Time>,
     pub(crate) ram: GuestRam,
 }
 
@@ -80,25 +81,32 @@ impl Vm {
         let vcpus = arch::vcpus(&vm, &ram, &identities, loaded.entry)?;
         clock.step("making vCPUs");
         let (on_trap, on_end) = (config.on_trap, config.on_end);
-        let parts = Parts { vm, ram, vcpus, identities, bus, kicks, on_trap, on_end };
+        let time = Time::new(vm, None);
+        let parts = Parts { time, ram, vcpus, identities, bus, kicks, on_trap, on_end };
         let vm = parts.start(clock)?;
         vm.resume();
         Ok(vm)
     }
 
-    /// Stops all vCPUs.
+    /// Stops all vCPUs, and with them the guest's time.
     ///
     /// # Errors
-    /// One of them still runs after ten seconds.
+    /// One of them still runs after ten seconds, or KVM doesn't tell what the clocks stand at.
     pub fn pause(&self) -> Result<(), VmError> {
-        Ok(pause_all(&self.vcpus, PAUSE_PATIENCE)?)
+        pause_all(&self.vcpus, PAUSE_PATIENCE)?;
+        self.time.stop(&self.vcpus)
     }
 
-    /// Lets them run on; not while one has hit a watchpoint and [`Config::on_trap`] wasn't told yet: it is about to be.
+    /// Lets them run on, as if no time had passed; not while one has hit a watchpoint and [`Config::on_trap`] wasn't told
+    /// yet: it is about to be. If KVM doesn't take the clocks back, the machine ends with that as the reason.
     pub fn resume(&self) {
         let traps = self.bus.traps();
-        if traps.is_empty() {
-            resume_all(&self.vcpus);
+        if !traps.is_empty() {
+            return;
+        }
+        match self.time.go_on(&self.vcpus) {
+            Ok(()) => resume_all(&self.vcpus),
+            Err(e) => self.bus.finish(VmEnd::Failed { why: e.to_string() }),
         }
     }
 
@@ -169,7 +177,7 @@ impl Vm {
 
 /// A machine before it has threads.
 pub(crate) struct Parts {
-    pub(crate) vm: VmFd,
+    pub(crate) time: Time,
     pub(crate) ram: GuestRam,
     pub(crate) vcpus: Vec<VcpuFd>,
     pub(crate) identities: Vec<Identity>,
@@ -182,8 +190,8 @@ pub(crate) struct Parts {
 impl Parts {
     /// Gives the vCPUs and devices their threads. The vCPUs don't run yet.
     pub(crate) fn start(self, mut clock: Clock) -> Result<Vm, VmError> {
-        let Self { vm, ram, vcpus, identities, bus, kicks, on_trap, on_end } = self;
-        let bus = Arc::new(bus);
+        let Self { time, ram, vcpus, identities, bus, kicks, on_trap, on_end } = self;
+        let (bus, time) = (Arc::new(bus), Arc::new(time));
         let machine: Arc<dyn Machine> = bus.clone();
         let vcpus: Arc<[Vcpu]> = vcpus
             .into_iter()
@@ -195,6 +203,7 @@ impl Parts {
             bus: Arc::clone(&bus),
             kicks,
             vcpus: Arc::clone(&vcpus),
+            time: Arc::clone(&time),
             outcome: Arc::clone(&outcome),
             on_trap,
             on_end,
@@ -205,7 +214,7 @@ impl Parts {
             .spawn(move || service.run(manager))
             .map_err(VmError::os("starting the thread that serves devices"))?;
         clock.step("starting threads");
-        Ok(Vm { vcpus, bus, outcome, events: Some(events), setup: clock.steps, identities, vm, ram })
+        Ok(Vm { vcpus, bus, outcome, events: Some(events), setup: clock.steps, identities, time, ram })
     }
 }
 

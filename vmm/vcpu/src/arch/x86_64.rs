@@ -1,9 +1,12 @@
 //! x86-64: registers, and hardware breakpoints and watchpoints by debug registers
 //! (Intel SDM vol. 3, 18.2).
 
+mod clock;
 mod msrs;
 mod state;
 
+pub use clock::VcpuClock;
+pub(crate) use clock::{clock, set_clock};
 pub(crate) use state::save;
 pub use state::{Identity, StateKinds, VcpuState, restore};
 

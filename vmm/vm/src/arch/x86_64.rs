@@ -4,7 +4,7 @@ pub(crate) mod confine;
 pub(crate) mod probe;
 mod state;
 
-pub(crate) use state::{PlatformState, restore_platform, save_platform};
+pub(crate) use state::{Clocks, PlatformState, clocks, restore_platform, save_platform, set_clocks};
 
 use crate::VmError;
 use ktstr_topology::Topology;
