@@ -10,6 +10,7 @@ mod cmdline;
 mod console;
 mod error;
 pub mod mailbox;
+mod placement;
 pub mod ports;
 mod spec;
 
@@ -18,5 +19,6 @@ pub use cmdline::{CommandLine, CommandLineError};
 pub use console::{ConsoleTail, Digest};
 pub use error::MachineError;
 pub use mailbox::Wake;
+pub use placement::{NoPlace, Placement, place};
 pub use ports::{Hypervisor, PhysicalMemory, RamFile, Template, VcpuRegisters, Vm, VmEvent, VmExit};
 pub use spec::{Blob, MachineSpec, memory_floor_mib};
