@@ -39,7 +39,7 @@ pub use error::VmError;
 pub use ktstr_vmm_boot::Part;
 pub use ktstr_vmm_devices::{Sink, virtio::Port};
 pub use ktstr_vmm_memory::{GuestRam, Pages, RamOptions};
-pub use ktstr_vmm_vcpu::arch::{Access, Trap, Watch};
+pub use ktstr_vmm_vcpu::arch::{Access, Trap, WATCHES, Watch};
 pub use ktstr_vmm_vcpu::{Registers, State, VcpuError};
 pub use probe::{Probe, emulator, honours_watches, probe};
 pub use restore::{Restore, saved_identity};

@@ -115,7 +115,7 @@ impl Vm {
     /// [`honours_watches`](crate::honours_watches) finds out.
     ///
     /// # Errors
-    /// The machine runs, there are more than four, or KVM refuses.
+    /// The machine runs, there are more than [`WATCHES`](crate::WATCHES), or KVM refuses.
     pub fn watch(&self, points: &[Watch]) -> Result<(), VmError> {
         Ok(self.vcpus.iter().try_for_each(|vcpu| vcpu.watch(points))?)
     }
