@@ -3,7 +3,6 @@
 use crate::VmError;
 use crate::bus::{Bus, VmEnd, lock};
 use crate::config::OnTrap;
-use crate::confine::Role;
 use crate::time::Time;
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use ktstr_vmm_vcpu::{Vcpu, pause_all, stop_all};
@@ -59,7 +58,7 @@ pub(crate) struct Service {
 impl Service {
     /// Serves until the machine is to end, then ends it.
     pub(crate) fn run(mut self, mut manager: EventManager<Subscriber>) {
-        if let Err(why) = self.bus.confine(Role::Events) {
+        if let Err(why) = self.bus.enter_events() {
             self.bus.finish(VmEnd::Failed { why });
         }
         while self.bus.end().is_none() {

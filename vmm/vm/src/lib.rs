@@ -30,6 +30,7 @@ mod probe;
 mod restore;
 mod save;
 mod state_file;
+mod threads;
 mod time;
 mod vm;
 
@@ -41,6 +42,7 @@ pub use ktstr_vmm_devices::{Sink, virtio::Port};
 pub use ktstr_vmm_memory::{GuestRam, Pages, RamOptions};
 pub use ktstr_vmm_vcpu::arch::{Access, Trap, WATCHES, Watch};
 pub use ktstr_vmm_vcpu::{Registers, State, VcpuError};
-pub use probe::{Probe, emulator, honours_watches, probe};
+pub use probe::{Probe, emulator, honours_watches, probe, rests_in_guest};
 pub use restore::{Restore, saved_identity};
+pub use threads::Threads;
 pub use vm::{SetupStep, Vm};

@@ -4,7 +4,7 @@ use crate::save::{STATE, file_error, ram_file};
 use crate::state_file::{self, MachineState};
 use crate::time::Time;
 use crate::vm::{Clock, Parts, devices, map, open};
-use crate::{OnTrap, Vm, VmEnd, VmError, arch};
+use crate::{OnTrap, Threads, Vm, VmEnd, VmError, arch};
 use ktstr_topology::Topology;
 use ktstr_vmm_devices::Sink;
 use ktstr_vmm_devices::virtio::Port;
@@ -102,7 +102,14 @@ impl Vm {
         clock.step("restoring vCPUs and interrupt controllers");
         // Now that there is who gets their interrupts.
         let serial = [config.console, config.second_serial];
-        let (bus, kicks) = devices(&vm, &ram, serial, config.ports, config.confine, Some(device_states))?;
+        let (bus, kicks) = devices(
+            &vm,
+            &ram,
+            serial,
+            config.ports,
+            (config.confine, Threads::default()),
+            Some(device_states),
+        )?;
         clock.step("restoring devices");
         let (on_trap, on_end) = (config.on_trap, config.on_end);
         let time = Time::new(vm, Some(clocks));

@@ -4,7 +4,7 @@ use crate::bus::{Bus, SerialAt, VmEnd};
 use crate::events::{Outcome, Service};
 use crate::state_file::DeviceStates;
 use crate::time::Time;
-use crate::{Config, OnTrap, VmError, arch};
+use crate::{Config, OnTrap, Threads, VmError, arch};
 use ktstr_topology::Topology;
 use ktstr_vmm_boot::{Boot, load};
 use ktstr_vmm_devices::virtio::mmio::QUEUE_NOTIFY;
@@ -53,8 +53,15 @@ impl Vm {
     /// # Errors
     /// No usable KVM, a machine that makes no sense, or a kernel that can't be loaded.
     pub fn boot(config: Config) -> Result<Self, VmError> {
-        let Config { mut kernel, initramfs, command_line, topology, memory_mib, ram, realtime, .. } = config;
+        let Config {
+            mut kernel, initramfs, command_line, topology, memory_mib, ram, realtime, threads, ..
+        } = config;
         topology.validate()?;
+        let (told, cpus) = (threads.vcpus.len(), topology.total_cpus() as usize);
+        if told != 0 && told != cpus {
+            let what = format!("host CPUs told for {told} vCPUs, and there are {cpus}");
+            return Err(VmError::Unsupported { what });
+        }
         let mut clock = Clock::start();
         let (kvm, vm) = open(&topology, config.halt_poll)?;
         clock.step("opening KVM and making the VM");
@@ -63,6 +70,9 @@ impl Vm {
         map(&vm, &ram)?;
         clock.step("mapping RAM");
         arch::prepare(&vm)?;
+        if config.rest_in_guest {
+            arch::rest_in_guest(&kvm, &vm)?;
+        }
         clock.step("making interrupt controllers");
         let rsdp = arch::write_acpi(&topology, &ram)?;
         clock.step("building ACPI tables");
@@ -75,7 +85,7 @@ impl Vm {
         })?;
         clock.step("loading kernel and initramfs");
         let serial = [config.console, config.second_serial];
-        let (bus, kicks) = devices(&vm, &ram, serial, config.ports, config.confine, None)?;
+        let (bus, kicks) = devices(&vm, &ram, serial, config.ports, (config.confine, threads), None)?;
         clock.step("making devices");
         let identities = arch::identities(&kvm, &topology, realtime)?;
         let vcpus = arch::vcpus(&vm, &ram, &identities, loaded.entry)?;
@@ -288,7 +298,7 @@ pub(crate) fn devices(
     ram: &GuestRam,
     [first, second]: [Box<dyn Sink>; 2],
     ports: Vec<Port>,
-    confine: bool,
+    threads: (bool, Threads),
     saved: Option<DeviceStates>,
 ) -> Result<(Bus, Vec<EventFd>), VmError> {
     let [serial_1, serial_2] = arch::SERIAL;
@@ -317,7 +327,7 @@ pub(crate) fn devices(
         kicks.push(kick);
     }
     let power = Power::new(arch::POWER_PORTS);
-    Ok((Bus::new(serial, layout::VIRTIO_MMIO, console, power, confine)?, kicks))
+    Ok((Bus::new(serial, layout::VIRTIO_MMIO, console, power, threads)?, kicks))
 }
 
 fn interrupt(vm: &VmFd, line: u32) -> Result<EventFd, VmError> {
