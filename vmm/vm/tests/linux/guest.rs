@@ -1,7 +1,8 @@
 //! The guest: PID 1 of the machine under test.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -146,9 +147,12 @@ fn monotonic() -> i64 {
 /// The scheduler's clock in microseconds: what the kernel's log stamps a line with
 /// (Documentation/ABI/testing/dev-kmsg).
 fn scheduler_clock() -> i64 {
-    let mut log = OpenOptions::new().read(true).write(true).open("/dev/kmsg").unwrap();
-    std::io::Seek::seek(&mut log, std::io::SeekFrom::End(0)).unwrap();
-    log.write_all(b"<7>what time is it?").unwrap();
+    // Without waiting: what was written is there.
+    let mut log =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").unwrap();
+    log.seek(SeekFrom::End(0)).unwrap();
+    // Without the end of the line it could still be continued, and isn't there yet.
+    log.write_all(b"<7>what time is it?\n").unwrap();
     let mut record = [0; 4096];
     let length = log.read(&mut record).unwrap();
     let record = String::from_utf8_lossy(&record[..length]).into_owned();
