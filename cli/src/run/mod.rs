@@ -138,6 +138,7 @@ fn run_in_machine(
         accel,
         seed: settings.seed,
         verbose: settings.verbose,
+        performance: None,
     };
     let duration = settings.duration.unwrap_or(entry.spec.duration);
     // Schedulers attach and detach outside of the test function's own time.
