@@ -194,6 +194,9 @@ mod tests {
         assert_eq!(read(&["linux"]).unwrap().known().unwrap().unwrap().name, "linux");
         assert!(read(&["./linux"]).unwrap().known().unwrap().is_none());
         let error = read(&["linus"]).unwrap().known().unwrap_err();
-        assert!(error.is::<UsageError>() && error.to_string().contains("linux, time, micro_guest"), "{error}");
+        assert!(
+            error.is::<UsageError>() && error.to_string().contains("linux, time, micro_guest"),
+            "{error}"
+        );
     }
 }

@@ -47,7 +47,10 @@ const ONE_BY_ONE: &str = "--test-threads=1";
 /// vmm/vm/tests/linux and cli/tests. The mode is asked for by `KTSTR_ACCEL=kvm`, so what passes
 /// has run in it.
 const SUITES: [Suite; 12] = [
-    step("monitor", &["linux", "the_probe", "bytes_go", "a_vmlinux", "a_busy", "a_pause", "a_panic", "dropped"]),
+    step(
+        "monitor",
+        &["linux", "the_probe", "bytes_go", "a_vmlinux", "a_busy", "a_pause", "a_panic", "dropped"],
+    ),
     step("shape", &[NO_SKIP, QUICK, "shapes", ONE_BY_ONE, "shape_2n4l1c2t"]),
     step("drill", &[QUICK, "drills", ONE_BY_ONE, "that_faults"]),
     // Not in the step: its checks of time see the host's pauses, which the guest's clock counts.
