@@ -1,5 +1,6 @@
 //! virtio 1.2 devices behind the MMIO transport.
 
+mod chain;
 pub mod console;
 pub mod mmio;
 
