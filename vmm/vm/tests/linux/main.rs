@@ -10,12 +10,13 @@
 //! `KTSTR_VMM_REPEAT` runs them that many times.
 
 mod cpio;
+mod disk;
 mod guest;
 mod saved;
 mod shapes;
 mod ways;
 
-use ktstr_vmm::{Config, Part, Port, Restore, Sink, Vm, VmEnd};
+use ktstr_vmm::{Config, Disk, Part, Port, Restore, Sink, Vm, VmEnd};
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,7 +29,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) type Outcome = Result<(), String>;
 type Test = (&'static str, fn(&Kernels) -> Outcome);
 
-const TESTS: [Test; 14] = [
+const TESTS: [Test; 16] = [
     ("the_probe_finds_this_kvm_usable", ways::the_probe_finds_this_kvm_usable),
     ("bytes_go_both_ways", ways::bytes_go_both_ways),
     ("a_vmlinux_boots_by_pvh", ways::a_vmlinux_boots_by_pvh),
@@ -40,6 +41,8 @@ const TESTS: [Test; 14] = [
     ("dropped_machines_leave_nothing", ways::dropped_machines_leave_nothing),
     ("saved_machines_go_on", saved::saved_machines_go_on),
     ("a_resume_is_a_part_of_a_boot", saved::a_resume_is_a_part_of_a_boot),
+    ("a_disk_is_read_and_written", disk::a_disk_is_read_and_written),
+    ("a_disk_is_saved_along", disk::a_disk_is_saved_along),
     ("small_shapes_are_seen_as_declared", shapes::small),
     ("uneven_shapes_are_seen_as_declared", shapes::uneven),
     ("large_shapes_are_seen_as_declared", shapes::large),
@@ -108,6 +111,16 @@ impl Guest {
         shape: ktstr_topology::Topology,
         mode: &str,
     ) -> Result<Self, String> {
+        Self::boot_with(kernel, shape, mode, Vec::new())
+    }
+
+    /// The same with disks.
+    pub(crate) fn boot_with(
+        kernel: &PathBuf,
+        shape: ktstr_topology::Topology,
+        mode: &str,
+        disks: Vec<Disk>,
+    ) -> Result<Self, String> {
         let text = |e: &dyn std::fmt::Display| e.to_string();
         let mib = 256 + 32 * u64::from(shape.total_cpus());
         let mut config = Config::new(File::open(kernel).map_err(|e| text(&e))?, shape, mib);
@@ -118,6 +131,7 @@ impl Guest {
              loglevel=5 guest_mode={mode}"
         );
         config.confine = true;
+        config.disks = disks;
         let (console, data);
         (console, config.console, config.ports, data) = channels();
         let vm = Vm::boot(config).map_err(|e| text(&e))?;
@@ -126,9 +140,19 @@ impl Guest {
 
     /// Goes on from the machine saved in `dir`, which was booted with that shape.
     pub(crate) fn restore(dir: &std::path::Path, shape: ktstr_topology::Topology) -> Result<Self, String> {
+        Self::restore_with(dir, shape, Vec::new())
+    }
+
+    /// The same with the disks that it had.
+    pub(crate) fn restore_with(
+        dir: &std::path::Path,
+        shape: ktstr_topology::Topology,
+        disks: Vec<Disk>,
+    ) -> Result<Self, String> {
         let mib = 256 + 32 * u64::from(shape.total_cpus());
         let mut config = Restore::new(dir, shape, mib);
         config.confine = true;
+        config.disks = disks;
         let (console, data);
         (console, config.console, config.ports, data) = channels();
         let vm = Vm::restore(config).map_err(|e| e.to_string())?;
@@ -179,8 +203,10 @@ impl Guest {
         let registers = paused.and_then(|()| self.vm.registers().map_err(|e| e.to_string()));
         let console = self.console.lock().unwrap();
         let tail = &console[console.len().saturating_sub(3000)..];
+        let disks: Vec<_> =
+            (0..).map_while(|disk| Some((self.vm.disk_counts(disk)?, self.vm.disk_broken(disk)))).collect();
         format!(
-            "\nconsole port broken: {:?}; end: {:?}\n{registers:#x?}\n{}",
+            "\nconsole port broken: {:?}; end: {:?}; disks: {disks:?}\n{registers:#x?}\n{}",
             self.vm.console_broken(),
             self.vm.wait(Duration::ZERO),
             String::from_utf8_lossy(tail)
