@@ -9,6 +9,7 @@ mod machine;
 mod record;
 mod repro;
 mod schedulers;
+mod stalls;
 
 use crate::registry::KtstrTestEntry;
 use crate::settings::Settings;
