@@ -89,6 +89,10 @@ impl KernelTypes for BtfTypes {
         Some(MemberPlace { offsets: plan.offsets().collect(), bits, ty: self.value(plan.ty())? })
     }
 
+    fn id(&self, of: &str) -> Option<u32> {
+        self.0.composite(of).map(|id| id.0)
+    }
+
     fn scalars(&self, of: &str, most: usize) -> Vec<String> {
         let whole = self.0.composite(of).and_then(|id| self.0.get(id).ok());
         let Some(Type::Struct(whole) | Type::Union(whole)) = whole else { return Vec::new() };
@@ -138,6 +142,7 @@ mod tests {
         assert_eq!(types.member("task_struct", "none"), None);
         assert_eq!(types.scalars("scx_dispatch_q", 1), ["nr"]);
         assert_eq!(types.scalars("task_struct", 4), [""; 0]);
+        assert!(types.id("task_struct") > types.id("scx_dispatch_q") && types.id("dispatch").is_none());
     }
 
     #[test]

@@ -137,9 +137,7 @@ fn next_id(after: u32) -> std::io::Result<Option<u32>> {
 pub(crate) fn open(command: libc::c_long, id: u32) -> std::io::Result<OwnedFd> {
     // prog_id, btf_id or map_id, next_id, open_flags
     let mut attr = [id, 0, 0, 0];
-    let fd = bpf(command, &mut attr)?;
-    // SAFETY: the kernel just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    bpf_fd(command, &mut attr)
 }
 
 fn info(program: &OwnedFd) -> std::io::Result<ProgInfo> {
@@ -157,12 +155,19 @@ pub(crate) fn object_info<T>(object: &OwnedFd, info: &mut T) -> std::io::Result<
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
 }
 
-pub(crate) fn bpf(command: libc::c_long, attr: &mut [u32; 4]) -> std::io::Result<i32> {
+/// bpf(2) with as much of `union bpf_attr` as the command has.
+pub(crate) fn bpf<T>(command: libc::c_long, attr: &mut T) -> std::io::Result<i32> {
+    let at = std::ptr::from_mut(attr);
     // SAFETY: `attr` is as long as said and outlives the call; so does what it points to.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr) as libc::c_ulong)
-    };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, at, size_of::<T>() as libc::c_ulong) };
     if result < 0 { Err(Error::last_os_error()) } else { Ok(result as i32) }
+}
+
+/// The same for a command that makes a descriptor.
+pub(crate) fn bpf_fd<T>(command: libc::c_long, attr: &mut T) -> std::io::Result<OwnedFd> {
+    let fd = bpf(command, attr)?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]

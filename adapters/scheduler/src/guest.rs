@@ -6,7 +6,9 @@ use crate::maps;
 use crate::probes::Probes;
 use crate::process::{Process, how};
 use crate::stats::Poller;
+use crate::watchdog::Hook;
 use ktstr_scenario::ports::{SchedulerError, SchedulerOps};
+use ktstr_scheduler::bpf::Places;
 use ktstr_scheduler::repro::{Probe, ProbeTrace};
 use ktstr_scheduler::{
     Detach, NotAttached, Program, SchedulerPlan, SchedulerReport, ScxDump, ScxExit, last_words,
@@ -41,6 +43,7 @@ pub struct GuestSchedulers {
     kernel_log: KernelLog,
     sink: LogSink,
     probes: Option<Probes>,
+    places: Result<Places, String>,
     live: Mutex<Option<Live>>,
     reports: Mutex<Vec<SchedulerReport>>,
 }
@@ -55,10 +58,15 @@ struct Live {
 }
 
 impl GuestSchedulers {
-    /// The test's own scheduler first; none is started yet.
-    pub fn new(plans: Vec<SchedulerPlan>, kernel_log: KernelLog, sink: LogSink) -> Self {
+    /// The test's own scheduler first; none is started yet. `places` says where things are in this kernel's structures.
+    pub fn new(
+        plans: Vec<SchedulerPlan>,
+        places: Result<Places, String>,
+        kernel_log: KernelLog,
+        sink: LogSink,
+    ) -> Self {
         let (live, reports) = (Mutex::new(None), Mutex::new(Vec::new()));
-        Self { plans, kernel: Kernel::running(), kernel_log, sink, probes: None, live, reports }
+        Self { plans, kernel: Kernel::running(), kernel_log, sink, probes: None, places, live, reports }
     }
 
     /// With probes on kernel functions; each report of a failure tells what they saw.
@@ -115,9 +123,12 @@ impl GuestSchedulers {
                     Some(_) => {}
                 }
                 self.prepare(&plan.name);
+                let hook = Hook::set(&self.places, plan.watchdog);
                 let started = Instant::now();
                 let process = Process::start(path, args, &self.sink).map_err(|e| refuse(e.to_string()))?;
-                self.wait_attached(plan, process, report, started)
+                let mut live = self.wait_attached(plan, process, report, started)?;
+                live.report.watchdog = Some(hook.take(&self.places));
+                Ok(live)
             }
         }
     }
@@ -480,7 +491,8 @@ mod tests {
     fn a_kernel_log_that_cannot_be_read_is_part_of_the_failure() {
         let sink: LogSink = Arc::new(|_: &[u8]| {});
         let unreadable = || Err(std::io::Error::from_raw_os_error(libc::EPERM));
-        let schedulers = GuestSchedulers::new(Vec::new(), unreadable, Arc::clone(&sink));
+        let schedulers =
+            GuestSchedulers::new(Vec::new(), Err("none".to_string()), unreadable, Arc::clone(&sink));
         let process = Process::start("/bin/false", &[], &sink).unwrap();
         let report = SchedulerReport { name: "s".to_string(), ..SchedulerReport::default() };
         *schedulers.live() = Some(Live { process: Some(process), disable: Vec::new(), report, stats: None });

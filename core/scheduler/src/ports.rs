@@ -118,4 +118,6 @@ pub trait KernelTypes {
     fn member(&self, of: &str, path: &str) -> Option<MemberPlace>;
     /// The first few members of a struct that are numbers.
     fn scalars(&self, of: &str, most: usize) -> Vec<String>;
+    /// The number of that struct among the kernel's types.
+    fn id(&self, of: &str) -> Option<u32>;
 }
