@@ -9,7 +9,7 @@ use crate::stats::Poller;
 use crate::watchdog::Hook;
 use ktstr_scenario::ports::{SchedulerError, SchedulerOps};
 use ktstr_scheduler::bpf::Places;
-use ktstr_scheduler::repro::{Probe, ProbeTrace};
+use ktstr_scheduler::repro::{Callbacks, Probe, ProbeTrace};
 use ktstr_scheduler::{
     Detach, NotAttached, Program, SchedulerPlan, SchedulerReport, ScxDump, ScxExit, last_words,
     why_not_attached,
@@ -69,10 +69,10 @@ impl GuestSchedulers {
         Self { plans, kernel: Kernel::running(), kernel_log, sink, probes: None, places, live, reports }
     }
 
-    /// With probes on kernel functions; each report of a failure tells what they saw.
+    /// With probes on kernel functions and on the schedulers' own callbacks; each report of a failure tells what they saw.
     #[must_use]
-    pub fn with_probes(mut self, probes: Vec<Probe>) -> Self {
-        self.probes = Some(Probes::arm(&self.kernel.tracefs(), probes));
+    pub fn with_probes(mut self, probes: Vec<Probe>, callbacks: Callbacks) -> Self {
+        self.probes = Some(Probes::arm(&self.kernel.tracefs(), probes, callbacks));
         self
     }
 
@@ -128,6 +128,9 @@ impl GuestSchedulers {
                 let process = Process::start(path, args, &self.sink).map_err(|e| refuse(e.to_string()))?;
                 let mut live = self.wait_attached(plan, process, report, started)?;
                 live.report.watchdog = Some(hook.take(&self.places));
+                if let Some(probes) = &self.probes {
+                    probes.attach_callbacks();
+                }
                 Ok(live)
             }
         }

@@ -11,6 +11,7 @@
 
 mod bpf;
 mod btf;
+mod callbacks;
 mod guest;
 mod kernel;
 mod maps;

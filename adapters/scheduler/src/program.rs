@@ -22,19 +22,42 @@ const LOG_BYTES: usize = 64 << 10;
 
 /// What a program is for.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Kind {
+pub(crate) enum Kind<'a> {
     /// A raw tracepoint.
     RawTracepoint,
     /// Being run by [`Program::run`].
     Syscall,
+    /// The entry of another program.
+    Entry(Target<'a>),
+    /// Its exit.
+    Exit(Target<'a>),
 }
 
-impl Kind {
-    /// `enum bpf_prog_type`, and `prog_flags`.
-    fn numbers(self) -> (u32, u32) {
+/// A program that another is attached to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub(crate) program: &'a OwnedFd,
+    /// The type of its function, by number, in its own BTF.
+    pub(crate) function: u32,
+}
+
+impl Kind<'_> {
+    /// `enum bpf_prog_type`, `prog_flags`, `enum bpf_attach_type`.
+    fn numbers(self) -> (u32, u32, u32) {
         match self {
-            Self::RawTracepoint => (17, 0),
-            Self::Syscall => (31, SLEEPABLE),
+            Self::RawTracepoint => (17, 0, 0),
+            Self::Syscall => (31, SLEEPABLE, 0),
+            Self::Entry(_) => (26, 0, 24),
+            Self::Exit(_) => (26, 0, 25),
+        }
+    }
+
+    fn target(self) -> Option<(u32, u32)> {
+        match self {
+            Self::RawTracepoint | Self::Syscall => None,
+            Self::Entry(target) | Self::Exit(target) => {
+                Some((target.function, target.program.as_raw_fd() as u32))
+            }
         }
     }
 }
@@ -47,7 +70,7 @@ pub(crate) struct Link {
     _link: OwnedFd,
 }
 
-/// `union bpf_attr` of `BPF_PROG_LOAD`, up to its name.
+/// `union bpf_attr` of `BPF_PROG_LOAD`, up to what it is attached to.
 #[repr(C)]
 struct Load {
     kind: u32,
@@ -60,6 +83,12 @@ struct Load {
     kernel_version: u32,
     flags: u32,
     name: [u8; 16],
+    _device: u32,
+    attach_type: u32,
+    _types: [u32; 9],
+    attach_function: u32,
+    attach_program: u32,
+    _zero: u32,
 }
 
 /// Of `BPF_RAW_TRACEPOINT_OPEN`.
@@ -94,7 +123,7 @@ impl Program {
     /// # Errors
     /// In words, with the verifier's last.
     pub(crate) fn load(
-        kind: Kind,
+        kind: Kind<'_>,
         name: &str,
         instructions: &[u64],
     ) -> std::result::Result<Self, String> {
@@ -113,8 +142,9 @@ impl Program {
         Err(format!("loading the BPF program {name}: {failed}{last}"))
     }
 
-    fn try_load(kind: Kind, name: &str, instructions: &[u64], log: &mut [u8]) -> Result<Self> {
-        let (number, flags) = kind.numbers();
+    fn try_load(kind: Kind<'_>, name: &str, instructions: &[u64], log: &mut [u8]) -> Result<Self> {
+        let (number, flags, attach_type) = kind.numbers();
+        let (attach_function, attach_program) = kind.target().unwrap_or_default();
         let mut attr = Load {
             kind: number,
             count: instructions.len() as u32,
@@ -126,13 +156,19 @@ impl Program {
             kernel_version: 0,
             flags,
             name: short(name),
+            _device: 0,
+            attach_type,
+            _types: [0; 9],
+            attach_function,
+            attach_program,
+            _zero: 0,
         };
         bpf_fd(BPF_PROG_LOAD, &mut attr).map(Self)
     }
 
-    /// Attaches it to that raw tracepoint.
-    pub(crate) fn attach(&self, tracepoint: &CStr) -> Result<Link> {
-        let name = tracepoint.as_ptr() as u64;
+    /// Attaches it to that raw tracepoint; without one, to the program that it was loaded for.
+    pub(crate) fn attach(&self, tracepoint: Option<&CStr>) -> Result<Link> {
+        let name = tracepoint.map_or(0, |name| name.as_ptr() as u64);
         let mut attr = Open { name, program: self.0.as_raw_fd() as u32, _zero: 0 };
         bpf_fd(BPF_RAW_TRACEPOINT_OPEN, &mut attr).map(|link| Link { _link: link })
     }
@@ -162,17 +198,23 @@ impl<const LEN: usize> Element<LEN> {
 
     /// What it holds now.
     pub(crate) fn read(&self) -> Result<[u8; LEN]> {
-        let (key, mut value) = (0u32, [0; LEN]);
-        let mut attr = Lookup {
-            map: self.0.as_raw_fd() as u32,
-            _zero: 0,
-            key: (&raw const key) as u64,
-            value: value.as_mut_ptr() as u64,
-            flags: 0,
-        };
-        bpf(BPF_MAP_LOOKUP_ELEM, &mut attr)?;
+        let mut value = [0; LEN];
+        first_value(&self.0, &mut value)?;
         Ok(value)
     }
+}
+
+/// The value of key 0 of a map whose values are as long as `value`.
+pub(crate) fn first_value(map: &OwnedFd, value: &mut [u8]) -> Result<()> {
+    let key = 0u32;
+    let mut attr = Lookup {
+        map: map.as_raw_fd() as u32,
+        _zero: 0,
+        key: (&raw const key) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_LOOKUP_ELEM, &mut attr).map(drop)
 }
 
 /// As much of a name as the kernel keeps, with a zero at its end.
@@ -195,7 +237,9 @@ mod tests {
     #[test]
     fn the_layout_is_the_kernels() {
         assert_eq!((std::mem::offset_of!(Load, log), std::mem::offset_of!(Load, name)), (32, 48));
-        assert_eq!((size_of::<Load>(), size_of::<Run>(), size_of::<Lookup>()), (64, 80, 32));
+        let attach = (std::mem::offset_of!(Load, attach_type), std::mem::offset_of!(Load, attach_function));
+        assert_eq!((attach, std::mem::offset_of!(Load, attach_program)), ((68, 108), 112));
+        assert_eq!((size_of::<Load>(), size_of::<Run>(), size_of::<Lookup>()), (120, 80, 32));
         assert_eq!(&short("a_name_that_is_too_long"), b"a_name_that_is_\0");
     }
 }

@@ -37,7 +37,7 @@ fn put(places: &Places, order: WatchdogOrder) -> Result<(Element<{ WatchdogRecor
     let bpf = i32::try_from(libc::SYS_bpf).map_err(|e| format!("the number of bpf(2): {e}"))?;
     let instructions = override_timeout(places, order, bpf, record.fd());
     let program = Program::load(Kind::RawTracepoint, "ktstr_watchdog", &instructions)?;
-    let link = program.attach(c"sys_enter").map_err(doing("attaching to the tracepoint sys_enter"))?;
+    let link = program.attach(Some(c"sys_enter")).map_err(doing("attaching to the tracepoint sys_enter"))?;
     Ok((record, link))
 }
 

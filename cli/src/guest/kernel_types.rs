@@ -38,6 +38,10 @@ impl KernelTypes for NoTypes {
         Vec::new()
     }
 
+    fn callbacks(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+
     fn id(&self, _of: &str) -> Option<u32> {
         None
     }

@@ -14,6 +14,7 @@ use ktstr_run::{GuestPlan, TestReturn, encode_reports};
 use ktstr_scenario::ports::{CgroupOps, EventSink, HostLink, HostRequest, SchedulerOps};
 use ktstr_scenario::{Ctx, Ports, StimulusEvent};
 use ktstr_scheduler::bpf::Places;
+use ktstr_scheduler::repro::Callbacks;
 use ktstr_topology::{TestTopology, Topology};
 use ktstr_wire::{LogLevel, Message, Stage, Stimulus};
 use ktstr_workers::{ForkedWorkers, MonotonicClock};
@@ -96,7 +97,10 @@ fn run(guest: &Guest, plan: &GuestPlan) -> TestReturn {
     let mut schedulers =
         GuestSchedulers::new(plan.schedulers.clone(), places, ktstr_guest_init::read_kmsg, sink);
     if !plan.probes.is_empty() {
-        schedulers = schedulers.with_probes(kernel_types::probes(&plan.probes, types.as_ref()));
+        schedulers = schedulers.with_probes(
+            kernel_types::probes(&plan.probes, types.as_ref()),
+            types.as_ref().map(|types| Callbacks::of(types)).unwrap_or_default(),
+        );
     }
     stage(guest, Stage::Scheduler);
     let returned = match schedulers.attach(&plan.schedulers[0].name) {
