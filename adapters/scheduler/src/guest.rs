@@ -256,7 +256,7 @@ impl GuestSchedulers {
             return None;
         }
         // Whichever of the two went first, the other follows; both are worth hearing.
-        let ended = live.process.as_mut().and_then(|p| p.wait(LAST_WORDS));
+        let ended = live.process.as_mut().and_then(|p| p.wait_for_last_words(LAST_WORDS));
         self.wait_disabled(DISABLED_WITHIN);
         let (exit, unread) = told(self.exit());
         let failure = match (exit.as_ref().filter(|e| e.is_failure()), ended) {
@@ -509,5 +509,41 @@ mod tests {
         };
         assert!(failure.starts_with("its program ended with exit code 1"), "{failure}");
         assert!(failure.contains("reading it failed: Operation not permitted"), "{failure}");
+    }
+
+    /// Who looks at a crash by probes must see the scheduler as it is.
+    #[test]
+    fn a_scheduler_is_not_asked_while_probes_look_at_it() {
+        let sink: LogSink = Arc::new(|_: &[u8]| {});
+        let mut schedulers = GuestSchedulers::new(
+            Vec::new(),
+            Err("none".to_string()),
+            || Ok(String::new()),
+            Arc::clone(&sink),
+        );
+        let script = "trap 'echo asked' USR2; echo ready; while :; do sleep 0.05; done";
+        let process = Process::start("/bin/sh", &["-c".to_string(), script.to_string()], &sink).unwrap();
+        let report = SchedulerReport { name: "s".to_string(), ..SchedulerReport::default() };
+        *schedulers.live() = Some(Live { process: Some(process), disable: Vec::new(), report, stats: None });
+        let said = |schedulers: &GuestSchedulers| {
+            schedulers.live().as_mut().and_then(|live| live.process.as_mut()).unwrap().log_text()
+        };
+        let hear = |schedulers: &GuestSchedulers, word: &str| {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !said(schedulers).contains(word) {
+                assert!(Instant::now() < deadline, "{:?}", said(schedulers));
+                std::thread::sleep(LOOK);
+            }
+        };
+        hear(&schedulers, "ready");
+        let dir = tempfile::tempdir().unwrap();
+        schedulers.probes = Some(Probes::arm(dir.path(), Vec::new(), Callbacks::default()));
+        assert_eq!(schedulers.prompt(), None);
+        schedulers.probes = None;
+        assert_eq!(schedulers.prompt().unwrap(), "SIGUSR2 sent to the program of \"s\"");
+        hear(&schedulers, "asked");
+        assert_eq!(said(&schedulers).matches("asked").count(), 1);
+        let process = schedulers.live().take().unwrap().process.unwrap();
+        process.signal(libc::SIGKILL);
     }
 }
