@@ -3,6 +3,7 @@
 
 mod console;
 mod machine;
+mod monitor;
 mod parts;
 mod qemu;
 mod suites;

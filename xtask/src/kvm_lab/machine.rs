@@ -2,6 +2,7 @@
 
 use super::Invocation;
 use super::console::{self, Section};
+use super::monitor::Monitor;
 use super::parts::{self, Program};
 use super::qemu;
 use crate::child::Child;
@@ -97,9 +98,20 @@ impl<'a> Lab<'a> {
         self.write(commands)?;
         let archive = self.root.with_extension("cpio");
         pack(&self.root, &archive)?;
-        let ended = Child::new(&self.project.logs, label, self.command(&archive, limit))
-            .show(|line| !line.trim().is_empty())
-            .run()?;
+        let monitor = Monitor::new();
+        let lab =
+            Child::new(&self.project.logs, label, self.command(&archive, &monitor, limit)).show(|line| {
+                monitor.heard();
+                !line.trim().is_empty()
+            });
+        let ended = std::thread::scope(|scope| {
+            let (running, ended) = std::sync::mpsc::channel();
+            let monitor = &monitor;
+            scope.spawn(move || monitor.watch(&ended));
+            let lab = lab.run();
+            drop(running);
+            lab
+        })?;
         let sections = console::sections(&ended.output);
         let all_ended = sections.len() == commands.len() && sections.iter().all(|s| s.end.is_some());
         let stage = || console::stage(&ended.output);
@@ -133,7 +145,7 @@ impl<'a> Lab<'a> {
     }
 
     /// `timeout` in the foreground, so that an interrupt from the keyboard reaches QEMU.
-    fn command(&self, archive: &Path, limit: Duration) -> Command {
+    fn command(&self, archive: &Path, monitor: &Monitor, limit: Duration) -> Command {
         let mut command = Command::new("timeout");
         command
             .args(["--foreground", "--kill-after=10", &limit.as_secs().to_string()])
@@ -141,6 +153,7 @@ impl<'a> Lab<'a> {
             .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-smp", "1", "-m", "3G"])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"])
             .arg("-kernel")
+            .args(["-monitor", &monitor.option()])
             .arg(&self.kernel)
             .arg("-initrd")
             .arg(archive)
