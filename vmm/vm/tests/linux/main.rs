@@ -11,6 +11,7 @@
 
 mod cpio;
 mod guest;
+mod look;
 mod saved;
 mod shapes;
 mod ways;
@@ -153,7 +154,8 @@ impl Guest {
             match self.data.recv_timeout(left) {
                 Ok(bytes) => self.seen.extend(bytes),
                 Err(e) => {
-                    return Err(format!("waiting for {text:?}: {e}; seen {seen:?}{}", self.post_mortem()));
+                    let (text, seen) = (ends(text), ends(&seen));
+                    return Err(format!("waiting for {text}: {e}; seen {seen}{}", self.post_mortem()));
                 }
             }
         }
@@ -174,15 +176,26 @@ impl Guest {
     }
 
     pub(crate) fn post_mortem(&self) -> String {
-        let paused = self.vm.pause().map_err(|e| e.to_string());
-        let registers = paused.and_then(|()| self.vm.registers().map_err(|e| e.to_string()));
+        let end = self.vm.wait(Duration::ZERO);
+        let look = if end.is_none() { look::twice(&self.vm) } else { String::new() };
         let console = self.console.lock().unwrap();
         let tail = &console[console.len().saturating_sub(3000)..];
         format!(
-            "\nconsole port broken: {:?}; end: {:?}\n{registers:#x?}\n{}",
+            "\nconsole port broken: {:?}; end: {end:?}\n{look}{}",
             self.vm.console_broken(),
-            self.vm.wait(Duration::ZERO),
             String::from_utf8_lossy(tail)
         )
     }
+}
+
+/// A text as it is shown: the middle of a long one, such as the block that an echo begins with, tells nothing.
+fn ends(text: &str) -> String {
+    const SHOWN: usize = 100;
+    let (count, chars) = (text.chars().count(), text.chars());
+    if count <= 2 * SHOWN {
+        return format!("{text:?}");
+    }
+    let (first, last): (String, String) =
+        (chars.clone().take(SHOWN).collect(), chars.skip(count - SHOWN).collect());
+    format!("{first:?} … {last:?} ({count} characters)")
 }
