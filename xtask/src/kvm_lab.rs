@@ -64,6 +64,9 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
     let Some(invocation) = invocation else {
         let mut tally = Tally::default();
         let good = run(project, &extent, &mut tally)?;
+        if tally.skipped > 0 {
+            println!("\n{} skipped; the console says why", tally.skipped);
+        }
         println!("\n{tally}");
         return Ok(good);
     };

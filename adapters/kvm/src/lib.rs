@@ -15,6 +15,9 @@ mod errors;
 mod mailbox;
 mod memory;
 mod queue;
+#[cfg(test)]
+#[path = "../../../vmm/vcpu/tests/skip/mod.rs"]
+mod skip;
 mod template;
 mod vm;
 mod watches;

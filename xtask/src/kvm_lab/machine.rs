@@ -15,24 +15,25 @@ use std::time::Duration;
 
 /// What every command finds in its environment: kernels from the folder `/guest`, no cache, and
 /// reports in words.
-const ENVIRONMENT: [&str; 8] = [
+const ENVIRONMENT: [&str; 9] = [
     "KTSTR_VMM_BZIMAGE=/guest/bzImage",
     "KTSTR_VMM_VMLINUX=/guest/vmlinux",
     "KTSTR_TEST_KERNEL=/guest/bzImage",
     "KTSTR_ACCEL=kvm",
     "KTSTR_LOG_PASSES=1",
     "KTSTR_SIDECAR_DIR=/tmp/results",
+    "KTSTR_SKIP_LOG=/tmp/skipped",
     "HOME=/tmp",
     "NEXTEST=1",
 ];
 
-/// A root file system that is ready but for the commands, and its kernel.
-pub(super) struct Lab<'a> {
 /// The lab's own kernel has its timer interrupt come periodically, by the last two words. QEMU loses one now and then
 /// (vmm/LAB.md says how that was found), and a kernel that asks for each anew then waits for ever.
 const APPEND: &str =
     "console=ttyS0 rdinit=/init panic=-1 loglevel=3 mitigations=off nokaslr highres=off nohz=off";
 
+/// A root file system that is ready but for the commands, and its kernel.
+pub(super) struct Lab<'a> {
     project: &'a Project,
     qemu: PathBuf,
     kernel: PathBuf,
@@ -152,8 +153,8 @@ impl<'a> Lab<'a> {
             .arg(&self.qemu)
             .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-smp", "1", "-m", "3G"])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"])
-            .arg("-kernel")
             .args(["-monitor", &monitor.option()])
+            .arg("-kernel")
             .arg(&self.kernel)
             .arg("-initrd")
             .arg(archive)

@@ -1,5 +1,6 @@
 //! Ways to boot, to talk, to stand still and to end.
 
+use crate::skip::skip;
 use crate::{Guest, Kernels, Outcome};
 use ktstr_topology::Topology;
 use ktstr_vmm::VmEnd;
@@ -25,7 +26,7 @@ pub(crate) fn a_vmlinux_boots_by_pvh(kernels: &Kernels) -> Outcome {
     match &kernels.vmlinux {
         Some(vmlinux) => echo(vmlinux),
         None => {
-            println!("skipped: KTSTR_VMM_VMLINUX names no kernel");
+            skip("a_vmlinux_boots_by_pvh", "KTSTR_VMM_VMLINUX names no kernel");
             Ok(())
         }
     }
