@@ -1,6 +1,7 @@
 //! `cargo xtask kvm-lab`: what needs a KVM that runs Linux, run in an emulated machine
 //! that has one. `vmm/LAB.md` says what that machine is and what it can't show.
 
+mod clock;
 mod console;
 mod machine;
 mod monitor;

@@ -1,6 +1,7 @@
 //! The emulated machine, and one run of commands in it.
 
 use super::Invocation;
+use super::clock;
 use super::console::{self, Section};
 use super::monitor::Monitor;
 use super::parts::{self, Program};
@@ -27,7 +28,7 @@ const ENVIRONMENT: [&str; 9] = [
     "NEXTEST=1",
 ];
 
-/// The lab's own kernel has its timer interrupt come periodically, by the last two words. QEMU loses one now and then
+/// The lab's own kernel has its timer interrupt come periodically, by its last two words. QEMU loses one now and then
 /// (vmm/LAB.md says how that was found), and a kernel that asks for each anew then waits for ever.
 const APPEND: &str =
     "console=ttyS0 rdinit=/init panic=-1 loglevel=3 mitigations=off nokaslr highres=off nohz=off";
@@ -158,9 +159,15 @@ impl<'a> Lab<'a> {
             .arg(&self.kernel)
             .arg("-initrd")
             .arg(archive)
-            .args(["-append", APPEND]);
+            .arg("-append")
+            .arg(command_line(clock::counter_khz()));
         command
     }
+}
+
+/// The lab's kernel is told how fast the time-stamp counter counts, where that is known.
+fn command_line(counter_khz: Option<u64>) -> String {
+    counter_khz.map_or_else(|| APPEND.to_owned(), |khz| format!("{APPEND} tsc_early_khz={khz}"))
 }
 
 fn lock(path: &Path) -> Result<File> {
