@@ -7,7 +7,8 @@
 //! says so and passes; without the second it skips what needs it and says so.
 //!
 //! Arguments are parts of names; only tests that contain one of them are run.
-//! `KTSTR_VMM_REPEAT` runs them that many times.
+//! `KTSTR_VMM_REPEAT` runs them that many times, `KTSTR_VMM_PATIENCE` is how many seconds a guest may take to do what is
+//! expected of it.
 
 mod cpio;
 mod guest;
@@ -26,8 +27,19 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// The lab emulates the host's processor: everything takes its time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a guest may take to do what is expected of it. The lab emulates the host's processor: everything takes its
+/// time.
+pub(crate) fn patience() -> Duration {
+    Duration::from_secs(number("KTSTR_VMM_PATIENCE", 120))
+}
+
+/// A number in the environment.
+fn number(name: &str, default: u32) -> u64 {
+    let text = std::env::var(name).unwrap_or_else(|_| default.to_string());
+    let number = text.parse::<u32>();
+    number.unwrap_or_else(|e| panic!("{name} is {text:?}, where a number was expected: {e}")).into()
+}
+
 pub(crate) type Outcome = Result<(), String>;
 type Test = (&'static str, fn(&Kernels) -> Outcome);
 
@@ -76,7 +88,7 @@ fn main() -> ExitCode {
     let kernels = Kernels { bzimage, vmlinux: std::env::var_os("KTSTR_VMM_VMLINUX").map(PathBuf::from) };
     let filters: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let chosen = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str()));
-    let repeat = std::env::var("KTSTR_VMM_REPEAT").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let repeat = number("KTSTR_VMM_REPEAT", 1) as usize;
     let mut failed = 0;
     let all = std::iter::repeat_n(TESTS, repeat).flatten();
     for (name, test) in all.filter(|(name, _)| chosen(name)) {
@@ -156,7 +168,7 @@ impl Guest {
 
     /// What the guest sends on the data port before `text`.
     pub(crate) fn until(&mut self, text: &str) -> Result<String, String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             let seen = String::from_utf8_lossy(&self.seen);
             if let Some(at) = seen.find(text) {
@@ -177,7 +189,7 @@ impl Guest {
 
     /// Waits for the end, which must be this one.
     pub(crate) fn expect_end(&self, wanted: &VmEnd) -> Outcome {
-        match self.vm.wait(PATIENCE) {
+        match self.vm.wait(patience()) {
             Some(end) if end == *wanted => Ok(()),
             other => Err(format!("expected {wanted:?}, got {other:?}{}", self.post_mortem())),
         }

@@ -12,7 +12,7 @@ fn two_cpus() -> Topology {
 
 /// Where Linux boots, the probe must not say otherwise.
 pub(crate) fn the_probe_finds_this_kvm_usable(_: &Kernels) -> Outcome {
-    match ktstr_vmm::probe(crate::PATIENCE) {
+    match ktstr_vmm::probe(crate::patience()) {
         Ok(ktstr_vmm::Probe::Usable { .. }) => Ok(()),
         other => Err(format!("{other:?}")),
     }
