@@ -48,7 +48,7 @@ const ONE_BY_ONE: &str = "--test-threads=1";
 /// has run in it.
 const SUITES: [Suite; 11] = [
     step("monitor", &["linux", "the_probe", "bytes_go", "a_vmlinux", "a_busy", "a_panic", "dropped"]),
-    step("shape", &[NO_SKIP, QUICK, "shapes", ONE_BY_ONE, "shape_2n4l1c2t"]),
+    step("shape", &[NO_SKIP, QUICK, "shapes", ONE_BY_ONE, "shape_2n2l2c1t"]),
     step("drill", &[QUICK, "drills", ONE_BY_ONE, "that_faults"]),
     // Not in the step: its checks of time see the host's pauses, which the guest's clock counts.
     more("quick-start", &[NO_SKIP, "seeds", ONE_BY_ONE]),
