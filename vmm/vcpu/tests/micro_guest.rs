@@ -232,13 +232,14 @@ fn a_watchpoint_stops_after_the_write() {
     let code = [0xc6, 0x06, 0, 0x20, 1, 0xc6, 0x06, 1, 0x20, 2, 0xc6, 0x06, 0, 0x20, 3, 0xf4];
     let guest = guest(&kvm, &code, 1);
     guest.vcpus[0].pause(PATIENCE).unwrap();
-    guest.vcpus[0].watch(&[Watch { address: 0x2001, bytes: 1, access: Access::Write }]).unwrap();
+    let watch = Watch { address: 0x2001, bytes: 1, access: Access::Write };
+    guest.vcpus[0].watch(&[watch]).unwrap();
     guest.run();
     let trap = guest.next();
     if missed_by_an_emulated_host("a_watchpoint_stops_after_the_write", &trap) {
         return;
     }
-    assert_eq!(trap, Event::Trapped(0, Trap { ip: CODE + 10, hit: 1 }));
+    assert_eq!(trap, Event::Trapped(0, Trap { ip: CODE + 10, hit: [Some(watch), None, None, None] }));
     let bytes: [u8; 2] = guest.ram.memory().read_obj(GuestAddress(0x2000)).unwrap();
     assert_eq!(bytes, [1, 2]);
     guest.vcpus[0].watch(&[]).unwrap();
@@ -252,13 +253,14 @@ fn a_breakpoint_stops_before_the_instruction() {
     // inc ax; inc ax; inc ax; hlt
     let guest = guest(&kvm, &[0x40, 0x40, 0x40, 0xf4], 1);
     guest.vcpus[0].pause(PATIENCE).unwrap();
-    guest.vcpus[0].watch(&[Watch { address: CODE + 2, bytes: 1, access: Access::Execute }]).unwrap();
+    let watch = Watch { address: CODE + 2, bytes: 1, access: Access::Execute };
+    guest.vcpus[0].watch(&[watch]).unwrap();
     guest.run();
     let trap = guest.next();
     if missed_by_an_emulated_host("a_breakpoint_stops_before_the_instruction", &trap) {
         return;
     }
-    assert_eq!(trap, Event::Trapped(0, Trap { ip: CODE + 2, hit: 1 }));
+    assert_eq!(trap, Event::Trapped(0, Trap { ip: CODE + 2, hit: [Some(watch), None, None, None] }));
     assert_eq!(guest.vcpus[0].registers().unwrap().general[0], 2);
 }
 

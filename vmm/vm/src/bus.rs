@@ -1,8 +1,8 @@
 //! The machine as its vCPUs see it: which device answers which address, and how the
 //! machine ends.
 
-use crate::VmError;
 use crate::confine::{Role, confine, violation};
+use crate::{Threads, VmError};
 use ktstr_vmm_devices::virtio::mmio::REGION_BYTES;
 use ktstr_vmm_devices::virtio::{Console, Mmio, VirtioError};
 use ktstr_vmm_devices::{Power, PowerEvent, Serial};
@@ -50,6 +50,7 @@ pub(crate) struct Bus {
     pub(crate) power: Power,
     /// True when the threads that come here are under a filter each.
     confine: bool,
+    threads: Threads,
     end: Mutex<Option<VmEnd>>,
     traps: Mutex<Vec<Hit>>,
     /// Readable once a vCPU has hit a breakpoint or watchpoint.
@@ -66,7 +67,7 @@ impl Bus {
         console_base: u64,
         console: Mmio<Console>,
         power: Power,
-        confine: bool,
+        (confine, threads): (bool, Threads),
     ) -> Result<Self, VmError> {
         let event = || EventFd::new(EFD_NONBLOCK).map_err(VmError::os("making an eventfd"));
         let (end_event, trap_event) = (event()?, event()?);
@@ -76,6 +77,7 @@ impl Bus {
             console: Mutex::new(console),
             power,
             confine,
+            threads,
             end: Mutex::new(None),
             traps: Mutex::default(),
             trap_event,
@@ -106,8 +108,13 @@ impl Bus {
         }
     }
 
-    /// Confines the calling thread, when the machine's threads are to be.
-    pub(crate) fn confine(&self, role: Role) -> Result<(), String> {
+    /// Has the calling thread, which serves devices, be as the machine's are to be.
+    pub(crate) fn enter_events(&self) -> Result<(), String> {
+        self.threads.enter_events()?;
+        self.confine(Role::Events)
+    }
+
+    fn confine(&self, role: Role) -> Result<(), String> {
         if self.confine { confine(role) } else { Ok(()) }
     }
 
@@ -141,7 +148,8 @@ impl Bus {
 }
 
 impl Machine for Bus {
-    fn starting(&self, _index: u32) -> Result<(), String> {
+    fn starting(&self, index: u32) -> Result<(), String> {
+        self.threads.enter_vcpu(index)?;
         self.confine(Role::Vcpu)
     }
 

@@ -1,6 +1,6 @@
 //! What a machine is made of.
 
-use crate::{Hit, VmEnd};
+use crate::{Hit, Threads, VmEnd};
 use ktstr_topology::Topology;
 use ktstr_vmm_boot::Part;
 use ktstr_vmm_devices::Sink;
@@ -29,6 +29,11 @@ pub struct Config {
     /// True when each vCPU has a host CPU of its own: the guest is told that it is
     /// never preempted.
     pub realtime: bool,
+    /// True to have a halted or spinning guest stay on its host CPU, as on a processor of its own, as far as KVM can
+    /// ([`rests_in_guest`](crate::rests_in_guest)). What else wants to run there waits.
+    pub rest_in_guest: bool,
+    /// Where its threads run on the host.
+    pub threads: Threads,
     /// How long a halted vCPU is waited for on its host CPU before that is given up
     /// (`KVM_CAP_HALT_POLL`); `None` leaves it to the host's `kvm.halt_poll_ns`.
     pub halt_poll: Option<Duration>,
@@ -62,6 +67,8 @@ impl Config {
             memory_mib,
             ram: RamOptions::default(),
             realtime: false,
+            rest_in_guest: false,
+            threads: Threads::default(),
             halt_poll: None,
             confine: false,
             console: Box::new(|_: &[u8]| {}),

@@ -81,6 +81,9 @@ pub enum VmError {
     /// A machine that is over can't be saved.
     #[error("saving a machine: it has ended")]
     Ended,
+    /// A machine that runs can't be saved.
+    #[error("saving a machine: it runs; pause it first")]
+    Runs,
     /// A vCPU could not be started, paused or asked.
     #[error(transparent)]
     Vcpu(#[from] ktstr_vmm_vcpu::VcpuError),

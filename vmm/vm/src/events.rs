@@ -1,8 +1,9 @@
 //! The loop that serves queues that the guest kicked, and ends the machine.
 
+use crate::VmError;
 use crate::bus::{Bus, VmEnd, lock};
 use crate::config::OnTrap;
-use crate::confine::Role;
+use crate::time::Time;
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use ktstr_vmm_vcpu::{Vcpu, pause_all, stop_all};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -48,6 +49,7 @@ pub(crate) struct Service {
     /// Kick of each queue of the console.
     pub(crate) kicks: Vec<EventFd>,
     pub(crate) vcpus: Arc<[Vcpu]>,
+    pub(crate) time: Arc<Time>,
     pub(crate) outcome: Arc<Outcome>,
     pub(crate) on_trap: OnTrap,
     pub(crate) on_end: Box<dyn FnOnce(VmEnd) + Send>,
@@ -56,7 +58,7 @@ pub(crate) struct Service {
 impl Service {
     /// Serves until the machine is to end, then ends it.
     pub(crate) fn run(mut self, mut manager: EventManager<Subscriber>) {
-        if let Err(why) = self.bus.confine(Role::Events) {
+        if let Err(why) = self.bus.enter_events() {
             self.bus.finish(VmEnd::Failed { why });
         }
         while self.bus.end().is_none() {
@@ -93,7 +95,8 @@ impl Service {
         if traps.is_empty() {
             return;
         }
-        match pause_all(&self.vcpus, STOP_PATIENCE) {
+        let paused = pause_all(&self.vcpus, STOP_PATIENCE).map_err(VmError::from);
+        match paused.and_then(|()| self.time.stop(&self.vcpus)) {
             Ok(()) => (self.on_trap)(&traps),
             Err(e) => self.bus.finish(VmEnd::Failed { why: e.to_string() }),
         }

@@ -2,8 +2,9 @@
 
 use crate::save::{STATE, file_error, ram_file};
 use crate::state_file::{self, MachineState};
+use crate::time::Time;
 use crate::vm::{Clock, Parts, devices, map, open};
-use crate::{OnTrap, Vm, VmEnd, VmError, arch};
+use crate::{OnTrap, Threads, Vm, VmEnd, VmError, arch};
 use ktstr_topology::Topology;
 use ktstr_vmm_devices::Sink;
 use ktstr_vmm_devices::virtio::Port;
@@ -74,7 +75,8 @@ impl Vm {
         topology.validate()?;
         let mut clock = Clock::start();
         let nodes: Vec<u64> = topology.node_memory_mib(*memory_mib)?.iter().map(|mib| mib << 20).collect();
-        let MachineState { node_bytes, vcpus: states, platform, devices: device_states } = read_state(dir)?;
+        let MachineState { node_bytes, vcpus: states, platform, clocks, devices: device_states } =
+            read_state(dir)?;
         check(&nodes, &node_bytes, states.len(), topology)
             .map_err(|why| VmError::Saved { dir: dir.clone(), why })?;
         clock.step("reading the state");
@@ -100,10 +102,18 @@ impl Vm {
         clock.step("restoring vCPUs and interrupt controllers");
         // Now that there is who gets their interrupts.
         let serial = [config.console, config.second_serial];
-        let (bus, kicks) = devices(&vm, &ram, serial, config.ports, config.confine, Some(device_states))?;
+        let (bus, kicks) = devices(
+            &vm,
+            &ram,
+            serial,
+            config.ports,
+            (config.confine, Threads::default()),
+            Some(device_states),
+        )?;
         clock.step("restoring devices");
         let (on_trap, on_end) = (config.on_trap, config.on_end);
-        Parts { vm, ram, vcpus, identities, bus, kicks, on_trap, on_end }.start(clock)
+        let time = Time::new(vm, Some(clocks));
+        Parts { time, ram, vcpus, identities, bus, kicks, on_trap, on_end }.start(clock)
     }
 }
 

@@ -35,9 +35,10 @@ impl Vm {
         if self.bus.end().is_some() {
             return Err(VmError::Ended);
         }
+        let clocks = self.time.stood().ok_or(VmError::Runs)?;
         let kvm = Kvm::new().map_err(|source| VmError::NoKvm { source })?;
-        let kinds =
-            StateKinds::of(&kvm, &self.vm).map_err(VmError::kvm("asking what there is of a vCPU's state"))?;
+        let kinds = StateKinds::of(&kvm, self.time.vm())
+            .map_err(VmError::kvm("asking what there is of a vCPU's state"))?;
         // Devices first: serving what the guest has kicked writes to its memory and may
         // interrupt it. That interrupt reaches the vCPU at a time of KVM's own; the device's
         // state says that it is due, and it is raised again from there.
@@ -48,7 +49,7 @@ impl Vm {
             .zip(&self.identities)
             .map(|(vcpu, identity)| Ok(vcpu.save(&kinds, identity)?))
             .collect::<Result<_, VmError>>()?;
-        let platform = crate::arch::save_platform(&self.vm)?;
+        let platform = crate::arch::save_platform(self.time.vm())?;
         let node_bytes = self.node_bytes();
         for (node, bytes) in node_bytes.iter().enumerate() {
             if *bytes > 0 {
@@ -57,7 +58,7 @@ impl Vm {
                 self.ram.save_node(node as u32, &file, keep)?;
             }
         }
-        let state = MachineState { node_bytes, vcpus, platform, devices };
+        let state = MachineState { node_bytes, vcpus, platform, clocks, devices };
         let bytes =
             state_file::encode(&state).map_err(|why| VmError::Saved { dir: dir.to_path_buf(), why })?;
         let path = dir.join(STATE);

@@ -3,7 +3,8 @@
 use crate::bus::{Bus, SerialAt, VmEnd};
 use crate::events::{Outcome, Service};
 use crate::state_file::DeviceStates;
-use crate::{Config, OnTrap, VmError, arch};
+use crate::time::Time;
+use crate::{Config, OnTrap, Threads, VmError, arch};
 use ktstr_topology::Topology;
 use ktstr_vmm_boot::{Boot, load};
 use ktstr_vmm_devices::virtio::mmio::QUEUE_NOTIFY;
@@ -42,7 +43,7 @@ pub struct Vm {
     setup: Vec<SetupStep>,
     /// What each vCPU was made with.
     pub(crate) identities: Vec<Identity>,
-    pub(crate) vm: VmFd,
+    pub(crate) time: Arc<Time>,
     pub(crate) ram: GuestRam,
 }
 
@@ -52,8 +53,15 @@ impl Vm {
     /// # Errors
     /// No usable KVM, a machine that makes no sense, or a kernel that can't be loaded.
     pub fn boot(config: Config) -> Result<Self, VmError> {
-        let Config { mut kernel, initramfs, command_line, topology, memory_mib, ram, realtime, .. } = config;
+        let Config {
+            mut kernel, initramfs, command_line, topology, memory_mib, ram, realtime, threads, ..
+        } = config;
         topology.validate()?;
+        let (told, cpus) = (threads.vcpus.len(), topology.total_cpus() as usize);
+        if told != 0 && told != cpus {
+            let what = format!("host CPUs told for {told} vCPUs, and there are {cpus}");
+            return Err(VmError::Unsupported { what });
+        }
         let mut clock = Clock::start();
         let (kvm, vm) = open(&topology, config.halt_poll)?;
         clock.step("opening KVM and making the VM");
@@ -62,6 +70,9 @@ impl Vm {
         map(&vm, &ram)?;
         clock.step("mapping RAM");
         arch::prepare(&vm)?;
+        if config.rest_in_guest {
+            arch::rest_in_guest(&kvm, &vm)?;
+        }
         clock.step("making interrupt controllers");
         let rsdp = arch::write_acpi(&topology, &ram)?;
         clock.step("building ACPI tables");
@@ -74,31 +85,38 @@ impl Vm {
         })?;
         clock.step("loading kernel and initramfs");
         let serial = [config.console, config.second_serial];
-        let (bus, kicks) = devices(&vm, &ram, serial, config.ports, config.confine, None)?;
+        let (bus, kicks) = devices(&vm, &ram, serial, config.ports, (config.confine, threads), None)?;
         clock.step("making devices");
         let identities = arch::identities(&kvm, &topology, realtime)?;
         let vcpus = arch::vcpus(&vm, &ram, &identities, loaded.entry)?;
         clock.step("making vCPUs");
         let (on_trap, on_end) = (config.on_trap, config.on_end);
-        let parts = Parts { vm, ram, vcpus, identities, bus, kicks, on_trap, on_end };
+        let time = Time::new(vm, None);
+        let parts = Parts { time, ram, vcpus, identities, bus, kicks, on_trap, on_end };
         let vm = parts.start(clock)?;
         vm.resume();
         Ok(vm)
     }
 
-    /// Stops all vCPUs.
+    /// Stops all vCPUs, and with them the guest's time.
     ///
     /// # Errors
-    /// One of them still runs after ten seconds.
+    /// One of them still runs after ten seconds, or KVM doesn't tell what the clocks stand at.
     pub fn pause(&self) -> Result<(), VmError> {
-        Ok(pause_all(&self.vcpus, PAUSE_PATIENCE)?)
+        pause_all(&self.vcpus, PAUSE_PATIENCE)?;
+        self.time.stop(&self.vcpus)
     }
 
-    /// Lets them run on; not while one has hit a watchpoint and [`Config::on_trap`] wasn't told yet: it is about to be.
+    /// Lets them run on, as if no time had passed; not while one has hit a watchpoint and [`Config::on_trap`] wasn't told
+    /// yet: it is about to be. If KVM doesn't take the clocks back, the machine ends with that as the reason.
     pub fn resume(&self) {
         let traps = self.bus.traps();
-        if traps.is_empty() {
-            resume_all(&self.vcpus);
+        if !traps.is_empty() {
+            return;
+        }
+        match self.time.go_on(&self.vcpus) {
+            Ok(()) => resume_all(&self.vcpus),
+            Err(e) => self.bus.finish(VmEnd::Failed { why: e.to_string() }),
         }
     }
 
@@ -107,7 +125,7 @@ impl Vm {
     /// [`honours_watches`](crate::honours_watches) finds out.
     ///
     /// # Errors
-    /// The machine runs, there are more than four, or KVM refuses.
+    /// The machine runs, there are more than [`WATCHES`](crate::WATCHES), or KVM refuses.
     pub fn watch(&self, points: &[Watch]) -> Result<(), VmError> {
         Ok(self.vcpus.iter().try_for_each(|vcpu| vcpu.watch(points))?)
     }
@@ -169,7 +187,7 @@ impl Vm {
 
 /// A machine before it has threads.
 pub(crate) struct Parts {
-    pub(crate) vm: VmFd,
+    pub(crate) time: Time,
     pub(crate) ram: GuestRam,
     pub(crate) vcpus: Vec<VcpuFd>,
     pub(crate) identities: Vec<Identity>,
@@ -182,8 +200,8 @@ pub(crate) struct Parts {
 impl Parts {
     /// Gives the vCPUs and devices their threads. The vCPUs don't run yet.
     pub(crate) fn start(self, mut clock: Clock) -> Result<Vm, VmError> {
-        let Self { vm, ram, vcpus, identities, bus, kicks, on_trap, on_end } = self;
-        let bus = Arc::new(bus);
+        let Self { time, ram, vcpus, identities, bus, kicks, on_trap, on_end } = self;
+        let (bus, time) = (Arc::new(bus), Arc::new(time));
         let machine: Arc<dyn Machine> = bus.clone();
         let vcpus: Arc<[Vcpu]> = vcpus
             .into_iter()
@@ -195,6 +213,7 @@ impl Parts {
             bus: Arc::clone(&bus),
             kicks,
             vcpus: Arc::clone(&vcpus),
+            time: Arc::clone(&time),
             outcome: Arc::clone(&outcome),
             on_trap,
             on_end,
@@ -205,7 +224,7 @@ impl Parts {
             .spawn(move || service.run(manager))
             .map_err(VmError::os("starting the thread that serves devices"))?;
         clock.step("starting threads");
-        Ok(Vm { vcpus, bus, outcome, events: Some(events), setup: clock.steps, identities, vm, ram })
+        Ok(Vm { vcpus, bus, outcome, events: Some(events), setup: clock.steps, identities, time, ram })
     }
 }
 
@@ -279,7 +298,7 @@ pub(crate) fn devices(
     ram: &GuestRam,
     [first, second]: [Box<dyn Sink>; 2],
     ports: Vec<Port>,
-    confine: bool,
+    threads: (bool, Threads),
     saved: Option<DeviceStates>,
 ) -> Result<(Bus, Vec<EventFd>), VmError> {
     let [serial_1, serial_2] = arch::SERIAL;
@@ -308,7 +327,7 @@ pub(crate) fn devices(
         kicks.push(kick);
     }
     let power = Power::new(arch::POWER_PORTS);
-    Ok((Bus::new(serial, layout::VIRTIO_MMIO, console, power, confine)?, kicks))
+    Ok((Bus::new(serial, layout::VIRTIO_MMIO, console, power, threads)?, kicks))
 }
 
 fn interrupt(vm: &VmFd, line: u32) -> Result<EventFd, VmError> {

@@ -46,14 +46,18 @@ const ONE_BY_ONE: &str = "--test-threads=1";
 /// Rows of the step are few, as a guest takes some seconds to boot. Parts of names are those of
 /// vmm/vm/tests/linux and cli/tests. The mode is asked for by `KTSTR_ACCEL=kvm`, so what passes
 /// has run in it.
-const SUITES: [Suite; 11] = [
-    step("monitor", &["linux", "the_probe", "bytes_go", "a_vmlinux", "a_busy", "a_panic", "dropped"]),
+const SUITES: [Suite; 12] = [
+    step(
+        "monitor",
+        &["linux", "the_probe", "bytes_go", "a_vmlinux", "a_busy", "a_pause", "a_panic", "dropped"],
+    ),
     step("shape", &[NO_SKIP, QUICK, "shapes", ONE_BY_ONE, "shape_2n2l2c1t"]),
     step("drill", &[QUICK, "drills", ONE_BY_ONE, "that_faults"]),
     // Not in the step: its checks of time see the host's pauses, which the guest's clock counts.
     more("quick-start", &[NO_SKIP, "seeds", ONE_BY_ONE]),
     more("all monitor", &["linux"]),
     more("hand-made guests", &["micro_guest"]),
+    more("their time", &["time", ONE_BY_ONE]),
     more("hold of 5 s", &[NO_SKIP, QUICK, "KTSTR_DURATION_S=5", "seeds", ONE_BY_ONE]),
     more("all shapes", &[NO_SKIP, QUICK, "shapes", ONE_BY_ONE]),
     more("all drills", &["drills", ONE_BY_ONE, "--skip", "under_qemu::"]),

@@ -1,6 +1,6 @@
 //! Which system calls each thread needs, and why.
 
-use crate::arch::confine::{GET_REGISTERS, WAIT};
+use crate::arch::confine::{GET_CLOCKS, GET_REGISTERS, WAIT};
 use seccompiler::SeccompCmpArgLen::Dword;
 use seccompiler::{
     BpfProgram, Error, SeccompAction, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -64,14 +64,13 @@ pub(crate) fn filter(role: Role) -> Result<BpfProgram, Error> {
     // Kicks of this process's threads, and abort().
     let ourselves = u64::from(std::process::id());
     rules.insert(libc::SYS_tgkill, vec![rule(0, SeccompCmpOp::Eq, ourselves)?]);
-    match role {
-        Role::Vcpu => {
-            let ioctls = [KVM_RUN].iter().chain(GET_REGISTERS);
-            let ioctls = ioctls.map(|number| rule(1, SeccompCmpOp::Eq, *number)).collect::<Result<_, _>>()?;
-            rules.insert(libc::SYS_ioctl, ioctls);
-        }
-        Role::Events => rules.extend(WAIT.iter().map(|call| (*call, Vec::new()))),
-    }
+    let (calls, ioctls) = match role {
+        Role::Vcpu => (&[][..], [&[KVM_RUN], GET_REGISTERS].concat()),
+        Role::Events => (WAIT, GET_CLOCKS.to_vec()),
+    };
+    rules.extend(calls.iter().map(|call| (*call, Vec::new())));
+    let ioctls = ioctls.iter().map(|number| rule(1, SeccompCmpOp::Eq, *number)).collect::<Result<_, _>>()?;
+    rules.insert(libc::SYS_ioctl, ioctls);
     let arch = std::env::consts::ARCH.try_into().map_err(Error::Backend)?;
     let filter = SeccompFilter::new(rules, SeccompAction::Trap, SeccompAction::Allow, arch);
     filter.and_then(TryInto::try_into).map_err(Error::Backend)

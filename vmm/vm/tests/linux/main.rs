@@ -43,11 +43,12 @@ fn number(name: &str, default: u32) -> u64 {
 pub(crate) type Outcome = Result<(), String>;
 type Test = (&'static str, fn(&Kernels) -> Outcome);
 
-const TESTS: [Test; 13] = [
+const TESTS: [Test; 14] = [
     ("the_probe_finds_this_kvm_usable", ways::the_probe_finds_this_kvm_usable),
     ("bytes_go_both_ways", ways::bytes_go_both_ways),
     ("a_vmlinux_boots_by_pvh", ways::a_vmlinux_boots_by_pvh),
     ("a_busy_guest_pauses_and_runs_on", ways::a_busy_guest_pauses_and_runs_on),
+    ("a_pause_is_no_time_to_the_guest", ways::a_pause_is_no_time_to_the_guest),
     ("a_reboot_is_a_reset", ways::a_reboot_is_a_reset),
     ("a_triple_fault_is_a_reset", ways::a_triple_fault_is_a_reset),
     ("a_panic_is_a_reset", ways::a_panic_is_a_reset),

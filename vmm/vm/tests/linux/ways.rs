@@ -74,6 +74,53 @@ pub(crate) fn a_busy_guest_pauses_and_runs_on(kernels: &Kernels) -> Outcome {
     guest.expect_end(&VmEnd::PowerOff)
 }
 
+/// Every clock of every CPU goes on from where it stood, and so does one whose machine is paused time and again.
+pub(crate) fn a_pause_is_no_time_to_the_guest(kernels: &Kernels) -> Outcome {
+    let mut guest = Guest::boot(&kernels.bzimage, two_cpus(), "clocks")?;
+    guest.expect("up and about\n")?;
+    for (times, length) in [(1, Duration::from_secs(2)), (20, Duration::from_millis(100))] {
+        let before = clocks(&mut guest)?;
+        let (begin, mut paused) = (Instant::now(), Duration::ZERO);
+        for _ in 0..times {
+            guest.vm.pause().map_err(|e| e.to_string())?;
+            let still = Instant::now();
+            std::thread::sleep(length);
+            paused += still.elapsed();
+            guest.vm.resume();
+        }
+        let after = clocks(&mut guest)?;
+        let ran = begin.elapsed() - paused;
+        let went = |(first, last): (&i64, &i64)| Duration::from_micros((last - first).max(0) as u64);
+        let went: Vec<_> = before.iter().zip(&after).map(went).collect();
+        println!("paused {times} times for {length:?}, ran for {ran:?}: clocks went {went:?}");
+        // The first clocks were read before `begin`, by as much as an answer takes.
+        let most = ran + Duration::from_millis(500);
+        if went.iter().any(|went| *went > most || went.is_zero()) {
+            return Err(format!("clocks went {went:?}, the guest ran for {ran:?}, paused for {paused:?}"));
+        }
+    }
+    guest.vm.send(2, b".");
+    guest.expect_end(&VmEnd::PowerOff)
+}
+
+/// Microseconds that each clock of each CPU shows, read in turns: none must be behind the one before.
+fn clocks(guest: &mut Guest) -> Result<Vec<i64>, String> {
+    guest.vm.send(2, b"?");
+    guest.expect("source ")?;
+    let line = guest.until(" end of clocks\n")?;
+    let of = |name: &str| -> Vec<i64> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let after = words.windows(2).filter(|pair| pair[0] == name).map(|pair| pair[1]);
+        after.filter_map(|word| word.parse().ok()).collect()
+    };
+    let (monotonic, scheduler) = (of("monotonic"), of("scheduler"));
+    if monotonic.len() != 2 || scheduler.len() != 2 || !monotonic.is_sorted() {
+        return Err(format!("clocks of two CPUs, in order, expected; seen {line}"));
+    }
+    println!("clock source {line}");
+    Ok([monotonic, scheduler].concat())
+}
+
 pub(crate) fn a_reboot_is_a_reset(kernels: &Kernels) -> Outcome {
     let mut guest = Guest::boot(kernels.quick(), two_cpus(), "reboot")?;
     guest.expect("rebooting")?;
