@@ -13,22 +13,23 @@ fn print(bytes: &[u8]) {
     out.write_all(bytes).and_then(|()| out.flush()).expect("writing to standard output");
 }
 
-/// The files that options name, as disks, and the arguments that follow.
-fn disks(mut args: &[String]) -> std::io::Result<(Vec<Disk>, &[String])> {
+/// Takes the files that options name from the beginning of `args`, as disks.
+fn disks(args: &mut &[String]) -> std::io::Result<Vec<Disk>> {
     let mut disks = Vec::new();
-    while let [option, path, rest @ ..] = args
+    while let [option, path, rest @ ..] = *args
         && option == "--disk"
     {
         let file = File::options().read(true).write(true).open(path)?;
         disks.push(Disk { file, read_only: false, id: format!("disk-{}", disks.len()) });
-        args = rest;
+        *args = rest;
     }
-    Ok((disks, args))
+    Ok(disks)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let (disks, args) = disks(&args)?;
+    let mut args = args.as_slice();
+    let disks = disks(&mut args)?;
     let [kernel, initramfs, rest @ ..] = args else {
         return Err(
             "usage: boot [--disk FILE]... KERNEL INITRAMFS [TOPOLOGY] [MIB] [KERNEL ARGUMENT...]".into()
