@@ -44,6 +44,12 @@ pub(crate) struct Settings {
     pub(crate) stall_poll: Option<Duration>,
     /// `KTSTR_HOST_CGROUP_PARENT`.
     pub(crate) host_cgroup_parent: Option<String>,
+    /// `KTSTR_NO_PERF_MODE`: tests in performance mode are skipped.
+    pub(crate) no_perf_mode: bool,
+    /// `KTSTR_REQUIRE_PERF_MODE`: they are skipped, too, where the host can't give all of it.
+    pub(crate) require_perf_mode: bool,
+    /// `KTSTR_LOCK_DIR`: where processes find each other's locks on CPUs.
+    pub(crate) lock_dir: PathBuf,
 }
 
 impl Settings {
@@ -88,6 +94,9 @@ impl Settings {
             monitor_period: period("KTSTR_MONITOR_MS", &get, ktstr_monitor::DEFAULT_PERIOD)?,
             stall_poll: period("KTSTR_STALL_POLL_MS", &get, STALL_POLL)?,
             host_cgroup_parent: get("KTSTR_HOST_CGROUP_PARENT"),
+            no_perf_mode: get("KTSTR_NO_PERF_MODE").is_some_and(|v| v != "0"),
+            require_perf_mode: get("KTSTR_REQUIRE_PERF_MODE").is_some_and(|v| v != "0"),
+            lock_dir: get("KTSTR_LOCK_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from),
         })
     }
 }

@@ -71,6 +71,13 @@ fn recorded(child: Child, results: &tempfile::TempDir, code: i32) -> String {
     sidecar.to_string()
 }
 
+/// A case that has been started: one host CPU is all it keeps busy, so two of them fit beside each other.
+fn deterministic(test: &str, env: &[(&str, &str)]) -> (Child, tempfile::TempDir) {
+    let (mut command, results) = case(test);
+    command.env("KTSTR_ACCEL", "deterministic").envs(env.iter().copied());
+    (command.spawn().expect("starting the case"), results)
+}
+
 /// Two machines at a time, ten in all, resumed from two machines that were saved
 /// independently of each other.
 #[test]
@@ -78,14 +85,10 @@ fn ten_runs_of_one_test_are_the_same() {
     let mut runs = Vec::new();
     let stores = [(); 2].map(|()| tempfile::tempdir().expect("a temporary directory"));
     for round in 0..5 {
-        let started: Vec<_> = (0..2)
-            .map(|_| {
-                let (mut command, results) = case("tells_everything");
-                command.env_remove("KTSTR_NO_TEMPLATE").env("KTSTR_TEMPLATE_DIR", stores[round % 2].path());
-                (command.env("KTSTR_ACCEL", "deterministic").spawn().expect("starting the case"), results)
-            })
-            .collect();
-        runs.extend(started.into_iter().map(|(child, results)| recorded(child, &results, 0)));
+        let store = stores[round % 2].path().to_str().expect("a plain path");
+        let env = [("KTSTR_NO_TEMPLATE", "0"), ("KTSTR_TEMPLATE_DIR", store)];
+        let started = [(); 2].map(|()| deterministic("tells_everything", &env));
+        runs.extend(started.map(|(child, results)| recorded(child, &results, 0)));
     }
     let first = &runs[0];
     assert!(
@@ -102,18 +105,12 @@ fn ten_runs_of_one_test_are_the_same() {
 /// Another seed is another run: the hashes do tell runs apart.
 #[test]
 fn another_seed_is_another_run() {
-    let runs: Vec<String> = ["1", "2"]
-        .iter()
-        .map(|seed| {
-            let (mut command, results) = case("tells_everything");
-            command.env("KTSTR_ACCEL", "deterministic").env("KTSTR_SEED", seed);
-            let sidecar: serde_json::Value =
-                serde_json::from_str(&recorded(command.spawn().expect("starting the case"), &results, 0))
-                    .expect("JSON");
-            sidecar["output_hash"].to_string()
-        })
-        .collect();
-    assert_ne!(runs[0], runs[1]);
+    let started = ["1", "2"].map(|seed| deterministic("tells_everything", &[("KTSTR_SEED", seed)]));
+    let hashes = started.map(|(child, results)| {
+        let sidecar: serde_json::Value = serde_json::from_str(&recorded(child, &results, 0)).expect("JSON");
+        sidecar["output_hash"].to_string()
+    });
+    assert_ne!(hashes[0], hashes[1]);
 }
 
 // The verifier sweep takes the fixture out of tests/schedulers.rs, once.
@@ -142,13 +139,8 @@ fn runs_under_a_bpf_scheduler_are_the_same() {
         ("tells_everything_under_a_bpf_scheduler", 0, "\"run_cnt\""),
         ("is_stalled", 1, "\"stuck\":{\"comm\":\"cg_0\""),
     ] {
-        let runs: Vec<String> = (0..2)
-            .map(|_| {
-                let (mut command, results) = case(test);
-                let child = command.env("KTSTR_ACCEL", "deterministic").spawn().expect("starting the case");
-                recorded(child, &results, code)
-            })
-            .collect();
+        let started = [(); 2].map(|()| deterministic(test, &[]));
+        let runs = started.map(|(child, results)| recorded(child, &results, code));
         assert!(runs[0].contains(part), "{}", runs[0]);
         assert_eq!(runs[0], runs[1], "{test}");
     }

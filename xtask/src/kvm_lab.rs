@@ -1,8 +1,10 @@
 //! `cargo xtask kvm-lab`: what needs a KVM that runs Linux, run in an emulated machine
 //! that has one. `vmm/LAB.md` says what that machine is and what it can't show.
 
+mod clock;
 mod console;
 mod machine;
+mod monitor;
 mod parts;
 mod qemu;
 mod suites;
@@ -28,8 +30,8 @@ Linux: nested AMD SVM under QEMU's software emulation. Nothing of the host's own
   --all         all of it, about 14 minutes
   --suite NAME  this part only; may be repeated. A wrong name lists them all
   -- PROGRAM    this instead; the exit code is the program's. PROGRAM is linux,
-                micro_guest, seeds, shapes, drills, must_fail, boot, probe or ktstr,
-                or the path of a file of this machine that is linked statically.
+                time, micro_guest, seeds, shapes, drills, must_fail, boot, probe or
+                ktstr, or the path of a file of this machine that is linked statically.
                 NAME=VALUE is put into its environment; KTSTR_ACCEL=kvm and the
                 kernels are there already.
 
@@ -63,6 +65,9 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
     let Some(invocation) = invocation else {
         let mut tally = Tally::default();
         let good = run(project, &extent, &mut tally)?;
+        if tally.skipped > 0 {
+            println!("\n{} skipped; the console says why", tally.skipped);
+        }
         println!("\n{tally}");
         return Ok(good);
     };
@@ -194,6 +199,9 @@ mod tests {
         assert_eq!(read(&["linux"]).unwrap().known().unwrap().unwrap().name, "linux");
         assert!(read(&["./linux"]).unwrap().known().unwrap().is_none());
         let error = read(&["linus"]).unwrap().known().unwrap_err();
-        assert!(error.is::<UsageError>() && error.to_string().contains("linux, micro_guest"), "{error}");
+        assert!(
+            error.is::<UsageError>() && error.to_string().contains("linux, time, micro_guest"),
+            "{error}"
+        );
     }
 }

@@ -42,6 +42,7 @@ mod tests {
             accel: Accel::Kvm,
             seed: 0,
             verbose,
+            performance: None,
         }
     }
 

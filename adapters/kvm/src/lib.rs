@@ -14,12 +14,16 @@ mod core_file;
 mod errors;
 mod mailbox;
 mod memory;
+mod performance;
 mod queue;
+#[cfg(test)]
+#[path = "../../../vmm/vcpu/tests/skip/mod.rs"]
+mod skip;
 mod template;
 mod vm;
 mod watches;
 
-use ktstr_machine::{Accel, Hypervisor, MachineError, MachineSpec, Pace, Template, Vm, Wake};
+use ktstr_machine::{Accel, Hypervisor, MachineError, MachineSpec, Missing, Pace, Template, Vm, Wake};
 use ktstr_vmm::Probe;
 use std::path::Path;
 use std::time::Duration;
@@ -55,6 +59,16 @@ impl Kvm {
     }
 }
 
+impl Kvm {
+    /// Whether watched memory stops a machine here; or why not, in words.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn honours_watches() -> Result<(), String> {
+        watches::honoured()
+    }
+}
+
 impl Hypervisor for Kvm {
     fn describe(&self) -> Result<String, MachineError> {
         Ok(describe(ktstr_vmm::emulator()))
@@ -64,13 +78,21 @@ impl Hypervisor for Kvm {
         pace(accel, ktstr_vmm::emulator())
     }
 
+    fn performance(&self, accel: Accel) -> Option<Vec<Missing>> {
+        (accel == Accel::Kvm).then(performance::lacks)
+    }
+
     fn boot(&self, spec: &MachineSpec) -> Result<Box<dyn Vm>, MachineError> {
         check_mode(spec)?;
         Ok(Box::new(vm::KvmVm::start(spec)?))
     }
 
     fn template_identity(&self, spec: &MachineSpec) -> Result<Option<String>, MachineError> {
-        if spec.accel == Accel::Kvm { template::identity(spec).map(Some) } else { Ok(None) }
+        // What is resumed has RAM of small pages, and was told that it shares its CPUs.
+        if spec.accel == Accel::Kvm && spec.performance.is_none() {
+            return template::identity(spec).map(Some);
+        }
+        Ok(None)
     }
 
     fn prepare(

@@ -149,13 +149,17 @@ mod tests {
             accel: Accel::Kvm,
             seed: 0,
             verbose: false,
+            performance: None,
         }
     }
 
     #[test]
     fn machines_that_differ_have_other_identities() {
         if let Err(e) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-            eprintln!("skipped: opening /dev/kvm: {e}");
+            crate::skip::skip(
+                "machines_that_differ_have_other_identities",
+                &format!("opening /dev/kvm: {e}"),
+            );
             return;
         }
         let same = identity(&spec("1n1l2c1t", 256)).unwrap();

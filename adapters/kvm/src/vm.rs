@@ -3,7 +3,7 @@
 use crate::memory::Ram;
 use crate::queue::Queue;
 use crate::watches::{self, Watches};
-use crate::{command_line, core_file, errors};
+use crate::{command_line, core_file, errors, performance};
 use ktstr_machine::{
     Blob, MachineError, MachineSpec, PhysicalMemory, RamFile, VcpuRegisters, Vm, VmEvent, VmExit,
 };
@@ -93,6 +93,9 @@ pub(crate) fn config(spec: &MachineSpec, queue: &Arc<Queue>) -> Result<Config, M
     config.initramfs = spec.initramfs.iter().map(part).collect::<Result<_, _>>()?;
     config.command_line = command_line::build(spec)?;
     config.halt_poll = Some(halt_poll(spec.topology.total_cpus()));
+    if let Some(performance) = &spec.performance {
+        performance::apply(performance, &mut config);
+    }
     config.confine = true;
     config.console = channels.console;
     config.ports = channels.ports;

@@ -177,7 +177,16 @@ mod tests {
     fn a_sleeper_gets_no_further_and_is_told() {
         let mut sleeper = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
         let (pid, processes) = (i32::try_from(sleeper.id()).unwrap(), HostProcesses::default());
-        let figures = processes.figures(pid);
+        // It is there before it has run for the first time.
+        let begin = std::time::Instant::now();
+        let figures = loop {
+            match processes.figures(pid) {
+                Ok(Some(RunFigures { runtime_ns: 0, .. })) if begin.elapsed().as_secs() < 10 => {
+                    std::thread::yield_now();
+                }
+                figures => break figures,
+            }
+        };
         let evidence = processes.evidence(pid);
         sleeper.kill().unwrap();
         sleeper.wait().unwrap();

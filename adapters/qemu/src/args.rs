@@ -248,6 +248,7 @@ mod tests {
             accel,
             seed: 7,
             verbose: false,
+            performance: None,
         }
     }
 

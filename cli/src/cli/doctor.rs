@@ -22,7 +22,7 @@ struct Finding {
 }
 
 pub(super) fn run() -> Result<ExitCode> {
-    let findings = [accel_kvm(), accel_qemu(), kernel(), cache(), nextest(), build_tools()];
+    let findings = [accel_kvm(), watches(), accel_qemu(), kernel(), cache(), nextest(), build_tools()];
     print!("{}", render(&findings));
     Ok(if usable(&findings) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -55,6 +55,18 @@ fn accel_kvm() -> Finding {
             seen: e.to_string(),
             remedy: Some("nothing that must be done: `auto` uses tcg here".to_string()),
         },
+    }
+}
+
+/// What `WatchSnapshot` needs in the mode `kvm`.
+fn watches() -> Finding {
+    let what = "watched memory (kvm)";
+    match Kvm::honours_watches() {
+        Ok(()) => Finding { what, ok: true, seen: "a guest's write was seen".to_string(), remedy: None },
+        Err(seen) => {
+            let remedy = "for tests that watch memory: --accel tcg".to_string();
+            Finding { what, ok: false, seen, remedy: Some(remedy) }
+        }
     }
 }
 

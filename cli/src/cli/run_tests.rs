@@ -29,6 +29,9 @@ pub(super) struct TestArgs {
     /// Count skipped tests as failures
     #[arg(long)]
     no_skip_mode: bool,
+    /// Skip tests that want the host's CPUs to themselves
+    #[arg(long)]
+    no_perf_mode: bool,
     /// Build the tests in release mode: stricter default checks
     #[arg(long)]
     release: bool,
@@ -55,6 +58,9 @@ pub(super) fn run(args: &TestArgs) -> Result<ExitCode> {
     command.env("KTSTR_ORCHESTRATED", "1");
     if args.no_skip_mode {
         command.env("KTSTR_NO_SKIP_MODE", "1");
+    }
+    if args.no_perf_mode {
+        command.env("KTSTR_NO_PERF_MODE", "1");
     }
     if let Some(profile) = &args.profile {
         command.env("KTSTR_SCHEDULER_PROFILE", profile);

@@ -6,6 +6,7 @@ mod hypervisor;
 mod image;
 pub(crate) mod kernel;
 mod machine;
+mod performance;
 mod record;
 mod repro;
 mod schedulers;
@@ -93,6 +94,14 @@ fn not_run(entry: &KtstrTestEntry, mode: &str, error: &anyhow::Error) -> CaseRun
     CaseRun { outcome: Outcome::Fail, text: render(&facts, &case, None), stats: ScenarioStats::default() }
 }
 
+/// A test that was not run, for that reason.
+fn skipped(entry: &KtstrTestEntry, settings: &Settings, why: String) -> CaseRun {
+    let case = CaseResult { result: AssertResult::skip(why), broken: false, monitor: None };
+    let facts =
+        RunFacts { mode: "not started".to_string(), kernel: "-".to_string(), ..facts(entry, settings) };
+    finish(settings, &facts, &case, None)
+}
+
 fn facts(entry: &KtstrTestEntry, settings: &Settings) -> RunFacts {
     RunFacts {
         test: entry.spec.name.to_string(),
@@ -113,6 +122,13 @@ fn run_in_machine(
     baseline: Option<ScenarioStats>,
 ) -> Result<CaseRun> {
     entry.spec.topology.validate()?;
+    if entry.spec.performance_mode && settings.no_perf_mode {
+        return Ok(skipped(
+            entry,
+            settings,
+            "it is in performance mode, and KTSTR_NO_PERF_MODE is set".to_string(),
+        ));
+    }
     let (hypervisor, accel) = hypervisor::choose(settings)?;
     let pace = hypervisor.pace(accel);
     let kernel = kernel::resolve_for_test()?;
@@ -130,7 +146,7 @@ fn run_in_machine(
         baseline: baseline.clone(),
         ..plan(entry, settings, &image.build_id)
     };
-    let spec = MachineSpec {
+    let mut spec = MachineSpec {
         kernel: kernel.image.clone(),
         initramfs: vec![image::plan_archive(&plan, &schedulers)?],
         cmdline: kernel_arguments(entry)?,
@@ -139,7 +155,19 @@ fn run_in_machine(
         accel,
         seed: settings.seed,
         verbose: settings.verbose,
+        performance: None,
     };
+    // Held until the run is judged: a second run of a crash has the same CPUs.
+    let host = if entry.spec.performance_mode {
+        performance::prepare(settings, hypervisor.as_ref(), &mut spec)?
+    } else {
+        performance::Prepared::default()
+    };
+    if let Some(lacks) = host.lacks().filter(|_| settings.require_perf_mode) {
+        let why =
+            format!("KTSTR_REQUIRE_PERF_MODE is set, and performance mode lacks something here: {lacks}");
+        return Ok(skipped(entry, settings, why));
+    }
     let duration = settings.duration.unwrap_or(entry.spec.duration);
     // Schedulers attach and detach outside of the test function's own time.
     let around = if schedulers.plans.is_empty() { Duration::ZERO } else { AROUND_SCHEDULERS };
@@ -178,6 +206,9 @@ fn run_in_machine(
     let mut case = judge(&entry.spec, &seen);
     for _ in 0..played.restarts {
         case.result.note(machine::LOST_PATCH);
+    }
+    for lacks in &host.missing {
+        case.result.note(format!("performance mode, as far as this host has it: {lacks}"));
     }
     if accel == Accel::Deterministic && !played.resumed && !settings.no_template && !settings.verbose {
         case.result.note(machine::NOT_SAVED);

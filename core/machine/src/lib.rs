@@ -10,6 +10,8 @@ mod cmdline;
 mod console;
 mod error;
 pub mod mailbox;
+mod performance;
+mod placement;
 pub mod ports;
 mod spec;
 
@@ -18,5 +20,7 @@ pub use cmdline::{CommandLine, CommandLineError};
 pub use console::{ConsoleTail, Digest};
 pub use error::MachineError;
 pub use mailbox::Wake;
+pub use performance::{Host, Missing, Performance, Plan, plan};
+pub use placement::{NoPlace, Placement, place};
 pub use ports::{Hypervisor, PhysicalMemory, RamFile, Template, VcpuRegisters, Vm, VmEvent, VmExit};
 pub use spec::{Blob, MachineSpec, memory_floor_mib};

@@ -1,6 +1,6 @@
 //! The hypervisor port.
 
-use crate::{Accel, MachineError, MachineSpec, Pace, Wake};
+use crate::{Accel, MachineError, MachineSpec, Missing, Pace, Wake};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,13 @@ pub trait Hypervisor: Send + Sync {
     /// faster than emulation where the host's own processor is emulated.
     fn pace(&self, accel: Accel) -> Pace {
         accel.pace()
+    }
+
+    /// What a machine of that mode must do without of [`Performance`](crate::Performance) on this host, on the
+    /// hypervisor's part; `None` where it can't have any of it.
+    fn performance(&self, accel: Accel) -> Option<Vec<Missing>> {
+        let _ = accel;
+        None
     }
 
     /// Starts a machine. Returns once it runs, not once it has booted.

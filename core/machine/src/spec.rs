@@ -1,6 +1,6 @@
 //! What a machine is made of.
 
-use crate::{Accel, CommandLine};
+use crate::{Accel, CommandLine, Performance};
 use ktstr_topology::Topology;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,6 +44,9 @@ pub struct MachineSpec {
     pub seed: u64,
     /// True to have the kernel print everything on the console.
     pub verbose: bool,
+    /// What of the host it has to itself; `None` shares it all. Only what
+    /// [`Hypervisor::performance`](crate::Hypervisor::performance) says can be had.
+    pub performance: Option<Performance>,
 }
 
 /// The least RAM in MiB that a machine of `cpus` vCPUs gets, whatever less was

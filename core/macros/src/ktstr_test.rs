@@ -462,6 +462,10 @@ fn check_combinations(given: &[Given]) -> Result<()> {
             return Err(Error::new(one.span, format!("`{name}` needs `scheduler = …`")));
         }
     }
+    if let (Some(_), Some(performance)) = (on("host_only"), on("performance_mode")) {
+        let text = "`performance_mode` is about a machine, but the test is `host_only`";
+        return Err(Error::new(performance.span, text));
+    }
     for name in ["num_snapshots", "snapshot_paths", "post_vm", "post_vm_unconditional"] {
         if let (Some(_), Some(one)) = (on("host_only"), find(given, name)) {
             let text = format!("`{name}` needs a machine, but the test is `host_only`");

@@ -58,9 +58,11 @@ pub fn json(input: TokenStream) -> TokenStream {
 ///   the scheduler's own error must be;
 /// - time: `duration_s` = 2, `timeout_s` (beyond the duration, guest time) = 30;
 /// - load: `workers_per_cgroup` = 2;
-/// - kind of test: `host_only`, `expect_err`, `performance_mode`, `ignore`,
+/// - kind of test: `host_only`, `expect_err`, `ignore`,
 ///   `auto_repro` = true (a crash of the scheduler is run again with probes),
-///   `expect_auto_repro` (a crash that comes again is a pass);
+///   `expect_auto_repro` (a crash that comes again is a pass), `performance_mode` (the
+///   machine has the host's CPUs to itself, as far as the host can; the report says what it
+///   lacks, and with `KTSTR_REQUIRE_PERF_MODE=1` the test is skipped for it);
 /// - checks, each replacing a default: `not_starved`, `isolation`, `max_gap_ms`,
 ///   `max_spread_pct`, `max_p99_wake_latency_ns` and the other fields of `Assert`;
 /// - the gauntlet: `min_/max_llcs`, `min_/max_cpus`, `min_/max_numa_nodes`,

@@ -34,9 +34,6 @@ pub fn judge(spec: &TestSpec, seen: &Observation) -> CaseResult {
     judge_schedulers(spec, seen, &mut case);
     judge_kernel_state(spec, &seen.monitor, &mut case);
     judge_snapshots(spec, seen, &mut case);
-    if spec.performance_mode {
-        case.result.note("performance mode is not part of this version: the machine ran as any other");
-    }
     if spec.expect_err { invert(case, unexpected_failure(spec, seen)) } else { case }
 }
 

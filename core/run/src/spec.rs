@@ -45,7 +45,7 @@ pub struct TestSpec {
     pub host_only: bool,
     /// The test is meant to fail: a pass is a failure.
     pub expect_err: bool,
-    /// Wants the host to itself.
+    /// Wants the host's CPUs to itself: [`Performance`](ktstr_machine::Performance).
     pub performance_mode: bool,
     /// A crash is repeated with probes.
     pub auto_repro: bool,

@@ -19,12 +19,14 @@ pub enum Pages {
 }
 
 /// How guest RAM is backed.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RamOptions {
     /// Page size.
     pub pages: Pages,
     /// True to allocate all of it now, so that the guest never waits for the host.
     pub prefault: bool,
+    /// The host's NUMA nodes that the RAM of each node of the machine comes from; any where none are named.
+    pub host_nodes: Vec<Vec<u32>>,
 }
 
 /// RAM of a machine. Clones share it.
@@ -53,7 +55,7 @@ impl GuestRam {
         let mut mapped = Vec::with_capacity(regions.len());
         for region in &regions {
             let file = files.get(region.node as usize).cloned().flatten().ok_or(MemoryError::None)?;
-            mapped.push(map(region, file, options.prefault)?);
+            mapped.push(map(region, file, &options)?);
         }
         Self::of(mapped, regions, files)
     }
@@ -129,19 +131,53 @@ fn memfd(node: u32, bytes: u64, pages: Pages) -> Result<File, MemoryError> {
     Ok(file)
 }
 
-fn map(region: &Region, file: Arc<File>, prefault: bool) -> Result<GuestRegionMmap, MemoryError> {
-    let Region { start, bytes, file_offset, .. } = *region;
+fn map(region: &Region, file: Arc<File>, options: &RamOptions) -> Result<GuestRegionMmap, MemoryError> {
+    let Region { node, start, bytes, file_offset } = *region;
     let error = |why: String| MemoryError::Map { start, bytes, why };
     let length = usize::try_from(bytes).map_err(|e| error(e.to_string()))?;
-    let populate = if prefault { libc::MAP_POPULATE } else { 0 };
+    let (reserve, hint) = match options.pages {
+        Pages::Small => (libc::MAP_NORESERVE, ""),
+        // Reserved now, so that a pool that is too small is an error here, not a SIGBUS when the guest comes to it.
+        Pages::Huge2M => (0, "; raise /proc/sys/vm/nr_hugepages or use small pages"),
+    };
     let mapping = MmapRegionBuilder::new(length)
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-        .with_mmap_flags(libc::MAP_SHARED | libc::MAP_NORESERVE | populate)
+        .with_mmap_flags(libc::MAP_SHARED | reserve)
         .with_file_offset(FileOffset::from_arc(file, file_offset))
         .build()
-        .map_err(|e| error(e.to_string()))?;
+        .map_err(|e| error(format!("{e}{hint}")))?;
+    let host_nodes = options.host_nodes.get(node as usize).map(Vec::as_slice).unwrap_or_default();
+    if !host_nodes.is_empty() {
+        bind(mapping.as_ptr(), length, host_nodes)
+            .map_err(|e| error(format!("binding it to the host's NUMA nodes {host_nodes:?}: {e}")))?;
+    }
+    if options.prefault {
+        // SAFETY: the range is the mapping's, which nobody else knows yet.
+        let answer = unsafe { libc::madvise(mapping.as_ptr().cast(), length, libc::MADV_POPULATE_WRITE) };
+        if answer != 0 {
+            let e = std::io::Error::last_os_error();
+            return Err(error(format!("allocating it beforehand: {e}{hint}")));
+        }
+    }
     GuestRegionMmap::new(mapping, GuestAddress(start))
         .ok_or_else(|| error("it would wrap around the address space".to_string()))
+}
+
+/// `MPOL_BIND` of include/uapi/linux/mempolicy.h: memory of these nodes and no others. Of a memfd, this is a policy of
+/// the file, whoever touches it first (Documentation/admin-guide/mm/numa_memory_policy.rst).
+fn bind(start: *mut u8, length: usize, nodes: &[u32]) -> std::io::Result<()> {
+    const MPOL_BIND: libc::c_long = 2;
+    let bits = libc::c_ulong::BITS;
+    let words = nodes.iter().max().map_or(1, |last| last / bits + 1);
+    let mut mask = vec![0 as libc::c_ulong; words as usize];
+    for node in nodes {
+        mask[(node / bits) as usize] |= 1 << (node % bits);
+    }
+    // The kernel looks at one bit fewer than it is told (`get_nodes` in mm/mempolicy.c).
+    let most = libc::c_ulong::from(words * bits + 1);
+    // SAFETY: the range is the caller's mapping; the mask holds as many bits as the call is told, less one.
+    let answer = unsafe { libc::syscall(libc::SYS_mbind, start, length, MPOL_BIND, mask.as_ptr(), most, 0) };
+    if answer < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -171,6 +207,51 @@ mod tests {
         ram.file(0).unwrap().read_exact_at(&mut seen, crate::layout::LOW_RAM_END).unwrap();
         assert_eq!(&seen, b"high");
         assert!(ram.memory().write_slice(b"x", GuestAddress(crate::layout::LOW_RAM_END)).is_err());
+    }
+
+    fn maps(file: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        text.lines().filter(|line| line.contains("guest-ram")).map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn memory_is_bound_and_allocated_beforehand() {
+        let options =
+            RamOptions { prefault: true, host_nodes: vec![vec![], vec![0]], ..RamOptions::default() };
+        match GuestRam::create(&[1 << 20, 2 << 20], options) {
+            Ok(_ram) => {
+                let maps = maps("/proc/self/numa_maps");
+                let bound: Vec<_> = maps.iter().filter(|line| line.contains("bind:0")).collect();
+                assert!(
+                    bound.len() == 1 && bound[0].contains("=512"),
+                    "512 pages of node 0 expected: {maps:?}"
+                );
+                assert!(
+                    maps.iter().any(|line| line.contains("default") && line.contains("=256")),
+                    "{maps:?}"
+                );
+            }
+            // A kernel without NUMA.
+            Err(e) => assert!(e.to_string().contains("NUMA nodes [0]: Function not implemented"), "{e}"),
+        }
+        let options = RamOptions { host_nodes: vec![vec![1000]], ..RamOptions::default() };
+        let refused = GuestRam::create(&[1 << 20], options).unwrap_err().to_string();
+        assert!(refused.contains("NUMA nodes [1000]"), "{refused}");
+    }
+
+    #[test]
+    fn huge_pages_that_are_not_there_are_refused_with_the_place_to_ask_for_them() {
+        let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+        let free: u64 = free.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let options = |prefault| RamOptions { pages: Pages::Huge2M, prefault, ..RamOptions::default() };
+        for prefault in [false, true] {
+            let refused = GuestRam::create(&[(free + 1) << 21], options(prefault)).unwrap_err().to_string();
+            assert!(refused.contains("/proc/sys/vm/nr_hugepages"), "{refused}");
+        }
+        if free > 0 {
+            let ram = GuestRam::create(&[1 << 21], options(true)).unwrap();
+            ram.memory().write_slice(b"x", GuestAddress((1 << 21) - 1)).unwrap();
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod kick;
 mod run;
 mod thread;
 
-pub use arch::{Identity, Registers, StateKinds, VcpuState};
+pub use arch::{Identity, Registers, StateKinds, VcpuClock, VcpuState};
 pub use control::State;
 pub use error::VcpuError;
 pub use thread::{Vcpu, pause_all, resume_all, stop_all};

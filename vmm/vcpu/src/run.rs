@@ -69,9 +69,9 @@ fn run(shared: &Shared, machine: &dyn Machine) -> Left {
         // before it was for a wish that the next line sees.
         fd.set_kvm_immediate_exit(0);
         if shared.control.want() != Want::Run {
-            return finish_access(&mut fd, machine, run);
+            return finish_access(&mut fd, shared, machine, run);
         }
-        match enter(&mut fd, machine, run) {
+        match enter(&mut fd, shared, machine, run) {
             Some(left) => return left,
             None => continue,
         }
@@ -80,14 +80,14 @@ fn run(shared: &Shared, machine: &dyn Machine) -> Left {
 
 /// KVM completes a trapped read or write on the next entry only: without this the
 /// registers would show the instruction half done.
-fn finish_access(fd: &mut VcpuFd, machine: &dyn Machine, run: *mut kvm_run) -> Left {
+fn finish_access(fd: &mut VcpuFd, shared: &Shared, machine: &dyn Machine, run: *mut kvm_run) -> Left {
     fd.set_kvm_immediate_exit(1);
-    let left = enter(fd, machine, run);
+    let left = enter(fd, shared, machine, run);
     fd.set_kvm_immediate_exit(0);
     left.unwrap_or(Left::Asked)
 }
 
-fn enter(fd: &mut VcpuFd, machine: &dyn Machine, run: *mut kvm_run) -> Option<Left> {
+fn enter(fd: &mut VcpuFd, shared: &Shared, machine: &dyn Machine, run: *mut kvm_run) -> Option<Left> {
     match fd.run() {
         Ok(VcpuExit::IoIn(port, data)) => {
             let address = Address::Port(port);
@@ -107,7 +107,10 @@ fn enter(fd: &mut VcpuFd, machine: &dyn Machine, run: *mut kvm_run) -> Option<Le
             machine.write(Address::Memory(address), data);
             None
         }
-        Ok(VcpuExit::Debug(debug)) => Some(Left::Trapped(arch::trap(&debug))),
+        Ok(VcpuExit::Debug(debug)) => {
+            let points = shared.points.lock().unwrap_or_else(PoisonError::into_inner);
+            Some(Left::Trapped(arch::trap(&debug, &points)))
+        }
         Ok(VcpuExit::Hlt) => Some(Left::Ended(End::Halted)),
         Ok(VcpuExit::Shutdown) => Some(Left::Ended(End::Shutdown)),
         Ok(VcpuExit::Intr) => None,

@@ -13,6 +13,8 @@ pub(crate) struct Shared {
     pub(crate) index: u32,
     pub(crate) control: Control,
     pub(crate) fd: Mutex<VcpuFd>,
+    /// What it watches; changed and looked at by whoever holds `fd`, so that a hit is always of what it ran with.
+    pub(crate) points: Mutex<Vec<arch::Watch>>,
 }
 
 /// A vCPU with its thread. Dropping it stops and joins the thread.
@@ -28,7 +30,8 @@ impl Vcpu {
     /// No signal handler or thread to be had.
     pub fn start(index: u32, fd: VcpuFd, machine: Arc<dyn Machine>) -> Result<Self, VcpuError> {
         kick::install()?;
-        let shared = Arc::new(Shared { index, control: Control::new(), fd: Mutex::new(fd) });
+        let shared =
+            Arc::new(Shared { index, control: Control::new(), fd: Mutex::new(fd), points: Mutex::default() });
         let inner = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
@@ -82,7 +85,9 @@ impl Vcpu {
         let index = self.index();
         let doing = "setting watchpoints";
         self.with_still(doing, |fd| {
-            arch::watch(fd, points).map_err(|source| VcpuError::Kvm { index, doing, source })
+            arch::watch(fd, points).map_err(|source| VcpuError::Kvm { index, doing, source })?;
+            *self.shared.points.lock().unwrap_or_else(PoisonError::into_inner) = points.to_vec();
+            Ok(())
         })
     }
 
@@ -97,6 +102,23 @@ impl Vcpu {
         identity: &arch::Identity,
     ) -> Result<arch::VcpuState, VcpuError> {
         self.with_still("saving the state", |fd| arch::save(self.index(), fd, kinds, identity))
+    }
+
+    /// What its own clock stands at, which goes on while the vCPU doesn't run.
+    ///
+    /// # Errors
+    /// It runs, or KVM refuses.
+    pub fn clock(&self) -> Result<arch::VcpuClock, VcpuError> {
+        let (index, doing) = (self.index(), "reading the clock");
+        self.with_still(doing, |fd| arch::clock(fd).map_err(|source| VcpuError::Kvm { index, doing, source }))
+    }
+
+    /// Has its own clock go on from there, as part of setting those of all vCPUs, in their order.
+    ///
+    /// # Errors
+    /// It runs, or KVM refuses.
+    pub fn set_clock(&self, clock: &arch::VcpuClock) -> Result<(), VcpuError> {
+        self.with_still("setting the clock", |fd| arch::set_clock(self.index(), fd, clock))
     }
 
     /// Asks KVM something about it, while it doesn't run.

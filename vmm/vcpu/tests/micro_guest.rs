@@ -1,11 +1,14 @@
 //! Hand-made guests on the machine's own `/dev/kvm`: a few instructions each, so that
 //! they run on hosts that emulate guest kernel code, too.
 
+mod skip;
+
 use ktstr_vmm_memory::{GuestRam, RamOptions};
 use ktstr_vmm_vcpu::arch::{Access, Trap, Watch};
 use ktstr_vmm_vcpu::{Address, End, Machine, State, Vcpu, VcpuError, pause_all, resume_all, stop_all};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VmFd};
+use skip::skip;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -69,7 +72,7 @@ fn kvm(test: &str) -> Option<Kvm> {
     match Kvm::new() {
         Ok(kvm) => Some(kvm),
         Err(e) => {
-            eprintln!("skipped {test}: opening /dev/kvm: {e}");
+            skip(test, &format!("opening /dev/kvm: {e}"));
             None
         }
     }
@@ -217,7 +220,7 @@ fn missed_by_an_emulated_host(test: &str, event: &Event) -> bool {
         std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" hypervisor"));
     let missed = virtual_host && *event == Event::Ended(0, End::Halted);
     if missed {
-        eprintln!("skipped {test}: this host is a virtual machine whose KVM doesn't honour debug registers");
+        skip(test, "this host is a virtual machine whose KVM doesn't honour debug registers");
     }
     missed
 }
@@ -229,13 +232,14 @@ fn a_watchpoint_stops_after_the_write() {
     let code = [0xc6, 0x06, 0, 0x20, 1, 0xc6, 0x06, 1, 0x20, 2, 0xc6, 0x06, 0, 0x20, 3, 0xf4];
     let guest = guest(&kvm, &code, 1);
     guest.vcpus[0].pause(PATIENCE).unwrap();
-    guest.vcpus[0].watch(&[Watch { address: 0x2001, bytes: 1, access: Access::Write }]).unwrap();
+    let watch = Watch { address: 0x2001, bytes: 1, access: Access::Write };
+    guest.vcpus[0].watch(&[watch]).unwrap();
     guest.run();
     let trap = guest.next();
     if missed_by_an_emulated_host("a_watchpoint_stops_after_the_write", &trap) {
         return;
     }
-    assert_eq!(trap, Event::Trapped(0, Trap { ip: CODE + 10, hit: 1 }));
+    assert_eq!(trap, Event::Trapped(0, Trap { ip: CODE + 10, hit: [Some(watch), None, None, None] }));
     let bytes: [u8; 2] = guest.ram.memory().read_obj(GuestAddress(0x2000)).unwrap();
     assert_eq!(bytes, [1, 2]);
     guest.vcpus[0].watch(&[]).unwrap();
@@ -249,13 +253,14 @@ fn a_breakpoint_stops_before_the_instruction() {
     // inc ax; inc ax; inc ax; hlt
     let guest = guest(&kvm, &[0x40, 0x40, 0x40, 0xf4], 1);
     guest.vcpus[0].pause(PATIENCE).unwrap();
-    guest.vcpus[0].watch(&[Watch { address: CODE + 2, bytes: 1, access: Access::Execute }]).unwrap();
+    let watch = Watch { address: CODE + 2, bytes: 1, access: Access::Execute };
+    guest.vcpus[0].watch(&[watch]).unwrap();
     guest.run();
     let trap = guest.next();
     if missed_by_an_emulated_host("a_breakpoint_stops_before_the_instruction", &trap) {
         return;
     }
-    assert_eq!(trap, Event::Trapped(0, Trap { ip: CODE + 2, hit: 1 }));
+    assert_eq!(trap, Event::Trapped(0, Trap { ip: CODE + 2, hit: [Some(watch), None, None, None] }));
     assert_eq!(guest.vcpus[0].registers().unwrap().general[0], 2);
 }
 

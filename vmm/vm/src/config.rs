@@ -1,6 +1,6 @@
 //! What a machine is made of.
 
-use crate::{Hit, VmEnd};
+use crate::{Hit, Threads, VmEnd};
 use ktstr_topology::Topology;
 use ktstr_vmm_boot::Part;
 use ktstr_vmm_devices::Sink;
@@ -11,6 +11,16 @@ use std::time::Duration;
 
 /// Told of what vCPUs hit.
 pub type OnTrap = Box<dyn FnMut(&[Hit]) + Send>;
+
+/// A disk: `/dev/vda` for the first one.
+pub struct Disk {
+    /// A regular file or a memfd, whose bytes are the disk's; a multiple of 512 of them.
+    pub file: File,
+    /// True for a disk that the guest can't write to; the file need not be writable then.
+    pub read_only: bool,
+    /// What the guest reads in `/sys/block/vda/serial`; at most 20 bytes of ASCII.
+    pub id: String,
+}
 
 /// A machine to boot.
 pub struct Config {
@@ -29,6 +39,11 @@ pub struct Config {
     /// True when each vCPU has a host CPU of its own: the guest is told that it is
     /// never preempted.
     pub realtime: bool,
+    /// True to have a halted or spinning guest stay on its host CPU, as on a processor of its own, as far as KVM can
+    /// ([`rests_in_guest`](crate::rests_in_guest)). What else wants to run there waits.
+    pub rest_in_guest: bool,
+    /// Where its threads run on the host.
+    pub threads: Threads,
     /// How long a halted vCPU is waited for on its host CPU before that is given up
     /// (`KVM_CAP_HALT_POLL`); `None` leaves it to the host's `kvm.halt_poll_ns`.
     pub halt_poll: Option<Duration>,
@@ -42,6 +57,8 @@ pub struct Config {
     pub second_serial: Box<dyn Sink>,
     /// Named ports of the virtio console, numbered from 1.
     pub ports: Vec<Port>,
+    /// Disks, in the order of their letters.
+    pub disks: Vec<Disk>,
     /// Told that breakpoints or watchpoints ([`Vm::watch`](crate::Vm::watch)) were hit; all vCPUs stand still then, until
     /// [`Vm::resume`](crate::Vm::resume), which must not be called from here.
     pub on_trap: OnTrap,
@@ -62,11 +79,14 @@ impl Config {
             memory_mib,
             ram: RamOptions::default(),
             realtime: false,
+            rest_in_guest: false,
+            threads: Threads::default(),
             halt_poll: None,
             confine: false,
             console: Box::new(|_: &[u8]| {}),
             second_serial: Box::new(|_: &[u8]| {}),
             ports: Vec::new(),
+            disks: Vec::new(),
             on_trap: Box::new(|_| {}),
             on_end: Box::new(|_| {}),
         }

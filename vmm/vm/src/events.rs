@@ -1,8 +1,9 @@
 //! The loop that serves queues that the guest kicked, and ends the machine.
 
-use crate::bus::{Bus, VmEnd, lock};
+use crate::VmError;
+use crate::bus::{Bus, Kick, VmEnd, lock};
 use crate::config::OnTrap;
-use crate::confine::Role;
+use crate::time::Time;
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use ktstr_vmm_vcpu::{Vcpu, pause_all, stop_all};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -45,9 +46,10 @@ impl Outcome {
 /// Everything that the loop's thread needs.
 pub(crate) struct Service {
     pub(crate) bus: Arc<Bus>,
-    /// Kick of each queue of the console.
-    pub(crate) kicks: Vec<EventFd>,
+    /// A kick for each queue.
+    pub(crate) kicks: Vec<Kick>,
     pub(crate) vcpus: Arc<[Vcpu]>,
+    pub(crate) time: Arc<Time>,
     pub(crate) outcome: Arc<Outcome>,
     pub(crate) on_trap: OnTrap,
     pub(crate) on_end: Box<dyn FnOnce(VmEnd) + Send>,
@@ -56,7 +58,7 @@ pub(crate) struct Service {
 impl Service {
     /// Serves until the machine is to end, then ends it.
     pub(crate) fn run(mut self, mut manager: EventManager<Subscriber>) {
-        if let Err(why) = self.bus.confine(Role::Events) {
+        if let Err(why) = self.bus.enter_events() {
             self.bus.finish(VmEnd::Failed { why });
         }
         while self.bus.end().is_none() {
@@ -73,11 +75,7 @@ impl Service {
             self.bus.finish(VmEnd::Failed { why: e.to_string() });
         }
         // What was kicked before the end and not yet served.
-        let queues = self.kicks.len();
-        for queue in 0..queues {
-            let served = self.bus.console().serve(queue);
-            self.bus.check(served);
-        }
+        self.kicks.iter().for_each(|kick| self.bus.serve(kick));
         self.bus.flush();
         drop(manager);
         self.bus.check_thread();
@@ -93,7 +91,8 @@ impl Service {
         if traps.is_empty() {
             return;
         }
-        match pause_all(&self.vcpus, STOP_PATIENCE) {
+        let paused = pause_all(&self.vcpus, STOP_PATIENCE).map_err(VmError::from);
+        match paused.and_then(|()| self.time.stop(&self.vcpus)) {
             Ok(()) => (self.on_trap)(&traps),
             Err(e) => self.bus.finish(VmEnd::Failed { why: e.to_string() }),
         }
@@ -104,7 +103,9 @@ impl Service {
     pub(crate) fn manager(&self) -> Result<EventManager<Subscriber>, String> {
         let mut manager = EventManager::new().map_err(|e| format!("{e:?}"))?;
         let clone = |fd: &EventFd| fd.try_clone().map_err(|e| format!("duplicating an eventfd: {e}"));
-        let kicks = self.kicks.iter().map(clone).collect::<Result<_, _>>()?;
+        let kick =
+            |kick: &Kick| Ok(Kick { device: kick.device, queue: kick.queue, event: clone(&kick.event)? });
+        let kicks = self.kicks.iter().map(kick).collect::<Result<_, String>>()?;
         let (trap, end) = (clone(&self.bus.trap_event)?, clone(&self.bus.end_event)?);
         manager.add_subscriber(Subscriber { bus: Arc::clone(&self.bus), kicks, trap, end });
         Ok(manager)
@@ -114,7 +115,7 @@ impl Service {
 /// What the loop calls.
 pub(crate) struct Subscriber {
     bus: Arc<Bus>,
-    kicks: Vec<EventFd>,
+    kicks: Vec<Kick>,
     trap: EventFd,
     end: EventFd,
 }
@@ -128,12 +129,10 @@ impl Subscriber {
 
 impl MutEventSubscriber for Subscriber {
     fn process(&mut self, events: Events, _ops: &mut EventOps) {
-        let queue = events.data() as usize;
-        if let Some(kick) = self.kicks.get(queue) {
+        if let Some(kick) = self.kicks.get(events.data() as usize) {
             // Empty only if another wake-up took it, and then it is served already.
-            if kick.read().is_ok() {
-                let served = self.bus.console().serve(queue);
-                self.bus.check(served);
+            if kick.event.read().is_ok() {
+                self.bus.serve(kick);
             }
         } else if events.data() == self.trap_data() {
             // What was hit is looked up after this; the counter only wakes.
@@ -142,7 +141,7 @@ impl MutEventSubscriber for Subscriber {
     }
 
     fn init(&mut self, ops: &mut EventOps) {
-        let kicks = (0u32..).zip(&self.kicks);
+        let kicks = (0u32..).zip(self.kicks.iter().map(|kick| &kick.event));
         let all = kicks.chain([(self.trap_data(), &self.trap), (self.trap_data() + 1, &self.end)]);
         for (data, fd) in all {
             if let Err(e) = ops.add(Events::with_data(fd, data, EventSet::IN)) {

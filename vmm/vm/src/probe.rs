@@ -125,6 +125,16 @@ pub fn honours_watches(patience: Duration) -> Result<bool, VmError> {
         .map_err(|why| VmError::Unsupported { what: format!("a guest that writes to watched memory: {why}") })
 }
 
+/// Whether this KVM can have a guest that halts or spins stay on its host CPU
+/// ([`Config::rest_in_guest`](crate::Config::rest_in_guest)).
+///
+/// # Errors
+/// No usable `/dev/kvm`.
+pub fn rests_in_guest() -> Result<bool, VmError> {
+    let kvm = Kvm::new().map_err(|source| VmError::NoKvm { source })?;
+    Ok(arch::rests_in_guest(&kvm))
+}
+
 /// What emulates the processor that this program itself runs on, where it gives its name.
 ///
 /// A KVM in there (nested virtualisation) runs Linux, if at the pace of an emulator.

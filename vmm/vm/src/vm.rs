@@ -1,24 +1,23 @@
 //! A running machine.
 
-use crate::bus::{Bus, SerialAt, VmEnd};
+use crate::bus::{Bus, Kick, VmEnd, lock};
+use crate::devices::{Devices, check_disks};
 use crate::events::{Outcome, Service};
-use crate::state_file::DeviceStates;
+use crate::time::Time;
 use crate::{Config, OnTrap, VmError, arch};
 use ktstr_topology::Topology;
 use ktstr_vmm_boot::{Boot, load};
-use ktstr_vmm_devices::virtio::mmio::QUEUE_NOTIFY;
-use ktstr_vmm_devices::virtio::{Console, Mmio, Port};
-use ktstr_vmm_devices::{Power, Serial, SerialState, Sink};
-use ktstr_vmm_memory::{GuestRam, layout};
+use ktstr_vmm_devices::virtio::Console;
+use ktstr_vmm_devices::virtio::block::DiskCounts;
+use ktstr_vmm_memory::GuestRam;
 use ktstr_vmm_vcpu::arch::Watch;
 use ktstr_vmm_vcpu::{Identity, Machine, Registers, Vcpu, pause_all, resume_all};
 use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap, kvm_userspace_memory_region};
-use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// How long vCPUs may take to leave the guest when asked; microseconds on an idle host.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(10);
@@ -42,7 +41,7 @@ pub struct Vm {
     setup: Vec<SetupStep>,
     /// What each vCPU was made with.
     pub(crate) identities: Vec<Identity>,
-    pub(crate) vm: VmFd,
+    pub(crate) time: Arc<Time>,
     pub(crate) ram: GuestRam,
 }
 
@@ -52,8 +51,16 @@ impl Vm {
     /// # Errors
     /// No usable KVM, a machine that makes no sense, or a kernel that can't be loaded.
     pub fn boot(config: Config) -> Result<Self, VmError> {
-        let Config { mut kernel, initramfs, command_line, topology, memory_mib, ram, realtime, .. } = config;
+        let Config {
+            mut kernel, initramfs, command_line, topology, memory_mib, ram, realtime, threads, ..
+        } = config;
         topology.validate()?;
+        let (told, cpus) = (threads.vcpus.len(), topology.total_cpus() as usize);
+        if told != 0 && told != cpus {
+            let what = format!("host CPUs told for {told} vCPUs, and there are {cpus}");
+            return Err(VmError::Unsupported { what });
+        }
+        check_disks(&config.disks)?;
         let mut clock = Clock::start();
         let (kvm, vm) = open(&topology, config.halt_poll)?;
         clock.step("opening KVM and making the VM");
@@ -62,8 +69,11 @@ impl Vm {
         map(&vm, &ram)?;
         clock.step("mapping RAM");
         arch::prepare(&vm)?;
+        if config.rest_in_guest {
+            arch::rest_in_guest(&kvm, &vm)?;
+        }
         clock.step("making interrupt controllers");
-        let rsdp = arch::write_acpi(&topology, &ram)?;
+        let rsdp = arch::write_acpi(&topology, &ram, 1 + config.disks.len())?;
         clock.step("building ACPI tables");
         let loaded = load(Boot {
             ram: &ram,
@@ -74,31 +84,40 @@ impl Vm {
         })?;
         clock.step("loading kernel and initramfs");
         let serial = [config.console, config.second_serial];
-        let (bus, kicks) = devices(&vm, &ram, serial, config.ports, config.confine, None)?;
+        let threads = (config.confine, threads);
+        let made = Devices { serial, ports: config.ports, disks: config.disks, threads };
+        let (bus, kicks) = made.make(&vm, &ram, None)?;
         clock.step("making devices");
         let identities = arch::identities(&kvm, &topology, realtime)?;
         let vcpus = arch::vcpus(&vm, &ram, &identities, loaded.entry)?;
         clock.step("making vCPUs");
         let (on_trap, on_end) = (config.on_trap, config.on_end);
-        let parts = Parts { vm, ram, vcpus, identities, bus, kicks, on_trap, on_end };
+        let time = Time::new(vm, None);
+        let parts = Parts { time, ram, vcpus, identities, bus, kicks, on_trap, on_end };
         let vm = parts.start(clock)?;
         vm.resume();
         Ok(vm)
     }
 
-    /// Stops all vCPUs.
+    /// Stops all vCPUs, and with them the guest's time.
     ///
     /// # Errors
-    /// One of them still runs after ten seconds.
+    /// One of them still runs after ten seconds, or KVM doesn't tell what the clocks stand at.
     pub fn pause(&self) -> Result<(), VmError> {
-        Ok(pause_all(&self.vcpus, PAUSE_PATIENCE)?)
+        pause_all(&self.vcpus, PAUSE_PATIENCE)?;
+        self.time.stop(&self.vcpus)
     }
 
-    /// Lets them run on; not while one has hit a watchpoint and [`Config::on_trap`] wasn't told yet: it is about to be.
+    /// Lets them run on, as if no time had passed; not while one has hit a watchpoint and [`Config::on_trap`] wasn't told
+    /// yet: it is about to be. If KVM doesn't take the clocks back, the machine ends with that as the reason.
     pub fn resume(&self) {
         let traps = self.bus.traps();
-        if traps.is_empty() {
-            resume_all(&self.vcpus);
+        if !traps.is_empty() {
+            return;
+        }
+        match self.time.go_on(&self.vcpus) {
+            Ok(()) => resume_all(&self.vcpus),
+            Err(e) => self.bus.finish(VmEnd::Failed { why: e.to_string() }),
         }
     }
 
@@ -107,7 +126,7 @@ impl Vm {
     /// [`honours_watches`](crate::honours_watches) finds out.
     ///
     /// # Errors
-    /// The machine runs, there are more than four, or KVM refuses.
+    /// The machine runs, there are more than [`WATCHES`](crate::WATCHES), or KVM refuses.
     pub fn watch(&self, points: &[Watch]) -> Result<(), VmError> {
         Ok(self.vcpus.iter().try_for_each(|vcpu| vcpu.watch(points))?)
     }
@@ -149,6 +168,18 @@ impl Vm {
         self.bus.console().broken().map(ToString::to_string)
     }
 
+    /// What disk number `disk`, from 0, has done so far; `None` when there is no such disk.
+    #[must_use]
+    pub fn disk_counts(&self, disk: usize) -> Option<DiskCounts> {
+        self.bus.disk_counters.get(disk).map(|counters| counters.now())
+    }
+
+    /// What the guest did to disk number `disk` that ended its use, if it did.
+    #[must_use]
+    pub fn disk_broken(&self, disk: usize) -> Option<String> {
+        self.bus.disks.get(disk).and_then(|at| lock(&at.device).broken().map(ToString::to_string))
+    }
+
     /// Ends the machine at once; [`wait`](Self::wait) then answers soon.
     pub fn kill(&self) {
         self.bus.finish(VmEnd::Stopped);
@@ -169,12 +200,12 @@ impl Vm {
 
 /// A machine before it has threads.
 pub(crate) struct Parts {
-    pub(crate) vm: VmFd,
+    pub(crate) time: Time,
     pub(crate) ram: GuestRam,
     pub(crate) vcpus: Vec<VcpuFd>,
     pub(crate) identities: Vec<Identity>,
     pub(crate) bus: Bus,
-    pub(crate) kicks: Vec<EventFd>,
+    pub(crate) kicks: Vec<Kick>,
     pub(crate) on_trap: OnTrap,
     pub(crate) on_end: Box<dyn FnOnce(VmEnd) + Send>,
 }
@@ -182,8 +213,8 @@ pub(crate) struct Parts {
 impl Parts {
     /// Gives the vCPUs and devices their threads. The vCPUs don't run yet.
     pub(crate) fn start(self, mut clock: Clock) -> Result<Vm, VmError> {
-        let Self { vm, ram, vcpus, identities, bus, kicks, on_trap, on_end } = self;
-        let bus = Arc::new(bus);
+        let Self { time, ram, vcpus, identities, bus, kicks, on_trap, on_end } = self;
+        let (bus, time) = (Arc::new(bus), Arc::new(time));
         let machine: Arc<dyn Machine> = bus.clone();
         let vcpus: Arc<[Vcpu]> = vcpus
             .into_iter()
@@ -195,6 +226,7 @@ impl Parts {
             bus: Arc::clone(&bus),
             kicks,
             vcpus: Arc::clone(&vcpus),
+            time: Arc::clone(&time),
             outcome: Arc::clone(&outcome),
             on_trap,
             on_end,
@@ -205,7 +237,7 @@ impl Parts {
             .spawn(move || service.run(manager))
             .map_err(VmError::os("starting the thread that serves devices"))?;
         clock.step("starting threads");
-        Ok(Vm { vcpus, bus, outcome, events: Some(events), setup: clock.steps, identities, vm, ram })
+        Ok(Vm { vcpus, bus, outcome, events: Some(events), setup: clock.steps, identities, time, ram })
     }
 }
 
@@ -271,52 +303,4 @@ pub(crate) fn map(vm: &VmFd, ram: &GuestRam) -> Result<(), VmError> {
             .map_err(VmError::kvm(format!("mapping {} bytes of RAM at {start:#x}", region.len())))?;
     }
     Ok(())
-}
-
-/// Makes the devices, as new or as they were saved.
-pub(crate) fn devices(
-    vm: &VmFd,
-    ram: &GuestRam,
-    [first, second]: [Box<dyn Sink>; 2],
-    ports: Vec<Port>,
-    confine: bool,
-    saved: Option<DeviceStates>,
-) -> Result<(Bus, Vec<EventFd>), VmError> {
-    let [serial_1, serial_2] = arch::SERIAL;
-    let serial = |(base, irq): (u16, u32), sink, saved: Option<&SerialState>| {
-        let irq = interrupt(vm, irq)?;
-        let serial = match saved {
-            Some(saved) => Serial::restored(saved, irq, sink)?,
-            None => Serial::new(irq, sink),
-        };
-        Ok::<_, VmError>(SerialAt { base, serial: serial.into() })
-    };
-    let [saved_1, saved_2] = saved.as_ref().map_or([None, None], |s| s.serial.each_ref().map(Some));
-    let serial = [serial(serial_1, first, saved_1)?, serial(serial_2, second, saved_2)?];
-    let irq = interrupt(vm, layout::VIRTIO_MMIO_IRQ)?;
-    let mut console = Mmio::new(Console::new(ports), ram.memory().clone(), irq)?;
-    if let Some(DeviceStates { console: state, transport, .. }) = saved {
-        console.device().restore(state)?;
-        console.restore(&transport)?;
-    }
-    let mut kicks = Vec::with_capacity(console.queue_count());
-    for queue in 0..console.queue_count() as u32 {
-        let kick = eventfd()?;
-        let address = IoEventAddress::Mmio(layout::VIRTIO_MMIO + QUEUE_NOTIFY);
-        vm.register_ioevent(&kick, &address, queue)
-            .map_err(VmError::kvm(format!("registering the ioeventfd of console queue {queue}")))?;
-        kicks.push(kick);
-    }
-    let power = Power::new(arch::POWER_PORTS);
-    Ok((Bus::new(serial, layout::VIRTIO_MMIO, console, power, confine)?, kicks))
-}
-
-fn interrupt(vm: &VmFd, line: u32) -> Result<EventFd, VmError> {
-    let fd = eventfd()?;
-    vm.register_irqfd(&fd, line).map_err(VmError::kvm(format!("registering the irqfd of line {line}")))?;
-    Ok(fd)
-}
-
-fn eventfd() -> Result<EventFd, VmError> {
-    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(VmError::os("making an eventfd"))
 }

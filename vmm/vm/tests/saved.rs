@@ -14,9 +14,6 @@ const MIB: u64 = 64;
 /// What the guests count in, and look at.
 const COUNTER: u64 = LOAD + 0x10_0000;
 const FLAG: u64 = COUNTER + 8;
-/// Interrupt table of the guest with a timer, and what `lidt` reads.
-const IDT: usize = 0x1000;
-const IDT_REGISTER: usize = 0x2000;
 const TIMER: usize = 0x20;
 
 std::arch::global_asm!(
@@ -98,15 +95,8 @@ fn waiter() -> Vec<u8> {
 /// With its interrupt table behind it.
 fn timer() -> Vec<u8> {
     let begin = &raw const ktstr_saved_timer;
-    let mut image = code(begin, &raw const ktstr_saved_timer_end);
-    let handler = LOAD as u32 + (&raw const ktstr_saved_handler as usize - begin as usize) as u32;
-    image.resize(IDT_REGISTER + 6, 0);
-    // A present 32-bit interrupt gate of the code segment.
-    let gate = u64::from(handler & 0xffff) | 0x10 << 16 | 0x8e00 << 32 | u64::from(handler >> 16) << 48;
-    image[IDT + 8 * TIMER..][..8].copy_from_slice(&gate.to_le_bytes());
-    image[IDT_REGISTER..][..2].copy_from_slice(&(8 * (TIMER as u16 + 1) - 1).to_le_bytes());
-    image[IDT_REGISTER + 2..][..4].copy_from_slice(&(LOAD as u32 + IDT as u32).to_le_bytes());
-    image
+    let handler = &raw const ktstr_saved_handler as usize - begin as usize;
+    micro::with_interrupt(&code(begin, &raw const ktstr_saved_timer_end), TIMER, handler)
 }
 
 fn shape() -> Topology {
@@ -255,7 +245,7 @@ fn a_running_or_ended_machine_is_not_saved() {
     }
     let dir = tempfile::tempdir().unwrap();
     let (vm, _) = boot(&counter());
-    assert!(matches!(vm.save(dir.path(), &mut |_, _| true), Err(VmError::Vcpu(_))));
+    assert!(matches!(vm.save(dir.path(), &mut |_, _| true), Err(VmError::Runs)));
     vm.kill();
     assert_eq!(vm.wait(PATIENCE), Some(VmEnd::Stopped));
     assert!(matches!(vm.save(dir.path(), &mut |_, _| true), Err(VmError::Ended)));

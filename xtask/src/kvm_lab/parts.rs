@@ -37,8 +37,9 @@ const INIT: Program = program("ktstr-vmm", "--example", "lab_init");
 pub(super) const BOOT_BENCH: Program =
     Program { optimized: true, ..program("ktstr-vmm", "--example", "boot_bench") };
 
-pub(super) const PROGRAMS: [Program; 9] = [
+pub(super) const PROGRAMS: [Program; 10] = [
     program("ktstr-vmm", "--test", "linux"),
+    program("ktstr-vmm", "--test", "time"),
     program("ktstr-vmm-vcpu", "--test", "micro_guest"),
     program("ktstr", "--test", "seeds"),
     program("ktstr", "--test", "shapes"),

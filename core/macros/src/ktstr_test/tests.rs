@@ -80,6 +80,7 @@ fn mistakes_are_named() {
     assert!(error(quote!(num_snapshots = 65, duration_s = 60)).contains("at most 64"));
     assert!(error(quote!(num_snapshots = 16)).contains("94 ms apart"));
     assert!(error(quote!(host_only, num_snapshots = 2)).contains("needs a machine"));
+    assert!(error(quote!(host_only, performance_mode)).contains("is about a machine"));
     assert!(error(quote!(topology = M, llcs = 2)).contains("already declares whole"));
 }
 

@@ -1,9 +1,12 @@
 //! x86-64: registers, and hardware breakpoints and watchpoints by debug registers
 //! (Intel SDM vol. 3, 18.2).
 
+mod clock;
 mod msrs;
 mod state;
 
+pub use clock::VcpuClock;
+pub(crate) use clock::{clock, set_clock};
 pub(crate) use state::save;
 pub use state::{Identity, StateKinds, VcpuState, restore};
 
@@ -70,7 +73,10 @@ pub enum Access {
     ReadWrite,
 }
 
-/// A place to stop at; at most four a vCPU.
+/// How many places to stop at a vCPU has: its debug registers for addresses.
+pub const WATCHES: usize = 4;
+
+/// A place to stop at; at most [`WATCHES`] a vCPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watch {
     /// Linear address, a multiple of `bytes`.
@@ -86,17 +92,21 @@ pub struct Watch {
 pub struct Trap {
     /// Instruction pointer, after the access or before the instruction.
     pub ip: u64,
-    /// Which of the watchpoints were hit: bit n is the n-th.
-    pub hit: u8,
+    /// Which of those that the vCPU ran with were hit. All of them, where the host doesn't say which.
+    pub hit: [Option<Watch>; WATCHES],
 }
 
-pub(crate) fn trap(debug: &kvm_debug_exit_arch) -> Trap {
-    Trap { ip: debug.pc, hit: (debug.dr6 & 0xf) as u8 }
+/// `points` is what [`watch`] was told last.
+pub(crate) fn trap(debug: &kvm_debug_exit_arch, points: &[Watch]) -> Trap {
+    let set =
+        |bits: u64| std::array::from_fn(|slot| points.get(slot).copied().filter(|_| bits >> slot & 1 == 1));
+    let hit: [Option<Watch>; WATCHES] = set(debug.dr6);
+    Trap { ip: debug.pc, hit: if hit.iter().any(Option::is_some) { hit } else { set(u64::MAX) } }
 }
 
 pub(crate) fn watch(fd: &VcpuFd, points: &[Watch]) -> Result<(), Error> {
     let mut debug = kvm_guest_debug::default();
-    if points.len() > 4 {
+    if points.len() > WATCHES {
         return Err(Error::new(libc::ENOSPC));
     }
     if !points.is_empty() {
@@ -121,4 +131,23 @@ pub(crate) fn watch(fd: &VcpuFd, points: &[Watch]) -> Result<(), Error> {
         debug.arch.debugreg[7] |= 2 << (2 * slot) | (access | length << 2) << (16 + 4 * slot);
     }
     fd.set_guest_debug(&debug)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hit_is_of_what_was_set() {
+        let [first, second] =
+            [0x1000, 0x2000].map(|address| Watch { address, bytes: 4, access: Access::Write });
+        let hit =
+            |dr6, points: &[Watch]| trap(&kvm_debug_exit_arch { dr6, ..Default::default() }, points).hit;
+        // Bits above the fourth, and those of registers that aren't set, mean nothing.
+        assert_eq!(hit(0xffff_0ffa, &[first, second]), [None, Some(second), None, None]);
+        assert_eq!(hit(1, &[first, second]), [Some(first), None, None, None]);
+        assert_eq!(hit(0, &[first, second]), [Some(first), Some(second), None, None]);
+        assert_eq!(hit(0b100, &[first]), [Some(first), None, None, None]);
+        assert_eq!(hit(1, &[]), [None; WATCHES]);
+    }
 }

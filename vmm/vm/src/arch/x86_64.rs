@@ -4,9 +4,10 @@ pub(crate) mod confine;
 pub(crate) mod probe;
 mod state;
 
-pub(crate) use state::{PlatformState, restore_platform, save_platform};
+pub(crate) use state::{Clocks, PlatformState, clocks, restore_platform, save_platform, set_clocks};
 
 use crate::VmError;
+use crate::devices::place;
 use ktstr_topology::Topology;
 use ktstr_vmm_acpi::{Machine, NodeRam, Place, PowerPorts, SerialPort, VirtioMmio, arch::Interrupts};
 use ktstr_vmm_boot::Entry;
@@ -17,10 +18,12 @@ use ktstr_vmm_devices::Power;
 use ktstr_vmm_memory::{GuestRam, layout};
 use ktstr_vmm_vcpu::Identity;
 use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS, Msrs,
+    CpuId, KVM_CAP_X86_DISABLE_EXITS, KVM_MAX_CPUID_ENTRIES, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
+    KVM_X2APIC_API_USE_32BIT_IDS, KVM_X86_DISABLE_EXITS_HLT, KVM_X86_DISABLE_EXITS_PAUSE, Msrs,
     kvm_enable_cap,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use std::ffi::c_ulong;
 use vm_memory::{Bytes, GuestAddress};
 
 /// First I/O port and interrupt line of each serial port.
@@ -74,23 +77,49 @@ pub(crate) fn prepare(vm: &VmFd) -> Result<(), VmError> {
     vm.enable_cap(&cap).map_err(VmError::kvm("asking for 32-bit APIC ids"))
 }
 
-/// Builds the ACPI tables and writes them; the address of the RSDP.
-pub(crate) fn write_acpi(topology: &Topology, ram: &GuestRam) -> Result<u64, VmError> {
+/// Of `HLT` and `PAUSE`, those that KVM can leave to the guest.
+fn left_to_guest(kvm: &Kvm) -> u32 {
+    let known = kvm.check_extension_raw(c_ulong::from(KVM_CAP_X86_DISABLE_EXITS));
+    let known = u32::try_from(known).unwrap_or(0);
+    known & (KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE)
+}
+
+/// Whether KVM can leave both to the guest.
+pub(crate) fn rests_in_guest(kvm: &Kvm) -> bool {
+    left_to_guest(kvm) == KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_PAUSE
+}
+
+/// Has a vCPU that halts or spins stay in the guest, as far as KVM can, before there are vCPUs.
+pub(crate) fn rest_in_guest(kvm: &Kvm, vm: &VmFd) -> Result<(), VmError> {
+    let mut cap = kvm_enable_cap { cap: KVM_CAP_X86_DISABLE_EXITS, ..Default::default() };
+    cap.args[0] = u64::from(left_to_guest(kvm));
+    if cap.args[0] == 0 {
+        return Ok(());
+    }
+    vm.enable_cap(&cap).map_err(VmError::kvm("leaving HLT and PAUSE to the guest"))
+}
+
+/// Builds the ACPI tables and writes them, with `virtio` virtio devices; the address of the RSDP.
+pub(crate) fn write_acpi(topology: &Topology, ram: &GuestRam, virtio: usize) -> Result<u64, VmError> {
     let ids = Ids::new(topology);
     let cpu_ids: Vec<u32> = (0..topology.total_cpus()).map(|cpu| ids.id(cpu)).collect();
     let node_ram: Vec<NodeRam> =
         ram.regions().iter().map(|r| NodeRam { node: r.node, start: r.start, bytes: r.bytes }).collect();
+    let virtio: Vec<VirtioMmio> = (0..virtio)
+        .map(place)
+        .map(|(address, irq)| VirtioMmio {
+            address: address as u32,
+            bytes: layout::VIRTIO_MMIO_STRIDE as u32,
+            irq,
+        })
+        .collect();
     let machine = Machine {
         topology,
         cpu_ids: &cpu_ids,
         ram: &node_ram,
         interrupts: Interrupts { local_apic: layout::LOCAL_APIC, ioapic: layout::IOAPIC },
         serial: &SERIAL.map(|(port, irq)| SerialPort { port, irq }),
-        virtio: &[VirtioMmio {
-            address: layout::VIRTIO_MMIO as u32,
-            bytes: layout::VIRTIO_MMIO_STRIDE as u32,
-            irq: layout::VIRTIO_MMIO_IRQ,
-        }],
+        virtio: &virtio,
         power: PowerPorts {
             reset: layout::RESET_PORT,
             reset_value: Power::RESET_VALUE,

@@ -30,19 +30,6 @@ fn save(vm: &Vm) -> (tempfile::TempDir, MachineState) {
     (dir, state)
 }
 
-/// Every field in words, the time stamp counter aside.
-fn words(state: &MachineState) -> Vec<String> {
-    let vcpu = |vcpu| {
-        let text = format!("{vcpu:?}");
-        let counter = text.find("(16, ").expect("the time stamp counter is among the MSRs");
-        let end = counter + text[counter..].find(')').unwrap();
-        format!("{}{}", &text[..counter], &text[end..])
-    };
-    let mut words: Vec<_> = state.vcpus.iter().map(vcpu).collect();
-    words.push(format!("{:?} {:?}", state.node_bytes, state.devices));
-    words
-}
-
 #[test]
 fn what_is_saved_again_is_what_was_saved() {
     if micro::no_kvm("what_is_saved_again_is_what_was_saved") {
@@ -58,14 +45,14 @@ fn what_is_saved_again_is_what_was_saved() {
     drop(vm);
     let vm = Vm::restore(Restore::new(dir.path(), shape, 64)).unwrap();
     let (_again, after) = save(&vm);
-    let text = words(&before).concat();
+    let text = format!("{before:?}");
     for part in ["305419896, 0, 0, 0", "(374, 305419896)", "cr3: 17956864"] {
         assert!(text.contains(part), "the guest has not done its work: no {part} in {text}");
     }
-    for (before, after) in words(&before).iter().zip(words(&after)) {
-        assert_eq!(*before, after);
+    // Clocks as well: they stand still until the machine runs.
+    let [before, after] = [before, after].map(|state| format!("{state:#?}"));
+    for (before, after) in before.lines().zip(after.lines()) {
+        assert_eq!(before, after);
     }
-    let chips =
-        |state: &MachineState| format!("{:?}", state.platform).split("clock").next().unwrap().to_string();
-    assert_eq!(chips(&before), chips(&after));
+    assert_eq!(before.len(), after.len());
 }

@@ -1,7 +1,8 @@
 //! The guest: PID 1 of the machine under test.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ pub(crate) fn main() -> ! {
         "spin" => spin(&mut data),
         "busy" => answer(&mut data, std::thread::available_parallelism().unwrap().get()),
         "idle" => answer(&mut data, 0),
+        "clocks" => clocks(&mut data),
+        "disk" => crate::disk::guest(&mut data, &mut port("ktstr.stdio")),
         // SAFETY: no pointers.
         "reboot" => unsafe {
             data.write_all(b"rebooting").unwrap();
@@ -110,6 +113,51 @@ fn answer(data: &mut File, cpus: usize) {
         let uptime = read("/proc/uptime").split_whitespace().next().unwrap_or("?").to_string();
         data.write_all(format!("up {uptime} s\n").as_bytes()).unwrap();
     }
+}
+
+/// Says what every clock shows on each CPU, one after the other, whenever the host asks.
+fn clocks(data: &mut File) {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let mut stdio = port("ktstr.stdio");
+    data.write_all(b"up and about\n").unwrap();
+    let mut byte = [0];
+    while stdio.read(&mut byte).unwrap() == 1 && byte != *b"." {
+        let mut line =
+            format!("source {}", read("/sys/devices/system/clocksource/clocksource0/current_clocksource"));
+        for cpu in 0..cpus {
+            // SAFETY: an all-zero set is one, and as large as the call is told.
+            unsafe {
+                let mut set: libc::cpu_set_t = std::mem::zeroed();
+                libc::CPU_SET(cpu, &mut set);
+                assert_eq!(libc::sched_setaffinity(0, size_of_val(&set), &raw const set), 0);
+            }
+            line.push_str(&format!(" monotonic {} scheduler {}", monotonic(), scheduler_clock()));
+        }
+        data.write_all(format!("{line} end of clocks\n").as_bytes()).unwrap();
+    }
+}
+
+/// `CLOCK_MONOTONIC` in microseconds.
+fn monotonic() -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes a timespec.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) }, 0);
+    time.tv_sec * 1_000_000 + time.tv_nsec / 1000
+}
+
+/// The scheduler's clock in microseconds: what the kernel's log stamps a line with
+/// (Documentation/ABI/testing/dev-kmsg).
+fn scheduler_clock() -> i64 {
+    // Without waiting: what was written is there.
+    let mut log =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").unwrap();
+    log.seek(SeekFrom::End(0)).unwrap();
+    // Without the end of the line it could still be continued, and isn't there yet.
+    log.write_all(b"<7>what time is it?\n").unwrap();
+    let mut record = [0; 4096];
+    let length = log.read(&mut record).unwrap();
+    let record = String::from_utf8_lossy(&record[..length]).into_owned();
+    record.split(',').nth(2).and_then(|stamp| stamp.parse().ok()).expect(&record)
 }
 
 fn read(path: &str) -> String {

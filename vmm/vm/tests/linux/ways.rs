@@ -1,5 +1,6 @@
 //! Ways to boot, to talk, to stand still and to end.
 
+use crate::skip::skip;
 use crate::{Guest, Kernels, Outcome};
 use ktstr_topology::Topology;
 use ktstr_vmm::VmEnd;
@@ -11,7 +12,7 @@ fn two_cpus() -> Topology {
 
 /// Where Linux boots, the probe must not say otherwise.
 pub(crate) fn the_probe_finds_this_kvm_usable(_: &Kernels) -> Outcome {
-    match ktstr_vmm::probe(crate::PATIENCE) {
+    match ktstr_vmm::probe(crate::patience()) {
         Ok(ktstr_vmm::Probe::Usable { .. }) => Ok(()),
         other => Err(format!("{other:?}")),
     }
@@ -25,7 +26,7 @@ pub(crate) fn a_vmlinux_boots_by_pvh(kernels: &Kernels) -> Outcome {
     match &kernels.vmlinux {
         Some(vmlinux) => echo(vmlinux),
         None => {
-            println!("skipped: KTSTR_VMM_VMLINUX names no kernel");
+            skip("a_vmlinux_boots_by_pvh", "KTSTR_VMM_VMLINUX names no kernel");
             Ok(())
         }
     }
@@ -44,7 +45,7 @@ fn echo(kernel: &std::path::PathBuf) -> Outcome {
 }
 
 pub(crate) fn a_busy_guest_pauses_and_runs_on(kernels: &Kernels) -> Outcome {
-    let mut guest = Guest::boot(&kernels.bzimage, two_cpus(), "spin")?;
+    let mut guest = Guest::boot(kernels.quick(), two_cpus(), "spin")?;
     guest.expect("spinning")?;
     let text = |e: ktstr_vmm::VmError| e.to_string();
     let mut seen = Vec::new();
@@ -73,20 +74,67 @@ pub(crate) fn a_busy_guest_pauses_and_runs_on(kernels: &Kernels) -> Outcome {
     guest.expect_end(&VmEnd::PowerOff)
 }
 
+/// Every clock of every CPU goes on from where it stood, and so does one whose machine is paused time and again.
+pub(crate) fn a_pause_is_no_time_to_the_guest(kernels: &Kernels) -> Outcome {
+    let mut guest = Guest::boot(&kernels.bzimage, two_cpus(), "clocks")?;
+    guest.expect("up and about\n")?;
+    for (times, length) in [(1, Duration::from_secs(2)), (20, Duration::from_millis(100))] {
+        let before = clocks(&mut guest)?;
+        let (begin, mut paused) = (Instant::now(), Duration::ZERO);
+        for _ in 0..times {
+            guest.vm.pause().map_err(|e| e.to_string())?;
+            let still = Instant::now();
+            std::thread::sleep(length);
+            paused += still.elapsed();
+            guest.vm.resume();
+        }
+        let after = clocks(&mut guest)?;
+        let ran = begin.elapsed() - paused;
+        let went = |(first, last): (&i64, &i64)| Duration::from_micros((last - first).max(0) as u64);
+        let went: Vec<_> = before.iter().zip(&after).map(went).collect();
+        println!("paused {times} times for {length:?}, ran for {ran:?}: clocks went {went:?}");
+        // The first clocks were read before `begin`, by as much as an answer takes.
+        let most = ran + Duration::from_millis(500);
+        if went.iter().any(|went| *went > most || went.is_zero()) {
+            return Err(format!("clocks went {went:?}, the guest ran for {ran:?}, paused for {paused:?}"));
+        }
+    }
+    guest.vm.send(2, b".");
+    guest.expect_end(&VmEnd::PowerOff)
+}
+
+/// Microseconds that each clock of each CPU shows, read in turns: none must be behind the one before.
+fn clocks(guest: &mut Guest) -> Result<Vec<i64>, String> {
+    guest.vm.send(2, b"?");
+    guest.expect("source ")?;
+    let line = guest.until(" end of clocks\n")?;
+    let of = |name: &str| -> Vec<i64> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let after = words.windows(2).filter(|pair| pair[0] == name).map(|pair| pair[1]);
+        after.filter_map(|word| word.parse().ok()).collect()
+    };
+    let (monotonic, scheduler) = (of("monotonic"), of("scheduler"));
+    if monotonic.len() != 2 || scheduler.len() != 2 || !monotonic.is_sorted() {
+        return Err(format!("clocks of two CPUs, in order, expected; seen {line}"));
+    }
+    println!("clock source {line}");
+    Ok([monotonic, scheduler].concat())
+}
+
 pub(crate) fn a_reboot_is_a_reset(kernels: &Kernels) -> Outcome {
-    let mut guest = Guest::boot(&kernels.bzimage, two_cpus(), "reboot")?;
+    let mut guest = Guest::boot(kernels.quick(), two_cpus(), "reboot")?;
     guest.expect("rebooting")?;
     guest.expect_end(&VmEnd::Reset)
 }
 
 pub(crate) fn a_triple_fault_is_a_reset(kernels: &Kernels) -> Outcome {
-    let mut guest = Guest::boot(&kernels.bzimage, two_cpus(), "reboot reboot=t")?;
+    let mut guest = Guest::boot(kernels.quick(), two_cpus(), "reboot reboot=t")?;
     guest.expect("rebooting")?;
     guest.expect_end(&VmEnd::Reset)
 }
 
 pub(crate) fn a_panic_is_a_reset(kernels: &Kernels) -> Outcome {
-    let guest = Guest::boot(&kernels.bzimage, two_cpus(), "panic")?;
+    let guest = Guest::boot(kernels.quick(), two_cpus(), "panic")?;
     guest.expect_end(&VmEnd::Reset)?;
     let console = guest.post_mortem();
     if console.contains("Kernel panic") { Ok(()) } else { Err(format!("no panic on the console: {console}")) }
@@ -97,7 +145,7 @@ pub(crate) fn dropped_machines_leave_nothing(kernels: &Kernels) -> Outcome {
     let threads = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     let before = threads();
     for round in 0..10u64 {
-        let guest = Guest::boot(&kernels.bzimage, two_cpus(), "spin")?;
+        let guest = Guest::boot(kernels.quick(), two_cpus(), "spin")?;
         let end = guest.vm.wait(Duration::from_millis(round * 97));
         if end.is_some() {
             return Err(format!("round {round}: ended by itself: {end:?}{}", guest.post_mortem()));

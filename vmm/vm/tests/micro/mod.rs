@@ -3,6 +3,9 @@
 // Each test program uses some of it.
 #![allow(dead_code)]
 
+#[path = "../../../vcpu/tests/skip/mod.rs"]
+pub(crate) mod skip;
+
 use std::io::Write;
 use std::time::Duration;
 
@@ -15,9 +18,27 @@ pub(crate) const POWER_OFF: [u8; 10] = [0x66, 0xba, 0x01, 0x06, 0xb0, 0x34, 0xee
 pub(crate) fn no_kvm(test: &str) -> bool {
     let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
     if let Err(e) = &opened {
-        eprintln!("skipped {test}: opening /dev/kvm: {e}");
+        skip::skip(test, &format!("opening /dev/kvm: {e}"));
     }
     opened.is_err()
+}
+
+/// Where a kernel with an interrupt has its table, from [`LOAD`] on, and what `lidt` reads.
+const IDT: usize = 0x1000;
+const IDT_REGISTER: usize = 0x2000;
+
+/// Code with its interrupt table behind it, of one vector with a handler at that offset; `lidt` reads it
+/// at 0x100_2000.
+pub(crate) fn with_interrupt(code: &[u8], vector: usize, handler: usize) -> Vec<u8> {
+    let mut image = code.to_vec();
+    let handler = LOAD as u32 + handler as u32;
+    image.resize(IDT_REGISTER + 6, 0);
+    // A present 32-bit interrupt gate of the code segment.
+    let gate = u64::from(handler & 0xffff) | 0x10 << 16 | 0x8e00 << 32 | u64::from(handler >> 16) << 48;
+    image[IDT + 8 * vector..][..8].copy_from_slice(&gate.to_le_bytes());
+    image[IDT_REGISTER..][..2].copy_from_slice(&(8 * (vector as u16 + 1) - 1).to_le_bytes());
+    image[IDT_REGISTER + 2..][..4].copy_from_slice(&(LOAD as u32 + IDT as u32).to_le_bytes());
+    image
 }
 
 /// An ELF file of `code`, loaded and entered in 32-bit mode at 16 MiB.

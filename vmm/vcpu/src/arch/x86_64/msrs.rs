@@ -5,16 +5,13 @@ use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::{Error, VcpuFd};
 use std::ops::Range;
 
-const TSC: u32 = 0x10;
-const TSC_DEADLINE: u32 = 0x6e0;
+pub(super) const TSC: u32 = 0x10;
+pub(super) const TSC_DEADLINE: u32 = 0x6e0;
 /// Of Hyper-V (arch/x86/include/asm/hyperv-tlfs.h): guests aren't told of it, and the
 /// first access makes KVM set up what it takes.
 const HYPERV: Range<u32> = 0x4000_0000..0x4000_0200;
 /// As many as go into one request; `KVM_MAX_MSR_ENTRIES` is 256.
 const AT_ONCE: usize = 128;
-/// A second is what KVM lets two writes of the counter lie apart and still takes them for
-/// one (`kvm_synchronize_tsc`).
-const SECONDS_APART: u64 = 10;
 
 /// An MSR that KVM refused.
 pub(super) enum MsrError {
@@ -43,12 +40,11 @@ impl MsrError {
     }
 }
 
-/// Of the MSRs that KVM lists, those that a saved machine keeps, in the order in which
-/// they are set again: the timer's deadline after the counter that it is compared with.
+/// Of the MSRs that KVM lists, those that a saved vCPU keeps. Its clock is kept elsewhere
+/// ([`VcpuClock`](super::VcpuClock)): that goes on when the machine runs, not when it is restored.
 pub(super) fn worth_keeping(listed: &[u32]) -> Vec<u32> {
-    let mut kept: Vec<u32> = listed.iter().copied().filter(|msr| !HYPERV.contains(msr)).collect();
-    kept.sort_by_key(|msr| *msr == TSC_DEADLINE);
-    kept
+    let kept = |msr: &u32| !HYPERV.contains(msr) && ![TSC, TSC_DEADLINE].contains(msr);
+    listed.iter().copied().filter(kept).collect()
 }
 
 /// Reads MSRs; those that KVM lists and this guest doesn't have are left out.
@@ -68,20 +64,11 @@ pub(super) fn read(fd: &VcpuFd, msrs: &[u32]) -> Result<Vec<(u32, u64)>, Error> 
     Ok(found)
 }
 
-/// Sets MSRs. One that KVM doesn't take is of no account where it has that value already:
+/// Sets MSRs in their order. One that KVM doesn't take is of no account where it has that value already:
 /// some can only be read.
-///
-/// KVM has all vCPUs count together whose counters are set to about the same value in a
-/// short time. With `first_of_khz` the counter is set twice, first to something else, so
-/// that it isn't matched with the zero that it was made with: before Linux 6.7 a machine
-/// saved in its first second would begin from zero again.
-pub(super) fn write(fd: &VcpuFd, msrs: &[(u32, u64)], first_of_khz: Option<u32>) -> Result<(), MsrError> {
+pub(super) fn write(fd: &VcpuFd, msrs: &[(u32, u64)]) -> Result<(), MsrError> {
     let entry = |&(index, data): &(u32, u64)| kvm_msr_entry { index, data, ..Default::default() };
-    let mut entries: Vec<kvm_msr_entry> = msrs.iter().map(entry).collect();
-    if let (Some(khz), Some((_, tsc))) = (first_of_khz, msrs.iter().find(|(msr, _)| *msr == TSC)) {
-        let elsewhere = tsc.wrapping_add(SECONDS_APART * u64::from(khz) * 1000);
-        entries.insert(0, entry(&(TSC, elsewhere)));
-    }
+    let entries: Vec<kvm_msr_entry> = msrs.iter().map(entry).collect();
     let mut rest = &entries[..];
     while let Some(first) = rest.first() {
         let some = rest.get(..AT_ONCE).unwrap_or(rest);
@@ -108,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_deadline_comes_last_and_hyperv_not_at_all() {
-        assert_eq!(worth_keeping(&[0x6e0, 0x10, 0x4000_0020, 0x174]), [0x10, 0x174, 0x6e0]);
+    fn clocks_and_hyperv_are_not_among_them() {
+        assert_eq!(worth_keeping(&[0x6e0, 0x10, 0x4000_0020, 0x174, 0x3b]), [0x174, 0x3b]);
     }
 }

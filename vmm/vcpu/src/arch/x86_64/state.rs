@@ -47,7 +47,8 @@ pub struct Identity {
     pub cpuid: Vec<kvm_cpuid_entry2>,
 }
 
-/// One vCPU's state. Nested guests and the pages of KVM's own (`KVM_GET_NESTED_STATE`,
+/// One vCPU's state but for its [clock](super::VcpuClock), whose timer counts only once the local APIC has it in the
+/// right mode (`kvm_set_lapic_tscdeadline_msr`). Nested guests and the pages of KVM's own (`KVM_GET_NESTED_STATE`,
 /// system-management mode) are left out: machines of this monitor have neither.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VcpuState {
@@ -126,10 +127,7 @@ pub fn restore(
     // Holds the APIC's base, whose mode decides how its registers are read.
     fd.set_sregs(&state.special).map_err(kvm("setting the special registers"))?;
     fd.set_lapic(&state.apic).map_err(kvm("setting the local APIC"))?;
-    // The deadline of the timer counts only once the local APIC has it in that mode
-    // (`kvm_set_lapic_tscdeadline_msr`).
-    let first = index == 0;
-    msrs::write(fd, &state.msrs, first.then_some(state.tsc_khz)).map_err(|e| e.of(index))?;
+    msrs::write(fd, &state.msrs).map_err(|e| e.of(index))?;
     fd.set_vcpu_events(&state.events).map_err(kvm("setting the pending events"))?;
     // Last: setting special registers may wake a halted vCPU.
     fd.set_mp_state(state.mp).map_err(kvm("setting the multiprocessing state"))

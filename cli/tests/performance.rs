@@ -1,0 +1,56 @@
+//! Tests in performance mode: what a host can't give is told, or insisted on.
+
+mod common;
+
+use common::{assert_says, case, run};
+use ktstr::prelude::*;
+
+#[ktstr_test(ignore, performance_mode, cores = 1, duration_s = 1)]
+fn wants_the_host(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, performance_mode, llcs = 64, cores = 1, duration_s = 1)]
+fn wants_more_than_there_is(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+/// What no host of this size has: in mode `kvm`, CPUs; in the others, all of it.
+fn lacks() -> [&'static str; 2] {
+    if std::env::var("KTSTR_ACCEL").is_ok_and(|mode| mode == "kvm") {
+        ["64 vCPUs and one CPU for everything else make 65 host CPUs", "declare a smaller machine"]
+    } else {
+        ["can't have the host's processor to itself", "use --accel kvm"]
+    }
+}
+
+#[test]
+fn a_test_runs_without_what_the_host_lacks_and_says_so() {
+    let output = run("wants_the_host", &[("KTSTR_LOG_PASSES", "1")]);
+    assert_eq!(output.code, Some(0), "{}", output.text);
+    // Huge pages are nobody's by default, and an emulator has nothing of it.
+    assert_says(&output.text, &["passed", "performance mode, as far as this host has it: ", "can't"]);
+}
+
+#[test]
+fn whoever_insists_has_the_test_skipped_with_the_same_words() {
+    let (mut command, results) = case("wants_more_than_there_is");
+    let output = command.env("KTSTR_REQUIRE_PERF_MODE", "1").env("KTSTR_LOG_PASSES", "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_says(&text, &["SKIP: ", "KTSTR_REQUIRE_PERF_MODE", lacks()[0], lacks()[1]]);
+    assert!(output.status.success(), "{text}");
+    drop(results);
+    let settings = [("KTSTR_REQUIRE_PERF_MODE", "1"), ("KTSTR_NO_SKIP_MODE", "1")];
+    let output = run("wants_more_than_there_is", &settings);
+    assert_eq!(output.code, Some(1), "{}", output.text);
+    assert_says(&output.text, &[lacks()[0], lacks()[1], "a skip counts as a failure"]);
+}
+
+#[test]
+fn without_performance_mode_such_a_test_needs_no_machine() {
+    let settings =
+        [("KTSTR_NO_PERF_MODE", "1"), ("KTSTR_TEST_KERNEL", "/no/such/image"), ("KTSTR_LOG_PASSES", "1")];
+    let output = run("wants_the_host", &settings);
+    assert_eq!(output.code, Some(0), "{}", output.text);
+    assert_says(&output.text, &["SKIP: ", "KTSTR_NO_PERF_MODE"]);
+}
