@@ -235,24 +235,21 @@ fn the_watchdog_is_set_in_deterministic_mode_too() {
     assert_says(&text, &["the watchdog's timeout is 2.0 s"]);
 }
 
-/// A scheduler that declares no timeout gets one that is shorter than the kernel's.
-#[ktstr_test(scheduler = FIXTURE, duration_s = 1, post_vm = is_watched_by_default)]
-fn without_a_word_the_watchdog_waits_five_seconds(ctx: &Ctx) -> Result<AssertResult> {
+declare_scheduler!(PATIENT, {
+    name = "patient",
+    binary = "scx-fixture",
+    watchdog_timeout_s = 8,
+    verifier = false,
+});
+
+/// What a declaration says holds for its tests.
+#[ktstr_test(scheduler = PATIENT, duration_s = 1, post_vm = is_watched_for_eight_seconds)]
+fn a_declared_timeout_holds(ctx: &Ctx) -> Result<AssertResult> {
     scenarios::steady(ctx)
 }
 
-/// One that declares its own keeps it, where nobody asks for another.
-#[ktstr_test(scheduler = FIXTURE, duration_s = 1, post_vm = is_watched_as_it_says, extra_sched_args = ["--timeout-ms", "7000"])]
-fn a_schedulers_own_timeout_is_kept(ctx: &Ctx) -> Result<AssertResult> {
-    scenarios::steady(ctx)
-}
-
-fn is_watched_by_default(vm: &VmResult<'_>) -> Result<AssertResult> {
-    is_watched_for(vm, 0, 5000)
-}
-
-fn is_watched_as_it_says(vm: &VmResult<'_>) -> Result<AssertResult> {
-    is_watched_for(vm, 7000, 7000)
+fn is_watched_for_eight_seconds(vm: &VmResult<'_>) -> Result<AssertResult> {
+    is_watched_for(vm, 0, 8000)
 }
 
 fn is_watched_for(vm: &VmResult<'_>, own_ms: u32, effective_ms: u64) -> Result<AssertResult> {

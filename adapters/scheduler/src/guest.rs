@@ -123,11 +123,11 @@ impl GuestSchedulers {
                     Some(_) => {}
                 }
                 self.prepare(&plan.name);
-                let hook = Hook::set(&self.places, plan.watchdog);
+                let hook = plan.watchdog.map(|order| Hook::set(&self.places, order));
                 let started = Instant::now();
                 let process = Process::start(path, args, &self.sink).map_err(|e| refuse(e.to_string()))?;
                 let mut live = self.wait_attached(plan, process, report, started)?;
-                live.report.watchdog = Some(hook.take(&self.places));
+                live.report.watchdog = hook.map(|hook| hook.take(&self.places));
                 if let Some(probes) = &self.probes {
                     probes.attach_callbacks();
                 }

@@ -92,7 +92,9 @@ fn run(guest: &Guest, plan: &GuestPlan) -> TestReturn {
         // A lost piece of log is a hole in it; the verdict doesn't hang on it.
         Arc::new(move |bytes: &[u8]| drop(channel.send(&Message::SchedulerLog(bytes.to_vec()))))
     };
-    let types = kernel_types::open();
+    let wanted = !plan.probes.is_empty() || plan.schedulers.iter().any(|s| s.watchdog.is_some());
+    // Reading them takes time that most tests need not spend.
+    let types = if wanted { kernel_types::open() } else { Err("nobody asked for them".to_string()) };
     let places = types.as_ref().map_err(Clone::clone).and_then(|types| Places::of(types));
     let mut schedulers =
         GuestSchedulers::new(plan.schedulers.clone(), places, ktstr_guest_init::read_kmsg, sink);

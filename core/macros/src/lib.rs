@@ -49,7 +49,7 @@ pub fn json(input: TokenStream) -> TokenStream {
 /// - the scheduler: `scheduler = CONST` (see `declare_scheduler!`), whose machine is
 ///   inherited as far as the test declares none, `extra_sched_args = ["…"]`,
 ///   `watchdog_timeout_s` (1 to 30: how long the kernel lets a task wait before it drops the
-///   scheduler; without it the declaration's, else the scheduler's own, else 5 s),
+///   scheduler; without it the declaration's, else the scheduler's own),
 ///   `baseline` to run under EEVDF first and compare (`ctx.baseline`),
 ///   `staged_schedulers = [CONST, …]` for ops that change the scheduler,
 ///   `bpf_map_write = CONST` (or a list) for variables that the host writes before the

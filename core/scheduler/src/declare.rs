@@ -58,7 +58,7 @@ pub struct Scheduler {
     /// Kernel settings of every machine.
     pub sysctls: &'static [Sysctl],
     /// How long the kernel lets a task wait before it drops the scheduler, s; a test's own wins. `None`: what the scheduler
-    /// itself says, or 5 s.
+    /// itself says.
     pub watchdog_timeout_s: Option<u32>,
     /// Machines of the gauntlet that it is made for.
     pub constraints: ShapeBounds,

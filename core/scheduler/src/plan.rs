@@ -35,6 +35,6 @@ pub struct SchedulerPlan {
     pub sysctls: Vec<(String, String)>,
     /// How long it may take to attach, ms of guest time.
     pub attach_within_ms: u64,
-    /// How long the kernel is to let a task wait.
-    pub watchdog: WatchdogOrder,
+    /// How long the kernel is to let a task wait, where that is not the scheduler's own word.
+    pub watchdog: Option<WatchdogOrder>,
 }

@@ -6,9 +6,6 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
 
-/// Where no test, declaration or scheduler says how long, s: the kernel's own 30 s outlast most tests, and a lost task
-/// with them.
-const DEFAULT_S: u32 = 5;
 /// `SCX_WATCHDOG_MAX_TIMEOUT` of kernel/sched/ext.c, s: it refuses a scheduler that wants more.
 const MOST_S: u32 = 30;
 
@@ -17,26 +14,22 @@ const MOST_S: u32 = 30;
 pub struct WatchdogOrder {
     /// ms.
     pub timeout_ms: u32,
-    /// A test or declaration asks for it, so a scheduler's own (`sched_ext_ops.timeout_ms`) gives way.
-    pub even_if_declared: bool,
 }
 
 impl WatchdogOrder {
-    /// For a start of that scheduler: the test's word, else the declaration's, else the default.
+    /// For a start of that scheduler: the test's word, else the declaration's. `None` where neither has one: then the
+    /// scheduler keeps its own (`sched_ext_ops.timeout_ms`), which is a part of what is tested.
     ///
     /// # Errors
     /// What is wrong with either, in words.
-    pub fn of(scheduler: &Scheduler, test: Option<u32>) -> Result<Self, String> {
-        let asked = test.or(scheduler.watchdog_timeout_s);
-        match asked {
-            None => Ok(Self { timeout_ms: DEFAULT_S * 1000, even_if_declared: false }),
+    pub fn of(scheduler: &Scheduler, test: Option<u32>) -> Result<Option<Self>, String> {
+        match test.or(scheduler.watchdog_timeout_s) {
+            None => Ok(None),
             Some(_) if !scheduler.has_program() => Err(format!(
                 "watchdog_timeout_s of scheduler {:?}: it is set while a scheduler's program attaches, and this one has none",
                 scheduler.name
             )),
-            Some(seconds) if (1..=MOST_S).contains(&seconds) => {
-                Ok(Self { timeout_ms: seconds * 1000, even_if_declared: true })
-            }
+            Some(seconds) if (1..=MOST_S).contains(&seconds) => Ok(Some(Self { timeout_ms: seconds * 1000 })),
             Some(seconds) => Err(format!(
                 "watchdog_timeout_s = {seconds} of scheduler {:?}: expected 1 to {MOST_S}, the most that the kernel takes",
                 scheduler.name
@@ -69,7 +62,7 @@ impl WatchdogReport {
             let ms = tick.as_nanos() * u128::from(*jiffies) / 1_000_000;
             u64::try_from(ms).unwrap_or(u64::MAX)
         });
-        let own_ms = record.as_ref().ok().filter(|r| r.seen > 0 && r.result >= 0).map(|r| r.own_ms);
+        let own_ms = record.as_ref().ok().filter(|r| r.seen > 0 && r.result == 0).map(|r| r.own_ms);
         let mut report = Self { order, own_ms, effective_ms, problem: None };
         report.problem = record.and_then(|record| report.check(record, effective)).err();
         report
@@ -80,19 +73,19 @@ impl WatchdogReport {
         record: WatchdogRecord,
         effective: Result<(u32, Duration), String>,
     ) -> Result<(), String> {
-        let expected = match record {
+        let expected = self.order.timeout_ms;
+        match record {
             WatchdogRecord { seen: 0, .. } => {
                 return Err("no scheduler was seen to be handed to the kernel by bpf(2)".to_string());
             }
-            WatchdogRecord { result: 0, .. } => self.order.timeout_ms,
-            WatchdogRecord { result: 1, own_ms, .. } => own_ms,
+            WatchdogRecord { result: 0, .. } => {}
             WatchdogRecord { result, pid, .. } => {
                 return Err(format!(
                     "`timeout_ms` in the memory of process {pid} could not be written (errno {})",
                     result.unsigned_abs()
                 ));
             }
-        };
+        }
         let (_, tick) = effective?;
         let seen = self.effective_ms.unwrap_or_default();
         // The kernel rounds up to whole jiffies.
@@ -101,11 +94,6 @@ impl WatchdogReport {
             return Ok(());
         }
         Err(format!("the kernel goes by {seen} ms where {expected} ms were expected"))
-    }
-
-    /// Whether a test asks for what does not hold.
-    pub fn is_broken(&self) -> bool {
-        self.order.even_if_declared && self.problem.is_some()
     }
 }
 
@@ -134,7 +122,7 @@ mod tests {
     use crate::SchedulerSpec;
     use proptest::prelude::*;
 
-    const FORCED: WatchdogOrder = WatchdogOrder { timeout_ms: 4000, even_if_declared: true };
+    const ORDER: WatchdogOrder = WatchdogOrder { timeout_ms: 4000 };
     const TICK: Duration = Duration::from_millis(4);
 
     fn record(own_ms: u32, result: i32) -> Result<WatchdogRecord, String> {
@@ -144,10 +132,10 @@ mod tests {
     #[test]
     fn the_test_has_the_first_word() {
         let declared = Scheduler { watchdog_timeout_s: Some(8), ..Scheduler::named("a") };
-        let of = |s: &Scheduler, test| WatchdogOrder::of(s, test).map(|o| (o.timeout_ms, o.even_if_declared));
-        assert_eq!(of(&declared, Some(3)), Ok((3000, true)));
-        assert_eq!(of(&declared, None), Ok((8000, true)));
-        assert_eq!(of(&Scheduler::named("a"), None), Ok((5000, false)));
+        let of = |s: &Scheduler, test| WatchdogOrder::of(s, test).map(|o| o.map(|o| o.timeout_ms));
+        assert_eq!(of(&declared, Some(3)), Ok(Some(3000)));
+        assert_eq!(of(&declared, None), Ok(Some(8000)));
+        assert_eq!(of(&Scheduler::named("a"), None), Ok(None));
         for bad in [0, 31, u32::MAX] {
             assert!(of(&declared, Some(bad)).unwrap_err().contains("expected 1 to 30"));
         }
@@ -159,24 +147,20 @@ mod tests {
     #[test]
     fn what_holds_is_told_and_what_does_not() {
         let of = |order, record, jiffies| WatchdogReport::of(order, record, Ok((jiffies, TICK)));
-        let held = of(FORCED, record(1000, 0), 1000);
+        let held = of(ORDER, record(1000, 0), 1000);
         assert_eq!(held.problem, None);
         let told = "the watchdog's timeout is 4.0 s; the scheduler itself declares 1.0 s";
         assert_eq!(held.to_string(), told);
-        let not = of(FORCED, record(1000, 0), 250);
-        assert!(not.is_broken(), "{not:?}");
+        let not = of(ORDER, record(1000, 0), 250);
         let told = "a watchdog timeout of 4.0 s was to be set, but the kernel goes by 1000 ms where 4000 ms were \
                     expected; the scheduler itself declares 1.0 s";
         assert_eq!(not.to_string(), told);
-        let soft = WatchdogOrder { even_if_declared: false, ..FORCED };
-        assert_eq!(of(soft, record(1000, 1), 250).problem, None);
-        assert!(!of(soft, record(1000, 1), 1000).is_broken(), "nobody asked for it");
-        let unseen = of(FORCED, Ok(WatchdogRecord::default()), 7500);
+        let unseen = of(ORDER, Ok(WatchdogRecord::default()), 7500);
         assert!(unseen.problem.as_ref().unwrap().contains("no scheduler was seen"), "{unseen:?}");
-        assert!(of(FORCED, record(0, -14), 7500).problem.unwrap().contains("errno 14"));
-        let unread = WatchdogReport::of(FORCED, record(0, 0), Err("no such symbol".to_string()));
+        assert!(of(ORDER, record(0, -14), 7500).problem.unwrap().contains("errno 14"));
+        let unread = WatchdogReport::of(ORDER, record(0, 0), Err("no such symbol".to_string()));
         assert_eq!(unread.problem.as_deref(), Some("no such symbol"));
-        let unset = WatchdogReport::of(FORCED, Err("refused".to_string()), Ok((7500, TICK)));
+        let unset = WatchdogReport::of(ORDER, Err("refused".to_string()), Ok((7500, TICK)));
         assert_eq!(unset.problem.as_deref(), Some("refused"));
     }
 
@@ -184,7 +168,7 @@ mod tests {
         /// `msecs_to_jiffies` rounds up.
         #[test]
         fn a_timeout_that_was_set_holds_at_every_tick_rate(seconds in 1u32..=30, hz in prop::sample::select(vec![100u32, 250, 300, 1000])) {
-            let order = WatchdogOrder { timeout_ms: seconds * 1000, even_if_declared: true };
+            let order = WatchdogOrder { timeout_ms: seconds * 1000 };
             let jiffies = (u64::from(seconds) * 1000 * u64::from(hz)).div_ceil(1000) as u32;
             let tick = Duration::from_nanos(1_000_000_000 / u64::from(hz) + 1);
             let report = WatchdogReport::of(order, record(0, 0), Ok((jiffies, tick)));
@@ -194,8 +178,8 @@ mod tests {
         #[test]
         fn another_timeout_never_passes_for_it(seconds in 1u32..=30, other in 1u32..=30) {
             prop_assume!(seconds != other);
-            let order = WatchdogOrder { timeout_ms: seconds * 1000, even_if_declared: true };
-            prop_assert!(WatchdogReport::of(order, record(0, 0), Ok((other * 250, TICK))).is_broken());
+            let order = WatchdogOrder { timeout_ms: seconds * 1000 };
+            prop_assert!(WatchdogReport::of(order, record(0, 0), Ok((other * 250, TICK))).problem.is_some());
         }
     }
 }

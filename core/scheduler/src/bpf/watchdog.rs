@@ -92,7 +92,7 @@ pub struct WatchdogRecord {
     pub seen: u32,
     /// `timeout_ms` of the last, as its program had it; 0 stands for the kernel's most.
     pub own_ms: u32,
-    /// 0 if it was overwritten, 1 if it was left alone, else a negative errno.
+    /// 0 if it was overwritten, else a negative errno.
     pub result: i32,
     /// The process that handed it over.
     pub pid: u32,
@@ -173,10 +173,6 @@ pub fn override_timeout(places: &Places, order: WatchdogOrder, bpf: i32, record:
     code.jump_unless_equal(R0, 0, told);
     code.load_u32(R1, R10, NUMBER);
     code.store_u32(R8, 4, R1);
-    if !order.even_if_declared {
-        code.set(R0, 1);
-        code.jump_unless_equal(R1, 0, told);
-    }
     code.store_u32_value(R10, NUMBER, order.timeout_ms as i32);
     code.copy(R1, R9);
     code.stack(R2, NUMBER);
@@ -273,11 +269,7 @@ mod tests {
     fn programs_are_sound() {
         let places = Places::of(&types("")).unwrap();
         let later = Places { in_scheduler: Some(64), ..places.clone() };
-        for order in
-            [false, true].map(|even_if_declared| WatchdogOrder { timeout_ms: 4000, even_if_declared })
-        {
-            is_sound(&override_timeout(&places, order, 321, 5));
-        }
+        is_sound(&override_timeout(&places, WatchdogOrder { timeout_ms: 4000 }, 321, 5));
         is_sound(&effective_timeout(&places));
         assert!(effective_timeout(&later).len() > effective_timeout(&places).len() - 3);
         is_sound(&effective_timeout(&later));
