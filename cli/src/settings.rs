@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) scheduler: ktstr_scheduler::Wanted,
     /// `KTSTR_MONITOR_MS`: how far apart samples of the kernel are; `None` takes none.
     pub(crate) monitor_period: Option<Duration>,
+    /// `KTSTR_STALL_POLL_MS`: how far apart looks at the workers of a test on the host are; `None` takes none.
+    pub(crate) stall_poll: Option<Duration>,
     /// `KTSTR_HOST_CGROUP_PARENT`.
     pub(crate) host_cgroup_parent: Option<String>,
     /// `KTSTR_NO_PERF_MODE`: tests in performance mode are skipped.
@@ -89,7 +91,8 @@ impl Settings {
                 profile: get("KTSTR_SCHEDULER_PROFILE"),
                 allow_stale: get("KTSTR_SCHEDULER_ALLOW_STALE_FALLBACK").is_some(),
             },
-            monitor_period: monitor_period(get("KTSTR_MONITOR_MS").as_deref())?,
+            monitor_period: period("KTSTR_MONITOR_MS", &get, ktstr_monitor::DEFAULT_PERIOD)?,
+            stall_poll: period("KTSTR_STALL_POLL_MS", &get, STALL_POLL)?,
             host_cgroup_parent: get("KTSTR_HOST_CGROUP_PARENT"),
             no_perf_mode: get("KTSTR_NO_PERF_MODE").is_some_and(|v| v != "0"),
             require_perf_mode: get("KTSTR_REQUIRE_PERF_MODE").is_some_and(|v| v != "0"),
@@ -98,15 +101,16 @@ impl Settings {
     }
 }
 
-/// 100 ms unless told otherwise; 0 is never.
-fn monitor_period(text: Option<&str>) -> Result<Option<Duration>> {
-    let Some(text) = text else { return Ok(Some(ktstr_monitor::DEFAULT_PERIOD)) };
+/// Between two looks at the workers of a test on the host.
+const STALL_POLL: Duration = Duration::from_millis(500);
+
+/// The milliseconds of that variable; 0 is never.
+fn period(name: &str, get: &dyn Fn(&str) -> Option<String>, default: Duration) -> Result<Option<Duration>> {
+    let Some(text) = get(name) else { return Ok(Some(default)) };
     match text.parse::<u64>() {
         Ok(0) => Ok(None),
         Ok(ms) if ms <= 60_000 => Ok(Some(Duration::from_millis(ms))),
-        _ => {
-            bail!("reading KTSTR_MONITOR_MS={text:?}: expected milliseconds up to 60000, or 0 for no samples")
-        }
+        _ => bail!("reading {name}={text:?}: expected milliseconds up to 60000, or 0 for never"),
     }
 }
 
@@ -164,6 +168,7 @@ mod tests {
             ("KTSTR_ACCEL", "fast"),
             ("KTSTR_DURATION_S", "0"),
             ("KTSTR_MONITOR_MS", "often"),
+            ("KTSTR_STALL_POLL_MS", "-1"),
             ("KTSTR_TEMPLATE_MAX_MIB", "1G"),
         ] {
             let text = format!("{:#}", with(&[(name, value)]).unwrap_err());

@@ -45,13 +45,17 @@ fn an_error_is_followed_to_the_call_that_ended_it() {
         &[
             "the crash came again: scx_bpf_error: the weights are off",
             "of the back-trace (scx_bpf_error_bstr, ",
-            "not probed: fixture_",
-            "can't be put on a BPF program",
+            "  at ./fixture.bpf.c:",
+            "probed BPF callbacks: fixture_select_cpu, fixture_enqueue, fixture_dispatch, ",
             // The argument of an enum's type, by the kernel's own name for it.
             "scx_ops_exit_kind(kind=SCX_EXIT_ERROR_BPF, exit_code=0, ",
             " returned",
         ],
     );
+    assert!(!repro.contains("not probed: fixture_"), "{repro}");
+    // The scheduler's own callback that called the error, with its argument, its source line, and in it the call.
+    let at = repro.find(" fixture_dispatch(prev_cpu=").unwrap_or_else(|| panic!("no such call: {repro}"));
+    assert!(repro[at..].contains("scx_bpf_error_bstr("), "{repro}");
     assert!(text.contains("BUG SUMMARY: fixture: scx_bpf_error"), "the verdict is the first run's: {text}");
 }
 
@@ -73,6 +77,8 @@ fn a_stalled_task_is_followed_to_where_it_was_left() {
             "none of the back-trace, which is the watchdog's",
             &format!("\ntask {stuck}: "),
             &format!("dispatch_enqueue(dsq, p={stuck}, "),
+            // The scheduler's own callback, with all of its arguments.
+            &format!("fixture_enqueue(p={stuck}, enq_flags="),
             "p.scx.dsq->id none → 0x57a11",
             "dsq: id=0x57a11 nr=",
             // Where in the kernel, and the second run's own last words.

@@ -48,6 +48,25 @@ fn asks_for_a_check_that_nothing_makes(ctx: &Ctx) -> Result<AssertResult> {
     scenarios::steady(ctx)
 }
 
+/// One of its two workers stops, as by `kill -STOP`, until it is killed in the end.
+#[ktstr_test(ignore, host_only, duration_s = 2)]
+fn host_only_with_a_stopped_worker(ctx: &Ctx) -> Result<AssertResult> {
+    let work =
+        WorkSpec::default().workers(2).comm("stops").work_type(WorkType::custom("stops", stop_or_spin));
+    execute_steps(ctx, vec![Step::new(vec![Op::spawn_host(work)], HoldSpec::frac(1.0))])
+}
+
+fn stop_or_spin(ctx: &dyn WorkerCtx) {
+    if ctx.index() == 0 {
+        // SAFETY: raise(3) touches no memory.
+        unsafe { libc::raise(libc::SIGSTOP) };
+    }
+    while !ctx.stop_requested() {
+        ctx.spin(1000);
+        ctx.iteration();
+    }
+}
+
 /// This binary under libtest, as `cargo test` runs it.
 fn libtest(arguments: &[&str]) -> (bool, String) {
     let output = Command::new(std::env::current_exe().expect("our own path"))
@@ -80,6 +99,25 @@ fn libtest_runs_a_test_in_its_machine_and_shows_why_it_failed() {
     let (passed, text) = libtest(&["--ignored", "--exact", "expects_to_fail_and_passes"]);
     assert!(!passed, "{text}");
     assert!(text.contains("[topo=1n1l2c1t] failed:") && text.contains("`expect_err`"), "{text}");
+}
+
+#[test]
+fn a_worker_on_the_host_that_gets_no_further_is_told_with_what_it_does() {
+    let output = common::run("host_only_with_a_stopped_worker", &[("KTSTR_STALL_POLL_MS", "100")]);
+    assert_ne!(output.code, Some(0), "{}", output.text);
+    let told = "got no further for 0.4 s: no context switch, no CPU time";
+    let parts = [told, "comm: stops", "State=T (stopped)", "wchan: ", "syscall: ", "cgroup: /", "stack: "];
+    common::assert_says(&output.text, &parts);
+    // The other one was not.
+    assert_eq!(output.text.matches(told).count(), 1, "{}", output.text);
+}
+
+#[test]
+fn nobody_looks_at_workers_where_nobody_wants_it() {
+    let output = common::run("host_only_with_a_stopped_worker", &[("KTSTR_STALL_POLL_MS", "0")]);
+    assert!(!output.text.contains("got no further"), "{}", output.text);
+    let text = fails("host_only_that_panics", &[("KTSTR_STALL_POLL_MS", "often")]);
+    assert!(text.contains("KTSTR_STALL_POLL_MS=\"often\""), "{text}");
 }
 
 #[test]

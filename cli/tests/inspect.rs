@@ -79,6 +79,45 @@ fn tables_and_expressions_with_and_without_a_vmlinux() {
     }
 }
 
+/// As `inspect`, with a cache of its own.
+fn inspect_with(cache: &Path, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ktstr"));
+    let output = command.arg("inspect").args(arguments).env("KTSTR_CACHE_DIR", cache).output();
+    let output = output.expect("running ktstr");
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
+}
+
+#[test]
+fn variables_have_the_types_of_the_vmlinux_which_are_kept() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (core, cache) = (dir.path().join("core"), dir.path().join("cache"));
+    let vmlinux = core_of_a_panicked_machine(&core).with_file_name("vmlinux");
+    let core = core.to_str().expect("UTF-8");
+    let ask = ["init_uts_ns.name.sysname", "slab_caches.next", "panic_timeout", "system_state"];
+    let (done, text) = inspect_with(&cache, &[&[core], &ask[..]].concat());
+    assert!(
+        !done && text.contains("no vmlinux with debug information is given; or write (its type)"),
+        "{text}"
+    );
+    // Of a name alone the bytes are told all the same, if not what they mean.
+    assert!(text.contains("as 32 bits 0"), "{text}");
+    if !vmlinux.exists() {
+        return;
+    }
+    let file = ["--vmlinux", vmlinux.to_str().expect("UTF-8")];
+    for by in [&file[..], &[]] {
+        let (done, text) = inspect_with(&cache, &[&[core], by, &ask[..]].concat());
+        assert!(done, "{text}");
+        for part in ["sysname = \"Linux\"", "next = 0xff", "panic_timeout = 0\n", "system_state = SYSTEM_"] {
+            assert!(text.contains(part), "expected {part:?} in:\n{text}");
+        }
+    }
+    let (done, text) = inspect_with(&cache, &[core, "_text.x"]);
+    assert!(!done && text.contains("but not of this one"), "{text}");
+}
+
 /// Runs long enough to be looked at; it waits to be asked.
 #[ktstr_test(ignore, duration_s = 300)]
 fn runs_for_long(ctx: &Ctx) -> Result<AssertResult> {

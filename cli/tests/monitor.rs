@@ -44,7 +44,7 @@ fn piles_up_unasked(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("piled").workers(10).cpuset(CpusetSpec::exact([2]))])
 }
 
-/// Asks for a rate that kernels before 6.16 don't count.
+/// Asks for a rate that kernels before 6.15 don't count.
 #[ktstr_test(ignore, cores = 2, duration_s = 1, max_fallback_rate = 100.0)]
 fn asks_for_a_rate(ctx: &Ctx) -> Result<AssertResult> {
     scenarios::steady(ctx)

@@ -60,6 +60,17 @@ fn drill_switch_broken(ctx: &Ctx) -> Result<AssertResult> {
     scenarios::steady(ctx)
 }
 
+#[ktstr_test(ignore, scheduler = SWITCHED, watchdog_timeout_s = 4)]
+fn drill_has_nothing_to_watch(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[test]
+fn a_timeout_without_a_scheduler_that_could_have_it_is_refused() {
+    let text = fails("drill_has_nothing_to_watch", &[]);
+    assert_says(&text, &["watchdog_timeout_s of scheduler \"switched\"", "this one has none"]);
+}
+
 /// A scheduler that is part of the kernel is switched on around the test.
 #[ktstr_test(duration_s = 1, scheduler = SWITCHED)]
 fn a_builtin_one_is_switched_on(ctx: &Ctx) -> Result<AssertResult> {

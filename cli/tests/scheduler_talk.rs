@@ -1,5 +1,6 @@
 //! What passes between a test and its scheduler: variables that are written and watched, maps
-//! that are pinned, figures over scx_stats, a signal when a worker is stuck, last words.
+//! that are pinned, figures over scx_stats, a signal when a worker is stuck, last words, and how
+//! long the kernel lets a task wait.
 
 mod common;
 
@@ -60,18 +61,37 @@ fn a_write_that_can_not_be_is_told() {
     assert_says(&text, &["writing bpf:control.armed = 4294967296 before the scenario", "4 bytes"]);
 }
 
-/// The pin keeps the map after its scheduler has gone: bpffs shows it still.
-#[ktstr_test(scheduler = FIXTURE, duration_s = 1)]
+/// The pin keeps the map after its scheduler has gone, with what was written to it.
+#[ktstr_test(scheduler = FIXTURE, duration_s = 1, bpf_map_write = ARM, extra_sched_args = ["--fault-after-ms", "600000"])]
 fn a_map_is_pinned(ctx: &Ctx) -> Result<AssertResult> {
     let half = HoldSpec::frac(0.5);
     let steps = vec![
         Step::with_defs(vec![ctx.cgroup_def("cg_0")], half),
-        Step::new(vec![Op::pin_bpf_map(".data.victim", "kept/victim"), Op::detach_scheduler()], half),
+        Step::new(vec![Op::pin_bpf_map(".data.control", "kept/control"), Op::detach_scheduler()], half),
     ];
-    let result = execute_steps(ctx, steps)?;
-    let pinned = std::path::Path::new("/sys/fs/bpf/kept/victim");
-    ensure!(pinned.exists(), "there is no {}", pinned.display());
+    let mut result = execute_steps(ctx, steps)?;
+    let mut v = Verdict::new();
+    claim!(v, pinned(c"/sys/fs/bpf/kept/control")?).eq(ARM.value as u32);
+    result.merge(v.into_result());
     Ok(result)
+}
+
+/// The first number of the only element of a map that is pinned there, by bpf(2).
+fn pinned(path: &std::ffi::CStr) -> Result<u32> {
+    const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+    const BPF_OBJ_GET: libc::c_long = 7;
+    let bpf = |command: libc::c_long, attr: &mut [u64; 4]| {
+        // SAFETY: the attributes, and what they point to, outlive the call.
+        let answer = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) };
+        if answer < 0 { Err(std::io::Error::last_os_error()) } else { Ok(answer) }
+    };
+    // pathname; bpf_fd, file_flags
+    let map = bpf(BPF_OBJ_GET, &mut [path.as_ptr() as u64, 0, 0, 0]).context("opening the pinned map")?;
+    let (key, mut value) = (0u32, [0u32; 64]);
+    // map_fd, key, value, flags. The descriptor is left to the end of this machine.
+    let mut attr = [map as u64, (&raw const key) as u64, value.as_mut_ptr() as u64, 0];
+    bpf(BPF_MAP_LOOKUP_ELEM, &mut attr).context("reading the pinned map")?;
+    Ok(value[0])
 }
 
 #[ktstr_test(ignore, scheduler = FIXTURE, duration_s = 1)]
@@ -172,4 +192,90 @@ fn a_panic_of_its_program_is_quoted() {
     let line = text.lines().find(|line| line.contains("its program ended with exit code 101"));
     let line = line.unwrap_or_else(|| panic!("no such line in {text}"));
     assert!(line.contains("panicked at ") && line.contains("index out of luck"), "{line}");
+}
+
+// Not the fixture's own word but the test's decides, whether it is the shorter one or the longer.
+
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, duration_s = 6, watchdog_timeout_s = 2,
+             extra_sched_args = ["--drop-task", "--timeout-ms", "20000"])]
+fn drill_is_given_two_seconds(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+#[ktstr_test(ignore, auto_repro = false, scheduler = FIXTURE, duration_s = 9, watchdog_timeout_s = 4,
+             extra_sched_args = ["--drop-task", "--timeout-ms", "1000"])]
+fn drill_is_given_four_seconds(ctx: &Ctx) -> Result<AssertResult> {
+    execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(4)])
+}
+
+/// How long the task had waited that the kernel dropped the scheduler for, by its own word.
+fn waited(text: &str) -> f64 {
+    let (_, rest) = text.split_once("failed to run for ").unwrap_or_else(|| panic!("no stall in {text}"));
+    rest.split('s').next().and_then(|seconds| seconds.parse().ok()).unwrap_or_else(|| panic!("{text}"))
+}
+
+/// The kernel looks every half of the timeout.
+#[test]
+fn the_watchdog_waits_as_long_as_the_test_says() {
+    let text = fails("drill_is_given_two_seconds", &[]);
+    assert_says(
+        &text,
+        &["the watchdog's timeout is 2.0 s; the scheduler itself declares 20.0 s", "runnable task stall"],
+    );
+    assert!((2.0..3.5).contains(&waited(&text)), "{text}");
+    let text = fails("drill_is_given_four_seconds", &[]);
+    assert_says(&text, &["the watchdog's timeout is 4.0 s; the scheduler itself declares 1.0 s"]);
+    assert!((4.0..6.5).contains(&waited(&text)), "{text}");
+}
+
+#[test]
+fn the_watchdog_is_set_in_deterministic_mode_too() {
+    let text = fails("drill_is_given_two_seconds", &[("KTSTR_ACCEL", "deterministic")]);
+    assert!((2.0..3.5).contains(&waited(&text)), "{text}");
+    assert_says(&text, &["the watchdog's timeout is 2.0 s"]);
+}
+
+/// A scheduler that declares no timeout gets one that is shorter than the kernel's.
+#[ktstr_test(scheduler = FIXTURE, duration_s = 1, post_vm = is_watched_by_default)]
+fn without_a_word_the_watchdog_waits_five_seconds(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+/// One that declares its own keeps it, where nobody asks for another.
+#[ktstr_test(scheduler = FIXTURE, duration_s = 1, post_vm = is_watched_as_it_says, extra_sched_args = ["--timeout-ms", "7000"])]
+fn a_schedulers_own_timeout_is_kept(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+fn is_watched_by_default(vm: &VmResult<'_>) -> Result<AssertResult> {
+    is_watched_for(vm, 0, 5000)
+}
+
+fn is_watched_as_it_says(vm: &VmResult<'_>) -> Result<AssertResult> {
+    is_watched_for(vm, 7000, 7000)
+}
+
+fn is_watched_for(vm: &VmResult<'_>, own_ms: u32, effective_ms: u64) -> Result<AssertResult> {
+    let mut v = Verdict::new();
+    let watchdog = vm.schedulers().first().and_then(|s| s.watchdog.as_ref()).context("nothing was told")?;
+    claim!(v, watchdog.own_ms).eq(Some(own_ms));
+    claim!(v, watchdog.effective_ms).eq(Some(effective_ms));
+    claim!(v, watchdog.problem.clone()).eq(None::<String>);
+    Ok(v.into_result())
+}
+
+/// Kernels before 6.15 count no events, whatever the scheduler.
+#[ktstr_test(ignore, scheduler = FIXTURE, duration_s = 2, max_fallback_rate = 100.0, max_keep_last_rate = 100.0)]
+fn drill_bounds_what_is_not_counted(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[test]
+fn a_bound_on_what_the_kernel_does_not_count_is_inconclusive() {
+    let output = common::run("drill_bounds_what_is_not_counted", &[]);
+    assert_eq!(output.code, Some(2), "{}", output.text);
+    for check in ["max_fallback_rate", "max_keep_last_rate"] {
+        let why = format!("`{check}` could not be checked: no sched_ext event counters were seen");
+        assert_says(&output.text, &[&why]);
+    }
 }

@@ -1,8 +1,10 @@
 //! `cargo xtask kvm-lab`: what needs a KVM that runs Linux, run in an emulated machine
 //! that has one. `vmm/LAB.md` says what that machine is and what it can't show.
 
+mod clock;
 mod console;
 mod machine;
+mod monitor;
 mod parts;
 mod qemu;
 mod suites;
@@ -63,6 +65,9 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
     let Some(invocation) = invocation else {
         let mut tally = Tally::default();
         let good = run(project, &extent, &mut tally)?;
+        if tally.skipped > 0 {
+            println!("\n{} skipped; the console says why", tally.skipped);
+        }
         println!("\n{tally}");
         return Ok(good);
     };

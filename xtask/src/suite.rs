@@ -26,8 +26,9 @@ Runs, in this order:
            `--only kvm-lab`: of six runs one hung, and it isn't known why
 
 A failing step doesn't stop later ones that can still run. All output is kept in
-target/xtask/. The last line is `N passed, N failed`; the exit code is 1 if
-anything failed.
+target/xtask/. Tests that this machine can't show anything with skip themselves;
+they are listed, and counted before the end. The last line is `N passed, N failed`;
+the exit code is 1 if anything failed.
 
   --quick        only the steps that need no kernel: setup, lint, unit
   --only STEP    only this step; may be repeated
@@ -111,7 +112,14 @@ fn finish(ended: &[(&str, Outcome, Duration)], tally: Tally) -> bool {
         .iter()
         .map(|(name, outcome, took)| [(*name).to_owned(), outcome.to_string(), say::duration(*took)])
         .collect();
-    println!("{}\n\n{tally}", say::table(&rows));
+    println!("{}\n", say::table(&rows));
+    if tally.skipped > 0 {
+        println!(
+            "{} skipped, as this machine can't show what they are for; the steps say why",
+            tally.skipped
+        );
+    }
+    println!("{tally}");
     ended.iter().all(|(_, outcome, _)| *outcome == Outcome::Ok)
 }
 
@@ -186,7 +194,7 @@ mod tests {
     #[test]
     fn a_step_that_fails_without_a_failing_test_counts_as_one() {
         let (outcome, tally) = run_of(step(|_| anyhow::bail!("no compiler")));
-        assert_eq!((outcome.unwrap(), tally), (Outcome::Failed, Tally { passed: 0, failed: 1 }));
+        assert_eq!((outcome.unwrap(), tally), (Outcome::Failed, Tally { passed: 0, failed: 1, skipped: 0 }));
         let (outcome, tally) = run_of(step(|run| {
             run.tally.failed += 3;
             Ok(false)

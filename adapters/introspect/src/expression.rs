@@ -3,7 +3,8 @@
 //!
 //! `name.path` for a variable whose type is known, `name[cpu].path` for a per-CPU variable,
 //! `(type)name.path` and `(type)0xaddress.path` for any other, `name` alone for the 8 bytes
-//! at a symbol (as many as it has, where the symbol table knows). `bpf:name.path` for a variable
+//! at a symbol (as many as it has, where the symbol table knows). The types of variables that
+//! aren't per CPU are told by the DWARF of the kernel's vmlinux ([`Variables`]). `bpf:name.path` for a variable
 //! of a loaded BPF program by the program's own types, `bpf:section/name.path` where several
 //! sections (`.bss`, `.data`…) have one of that name.
 
@@ -12,12 +13,14 @@ mod show;
 
 pub use show::show;
 
+use crate::variables::Variables;
 use ktstr_introspect_kernel::{Kernel, KernelError};
 use ktstr_introspect_memory::{ReadFault, VirtAddr};
 use ktstr_introspect_types::{Btf, BtfError, Integer, Leaf, Plan, PlanError, PlanFault, Type, TypeId};
 use ktstr_monitor::{Place, Value};
+use std::sync::Arc;
 
-/// Types of variables that people ask for. BTF tells those of per-CPU variables only.
+/// Types of variables that people ask for, for a kernel without a vmlinux, and to spare the others the time.
 const KNOWN: [(&str, &str); 11] = [
     ("init_task", "task_struct"),
     ("init_css_set", "css_set"),
@@ -54,8 +57,10 @@ pub enum ExpressionError {
         path: String,
     },
     /// A variable of which only the address is known.
-    #[error("the type of {root} is not known: write (its type){root}{path}")]
+    #[error("the type of {root} is not known: {why}; or write (its type){root}{path}")]
     NoType {
+        /// What is missing, and what to do.
+        why: String,
         /// The variable.
         root: String,
         /// What follows it.
@@ -97,8 +102,8 @@ pub enum ExpressionError {
 
 /// Where an expression leads.
 enum Target {
-    /// To a typed place: from here on by the plan.
-    Typed(Plan, VirtAddr),
+    /// To a typed place: from here on by the plan, which is one of these types.
+    Typed(Arc<Btf>, Plan, VirtAddr),
     /// To a symbol of so many bytes, where known.
     Word { root: String, at: VirtAddr, bytes: Option<u64> },
 }
@@ -107,12 +112,12 @@ enum Target {
 ///
 /// # Errors
 /// [`ExpressionError`]
-pub fn value(kernel: &Kernel, text: &str) -> Result<Value, ExpressionError> {
+pub fn value(kernel: &Kernel, variables: &Variables, text: &str) -> Result<Value, ExpressionError> {
     if let Some(path) = bpf::path(text) {
         return bpf::value(kernel, path);
     }
-    match resolve(kernel, text)? {
-        Target::Typed(plan, base) => typed(kernel, text, &plan, base),
+    match resolve(kernel, variables, text, Bare::Word)? {
+        Target::Typed(types, plan, base) => typed(kernel, &types, text, &plan, base),
         Target::Word { root, at, bytes } => {
             Ok(Value::Unsigned(cut(read_word(kernel, &root, at)?, bytes.unwrap_or(8))))
         }
@@ -123,13 +128,13 @@ pub fn value(kernel: &Kernel, text: &str) -> Result<Value, ExpressionError> {
 ///
 /// # Errors
 /// [`ExpressionError`]
-pub fn locate(kernel: &Kernel, text: &str) -> Result<Place, ExpressionError> {
+pub fn locate(kernel: &Kernel, variables: &Variables, text: &str) -> Result<Place, ExpressionError> {
     if let Some(path) = bpf::path(text) {
         return bpf::locate(kernel, path);
     }
     let unfit = || ExpressionError::NotWritable(text.to_string());
-    let (at, bytes) = match resolve(kernel, text)? {
-        Target::Typed(plan, base) => match plan.leaf() {
+    let (at, bytes) = match resolve(kernel, variables, text, Bare::Word)? {
+        Target::Typed(_, plan, base) => match plan.leaf() {
             Leaf::Word { size, .. } => (plan.address(kernel.memory(), base)?, usize::from(size)),
             _ => return Err(unfit()),
         },
@@ -157,7 +162,21 @@ pub fn expand(kernel: &Kernel, text: &str) -> Result<Vec<String>, ExpressionErro
     Ok(cpus.into_iter().map(|cpu| text.replacen("[*]", &format!("[{cpu}]"), 1)).collect())
 }
 
-fn resolve(kernel: &Kernel, text: &str) -> Result<Target, ExpressionError> {
+/// How a name alone is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bare {
+    /// As the bytes at the symbol: what a test reads must not hang on whether a vmlinux is there.
+    Word,
+    /// As a variable of its type, if that can be told.
+    Typed,
+}
+
+fn resolve(
+    kernel: &Kernel,
+    variables: &Variables,
+    text: &str,
+    bare: Bare,
+) -> Result<Target, ExpressionError> {
     let (cast, rest) = match text.trim().strip_prefix('(') {
         Some(rest) => {
             let (name, rest) = rest.split_once(')').ok_or_else(|| ExpressionError::Syntax {
@@ -184,22 +203,48 @@ fn resolve(kernel: &Kernel, text: &str) -> Result<Target, ExpressionError> {
         None => kernel.symbol(root)?,
     };
     let btf = kernel.btf();
+    let by =
+        |types: &Arc<Btf>, ty, path, at| Ok(Target::Typed(types.clone(), types.plan_from(ty, path)?, at));
     if let Some(name) = cast {
-        return Ok(Target::Typed(btf.plan_from(type_of(btf, name)?, path)?, address));
+        return by(btf, type_of(btf, name)?, path, address);
     }
     if let Some(ty) = per_cpu_type(btf, root) {
         let (cpu, path) = cpu(path)
             .ok_or_else(|| ExpressionError::NoCpu { root: root.to_string(), path: path.to_string() })?;
-        return Ok(Target::Typed(btf.plan_from(ty, path)?, kernel.per_cpu_pointer(address, cpu)?));
+        return by(btf, ty, path, kernel.per_cpu_pointer(address, cpu)?);
     }
-    match KNOWN.iter().find(|(name, _)| *name == root) {
-        Some((_, name)) => Ok(Target::Typed(btf.plan_from(type_of(btf, name)?, path)?, address)),
-        None if path.is_empty() => {
+    if let Some((_, name)) = KNOWN.iter().find(|(name, _)| *name == root) {
+        return by(btf, type_of(btf, name)?, path, address);
+    }
+    // A number is none of a variable's names.
+    let is_variable = !root.starts_with("0x") && (bare == Bare::Typed || !path.is_empty());
+    let types = if is_variable { variables.of(kernel) } else { Err("it is an address") };
+    let found = types.map(|types| (types, types.find(root, kernel.link_address(address))));
+    match found {
+        Ok((types, Some(ty))) if is_per_cpu(kernel, address) => {
+            let (cpu, path) = cpu(path)
+                .ok_or_else(|| ExpressionError::NoCpu { root: root.to_string(), path: path.to_string() })?;
+            by(types.types(), ty, path, kernel.per_cpu_pointer(address, cpu)?)
+        }
+        Ok((types, Some(ty))) => by(types.types(), ty, path, address),
+        _ if path.is_empty() => {
             // kallsyms knows no sizes.
             let bytes = kernel.symbols().lookup(root).map(|symbol| symbol.size).filter(|size| *size > 0);
             Ok(Target::Word { root: root.to_string(), at: address, bytes })
         }
-        None => Err(ExpressionError::NoType { root: root.to_string(), path: path.to_string() }),
+        _ => {
+            let why = match found {
+                Ok((types, _)) => {
+                    let (count, left_out) = (types.len(), types.left_out());
+                    format!(
+                        "the vmlinux's debug information tells those of {count} variables (of {left_out} more it \
+                         can't be told), but not of this one"
+                    )
+                }
+                Err(why) => why.to_string(),
+            };
+            Err(ExpressionError::NoType { root: root.to_string(), path: path.to_string(), why })
+        }
     }
 }
 
@@ -220,6 +265,12 @@ fn per_cpu_type(btf: &Btf, name: &str) -> Option<TypeId> {
     })
 }
 
+/// Whether each CPU has its own, as the linker script places it: also what BTF leaves out of those.
+fn is_per_cpu(kernel: &Kernel, address: VirtAddr) -> bool {
+    let (start, end) = (kernel.symbol("__per_cpu_start"), kernel.symbol("__per_cpu_end"));
+    start.is_ok_and(|start| address >= start) && end.is_ok_and(|end| address < end)
+}
+
 /// A leading `[cpu]`, and what follows it.
 fn cpu(path: &str) -> Option<(u32, &str)> {
     let (index, rest) = path.strip_prefix('[')?.split_once(']')?;
@@ -236,8 +287,14 @@ fn cut(word: u64, bytes: u64) -> u64 {
     if (1..8).contains(&bytes) { word & (u64::MAX >> (64 - 8 * bytes)) } else { word }
 }
 
-fn typed(kernel: &Kernel, text: &str, plan: &Plan, base: VirtAddr) -> Result<Value, ExpressionError> {
-    let (btf, memory) = (kernel.btf(), kernel.memory());
+fn typed(
+    kernel: &Kernel,
+    btf: &Btf,
+    text: &str,
+    plan: &Plan,
+    base: VirtAddr,
+) -> Result<Value, ExpressionError> {
+    let memory = kernel.memory();
     let (_, ty) = btf.resolve(plan.ty())?;
     if let Leaf::Word { signed, .. } | Leaf::Bits { signed, .. } = plan.leaf() {
         let number = plan.read(memory, base)?;
@@ -255,7 +312,7 @@ fn typed(kernel: &Kernel, text: &str, plan: &Plan, base: VirtAddr) -> Result<Val
             let at = plan.address(memory, base)?;
             let (plan, size) = (btf.plan_from(element, "")?, btf.size_of(element)?);
             let elements = (0..u64::from(count).min(MAX_ELEMENTS as u64))
-                .map(|index| typed(kernel, text, &plan, at.wrapping_add(size.wrapping_mul(index))));
+                .map(|index| typed(kernel, btf, text, &plan, at.wrapping_add(size.wrapping_mul(index))));
             Ok(Value::List(elements.collect::<Result<_, _>>()?))
         }
         _ => Err(ExpressionError::Composite(text.to_string())),

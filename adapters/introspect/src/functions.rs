@@ -5,13 +5,14 @@ use std::path::Path;
 
 /// The first line of each of these functions, such as `kernel/sched/ext.c:3210`, as far as `vmlinux` has debug
 /// information for it. Nothing is told of a file that can't be read: lines are a help and no result.
-#[cfg(feature = "lines")]
+#[cfg(feature = "dwarf")]
 pub fn function_lines(vmlinux: &Path, functions: &[&str]) -> BTreeMap<String, String> {
-    use ktstr_introspect_lines::SourceLines;
+    use ktstr_introspect_dwarf::{DebugSections, SourceLines};
     let Ok(file) = ktstr_introspect_symbols::Vmlinux::open(vmlinux) else { return BTreeMap::new() };
-    let (Ok(symbols), Ok(lines)) = (file.symbols(), SourceLines::open(file.bytes())) else {
+    let (Ok(symbols), Ok(sections)) = (file.symbols(), DebugSections::read(file.bytes())) else {
         return BTreeMap::new();
     };
+    let Ok(lines) = SourceLines::open(&sections) else { return BTreeMap::new() };
     let place = |function: &&str| {
         let frames = lines.frames(symbols.lookup(function)?.address).ok()?;
         // The outermost: what is inlined at the first instruction is another function.
@@ -23,12 +24,12 @@ pub fn function_lines(vmlinux: &Path, functions: &[&str]) -> BTreeMap<String, St
 }
 
 /// Built without a reader of debug information.
-#[cfg(not(feature = "lines"))]
+#[cfg(not(feature = "dwarf"))]
 pub fn function_lines(_: &Path, _: &[&str]) -> BTreeMap<String, String> {
     BTreeMap::new()
 }
 
-#[cfg(all(test, feature = "lines"))]
+#[cfg(all(test, feature = "dwarf"))]
 mod tests {
     use super::*;
 

@@ -4,12 +4,13 @@
 use ktstr_introspect_kernel::{IndexFolder, IndexUse, Kernel, KernelError};
 use ktstr_introspect_memory::PhysicalMemory;
 use ktstr_introspect_symbols::Vmlinux;
+use ktstr_introspect_types::{Btf, VariableTypes};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Indexes that are kept: some 6 to 16 MiB each, so 64 to 256 MiB in all.
+/// Indexes that are kept: some 6 to 16 MiB each, so 64 to 256 MiB in all; and as many files of variables, of 3 MiB each.
 const KEPT: usize = 16;
 /// A file that is still being written is younger than this.
 const STALE: Duration = Duration::from_secs(600);
@@ -86,6 +87,26 @@ impl IndexCache {
     }
 }
 
+impl IndexCache {
+    /// The types of variables kept for the kernel with that build id; nothing where they can't be used, whatever the
+    /// reason: then they are found anew.
+    pub(crate) fn variables(&self, build_id: &str, base: &Arc<Btf>) -> Option<VariableTypes> {
+        let folder = IndexFolder::new(&self.folder);
+        let found = folder.variables(build_id, base).ok()?;
+        if let Ok(path) = folder.variables_path(build_id) {
+            touch(&path);
+        }
+        Some(found)
+    }
+
+    /// Keeps them. A folder that can't be written costs the next one the time.
+    pub(crate) fn keep_variables(&self, build_id: &str, variables: &VariableTypes) {
+        if IndexFolder::new(&self.folder).keep_variables(build_id, variables).is_ok() {
+            prune(&self.folder, KEPT);
+        }
+    }
+}
+
 /// Marks an index as used. In a folder that can't be written nothing is pruned either.
 fn touch(path: &Path) {
     if let Ok(file) = File::options().append(true).open(path) {
@@ -93,24 +114,27 @@ fn touch(path: &Path) {
     }
 }
 
-/// Removes all but the `kept` indexes last used, and what writers that died left behind. What can't be removed
+/// Removes all but the `kept` files of each kind last used, and what writers that died left behind. What can't be removed
 /// now is tried again by whoever writes next.
 fn prune(folder: &Path, kept: usize) {
     let Ok(entries) = fs::read_dir(folder) else { return };
-    let mut indexes = Vec::new();
+    let (mut indexes, mut variables) = (Vec::new(), Vec::new());
     for path in entries.flatten().map(|entry| entry.path()) {
         let Ok(used) = fs::metadata(&path).and_then(|found| found.modified()) else { continue };
         match path.extension().and_then(|end| end.to_str()) {
             Some("ktx") => indexes.push((used, path)),
+            Some("ktv") => variables.push((used, path)),
             Some("tmp") if used.elapsed().is_ok_and(|age| age > STALE) => drop(fs::remove_file(path)),
             _ => {}
         }
     }
-    indexes.sort();
-    let surplus = indexes.len().saturating_sub(kept);
-    for (_, path) in &indexes[..surplus] {
-        // A process that has it open keeps what it has mapped.
-        let _ = fs::remove_file(path);
+    for mut files in [indexes, variables] {
+        files.sort();
+        let surplus = files.len().saturating_sub(kept);
+        for (_, path) in &files[..surplus] {
+            // A process that has it open keeps what it has mapped.
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -122,7 +146,8 @@ mod tests {
     fn the_last_used_are_kept_and_other_files_left_alone() {
         let dir = tempfile::tempdir().expect("a directory");
         let old = SystemTime::now() - 10 * STALE;
-        let names = ["a.ktx", "b.ktx", "c.ktx", "d.ktx", "dead.ktx.1.0.tmp", "notes.txt"];
+        let names =
+            ["a.ktx", "b.ktx", "c.ktx", "d.ktx", "a.ktv", "b.ktv", "c.ktv", "dead.ktx.1.0.tmp", "notes.txt"];
         for (name, age) in names.iter().zip(0u32..) {
             let file = File::create(dir.path().join(name)).expect("a file");
             file.set_modified(old + Duration::from_secs(age.into())).expect("its time");
@@ -135,7 +160,7 @@ mod tests {
             .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
             .collect();
         left.sort();
-        assert_eq!(left, ["a.ktx", "d.ktx", "fresh.ktx.1.1.tmp", "notes.txt"]);
+        assert_eq!(left, ["a.ktx", "b.ktv", "c.ktv", "d.ktx", "fresh.ktx.1.1.tmp", "notes.txt"]);
         prune(&dir.path().join("none"), 2);
     }
 }

@@ -27,6 +27,7 @@ mod running;
 mod scheduler;
 mod state;
 mod types;
+mod variables;
 
 pub use expression::{ExpressionError, expand, locate, show, value};
 pub use functions::function_lines;
@@ -36,3 +37,4 @@ pub use running::{Announcement, LiveMemoryError, Running, RunningError, announce
 pub use scheduler::{dispatch_queues, maps, programs};
 pub use state::kernel_state;
 pub use types::{BtfTypes, TypesError};
+pub use variables::Variables;

@@ -109,13 +109,13 @@ impl Inspector for LiveKernel {
     }
 
     fn values(&mut self, paths: &[&str]) -> Result<Readings, SampleError> {
-        let kernel = &self.opened(PATIENCE)?.kernel;
+        let Opened { kernel, variables, .. } = self.opened(PATIENCE)?;
         let mut readings = Readings::new();
         for path in paths {
             match expression::expand(kernel, path) {
                 Ok(all) => {
                     for one in all {
-                        let value = expression::value(kernel, &one).map_err(|e| e.to_string());
+                        let value = expression::value(kernel, variables, &one).map_err(|e| e.to_string());
                         readings.insert(one, value);
                     }
                 }
@@ -126,8 +126,8 @@ impl Inspector for LiveKernel {
     }
 
     fn locate(&mut self, path: &str) -> Result<Place, SampleError> {
-        let kernel = &self.opened(PATIENCE)?.kernel;
-        expression::locate(kernel, path).map_err(|e| SampleError::Absent(e.to_string()))
+        let Opened { kernel, variables, .. } = self.opened(PATIENCE)?;
+        expression::locate(kernel, variables, path).map_err(|e| SampleError::Absent(e.to_string()))
     }
 
     fn state(&mut self, registers: &[VcpuRegisters]) -> Result<KernelState, SampleError> {

@@ -2,6 +2,7 @@
 
 use crate::index::{ByIndex, IndexCache};
 use crate::memory::MachineMemory;
+use crate::variables::Variables;
 use ktstr_introspect_kernel::{ErrorKind, Kernel, KernelError, RunqueueSample, RunqueueSampler};
 use ktstr_introspect_memory::VirtAddr;
 use ktstr_introspect_symbols::Vmlinux;
@@ -17,6 +18,8 @@ pub(crate) struct Opened {
     pub(crate) kernel: Kernel,
     /// Whether the vmlinux is this kernel's.
     pub(crate) by_file: bool,
+    /// Types of the kernel's variables.
+    pub(crate) variables: Variables,
     /// How long it took to find it, and what helped.
     pub(crate) finding: (Duration, String),
     /// What did not go as it could have.
@@ -67,6 +70,7 @@ impl Opened {
         let mut opened = Self::new(kernel, from_file, remarks)
             .map_err(|e| SampleError::Broken(format!("preparing to sample: {e}")))?;
         opened.finding = (start.elapsed(), how);
+        opened.variables = Variables::new(vmlinux.filter(|_| from_file), index.cloned());
         Ok(opened)
     }
 
@@ -87,8 +91,19 @@ impl Opened {
         };
         let counts_events = !matches!(kernel.scx_events(), Err(e) if e.kind() == ErrorKind::Absent);
         let sampler = RunqueueSampler::new(&kernel)?;
-        let (finding, buffer) = Default::default();
-        Ok(Self { kernel, by_file, finding, remarks, sampler, plans, runqueues, counts_events, buffer })
+        let (finding, buffer, variables) = Default::default();
+        Ok(Self {
+            kernel,
+            by_file,
+            variables,
+            finding,
+            remarks,
+            sampler,
+            plans,
+            runqueues,
+            counts_events,
+            buffer,
+        })
     }
 
     /// Reads every online CPU once.

@@ -64,17 +64,19 @@ const fn in_kernel(ip: u64) -> bool {
 }
 
 /// Adds the source lines of the vCPUs' instruction pointers, as `vmlinux` tells them.
-#[cfg(feature = "lines")]
+#[cfg(feature = "dwarf")]
 pub(crate) fn explain(kernel: &Kernel, vmlinux: Option<&Path>, state: &mut KernelState) {
-    use ktstr_introspect_lines::{SourceFrame, SourceLines};
+    use ktstr_introspect_dwarf::{DebugSections, SourceFrame, SourceLines};
     let Some(path) = vmlinux.filter(|_| state.vcpus.iter().any(|v| in_kernel(v.ip))) else { return };
     let Ok(file) = ktstr_introspect_symbols::Vmlinux::open(path) else { return };
-    let lines = match SourceLines::open(file.bytes()) {
+    let mut failed = |e| state.problems.push(format!("source lines of {}: {e}", path.display()));
+    let sections = match DebugSections::read(file.bytes()) {
+        Ok(sections) => sections,
+        Err(e) => return failed(e),
+    };
+    let lines = match SourceLines::open(&sections) {
         Ok(lines) => lines,
-        Err(e) => {
-            state.problems.push(format!("source lines of {}: {e}", path.display()));
-            return;
-        }
+        Err(e) => return failed(e),
     };
     let say = |frame: &SourceFrame| {
         let place = match (&frame.file, frame.line) {
@@ -92,7 +94,7 @@ pub(crate) fn explain(kernel: &Kernel, vmlinux: Option<&Path>, state: &mut Kerne
     }
 }
 
-#[cfg(not(feature = "lines"))]
+#[cfg(not(feature = "dwarf"))]
 pub(crate) fn explain(_: &Kernel, _: Option<&Path>, _: &mut KernelState) {}
 
 fn runqueue(kernel: &Kernel, cpu: u32, at: VirtAddr, problems: &mut Vec<String>) -> RunqueueState {

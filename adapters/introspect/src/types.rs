@@ -89,6 +89,22 @@ impl KernelTypes for BtfTypes {
         Some(MemberPlace { offsets: plan.offsets().collect(), bits, ty: self.value(plan.ty())? })
     }
 
+    fn callbacks(&self) -> Vec<(String, u64)> {
+        let ops = self.0.composite("sched_ext_ops").and_then(|id| self.0.get(id).ok());
+        let begin = self.member("bpf_struct_ops_sched_ext_ops", "data").map(|data| data.offsets);
+        let (Some(Type::Struct(ops)), Some([begin])) = (ops, begin.as_deref()) else { return Vec::new() };
+        let is_function = |ty: TypeId| match self.0.resolve(ty) {
+            Ok((_, Type::Pointer(to))) => matches!(self.0.resolve(to), Ok((_, Type::Prototype { .. }))),
+            _ => false,
+        };
+        let members = ops.members().filter_map(Result::ok).filter(|member| is_function(member.ty));
+        members.map(|member| (member.name.to_string(), begin + u64::from(member.bit_offset / 8))).collect()
+    }
+
+    fn id(&self, of: &str) -> Option<u32> {
+        self.0.composite(of).map(|id| id.0)
+    }
+
     fn scalars(&self, of: &str, most: usize) -> Vec<String> {
         let whole = self.0.composite(of).and_then(|id| self.0.get(id).ok());
         let Some(Type::Struct(whole) | Type::Union(whole)) = whole else { return Vec::new() };
@@ -121,6 +137,14 @@ mod tests {
         let task = build.structure("task_struct", 32, &[("dsq", to_queue, 8), ("comm", name, 16)]);
         let to_task = build.pointer(task);
         build.function("dispatch", &[("p", to_task), ("now", truth)], u32);
+        let proto = build.prototype(u32);
+        let callback = build.pointer(proto);
+        let ops = build.structure(
+            "sched_ext_ops",
+            24,
+            &[("flags", u32, 0), ("enqueue", callback, 8), ("exit", callback, 16)],
+        );
+        build.structure("bpf_struct_ops_sched_ext_ops", 88, &[("state", u32, 0), ("data", ops, 64)]);
         BtfTypes(Btf::parse(build.bytes()).unwrap())
     }
 
@@ -138,6 +162,9 @@ mod tests {
         assert_eq!(types.member("task_struct", "none"), None);
         assert_eq!(types.scalars("scx_dispatch_q", 1), ["nr"]);
         assert_eq!(types.scalars("task_struct", 4), [""; 0]);
+        let callbacks = [("enqueue".to_string(), 72), ("exit".to_string(), 80)];
+        assert_eq!(types.callbacks(), callbacks);
+        assert!(types.id("task_struct") > types.id("scx_dispatch_q") && types.id("dispatch").is_none());
     }
 
     #[test]

@@ -16,6 +16,9 @@ mod mailbox;
 mod memory;
 mod performance;
 mod queue;
+#[cfg(test)]
+#[path = "../../../vmm/vcpu/tests/skip/mod.rs"]
+mod skip;
 mod template;
 mod vm;
 mod watches;

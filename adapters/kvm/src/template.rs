@@ -156,7 +156,10 @@ mod tests {
     #[test]
     fn machines_that_differ_have_other_identities() {
         if let Err(e) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-            eprintln!("skipped: opening /dev/kvm: {e}");
+            crate::skip::skip(
+                "machines_that_differ_have_other_identities",
+                &format!("opening /dev/kvm: {e}"),
+            );
             return;
         }
         let same = identity(&spec("1n1l2c1t", 256)).unwrap();

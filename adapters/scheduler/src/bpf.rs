@@ -30,7 +30,11 @@ struct ProgInfo {
     func_info: u64,
     nr_func_info: u32,
     nr_line_info: u32,
-    before_run_time: [u64; 5],
+    line_info: u64,
+    jited_line_info: u64,
+    nr_jited_line_info: u32,
+    line_info_rec_size: u32,
+    before_run_time: [u64; 2],
     run_time_ns: u64,
     run_cnt: u64,
     recursion_misses: u64,
@@ -44,6 +48,17 @@ struct ProgInfo {
 struct FuncInfo {
     insn_off: u32,
     type_id: u32,
+}
+
+/// `struct bpf_line_info`: which line of its source an instruction comes from.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct LineInfo {
+    insn_off: u32,
+    file_name_off: u32,
+    line_off: u32,
+    /// The line in bits 10 and up.
+    line_col: u32,
 }
 
 /// `struct bpf_btf_info`, to the size.
@@ -84,6 +99,39 @@ fn stats(info: &ProgInfo) -> ProgramStats {
         run_cnt: info.run_cnt,
         run_time_ns: info.run_time_ns,
     }
+}
+
+/// A program, opened, as its source knows it.
+pub(crate) struct Opened {
+    pub(crate) fd: OwnedFd,
+    /// The type of its function, by number, in its own BTF.
+    pub(crate) function: u32,
+    pub(crate) name: String,
+    /// Where it stands: `file:line`.
+    pub(crate) line: Option<String>,
+}
+
+/// The program of that id; `None` if it has gone, or knows nothing of its source.
+pub(crate) fn open_program(id: u32) -> Option<Opened> {
+    let fd = open(BPF_PROG_GET_FD_BY_ID, id).ok()?;
+    let whole = info(&fd).ok()?;
+    if whole.btf_id == 0 || whole.nr_func_info == 0 || whole.func_info_rec_size < size_of::<FuncInfo>() as u32
+    {
+        return None;
+    }
+    let (mut first, mut begin) = (FuncInfo::default(), LineInfo::default());
+    // SAFETY: a structure of plain integers.
+    let mut ask: ProgInfo = unsafe { std::mem::zeroed() };
+    (ask.nr_func_info, ask.func_info) = (1, (&raw mut first) as u64);
+    ask.func_info_rec_size = size_of::<FuncInfo>() as u32;
+    (ask.nr_line_info, ask.line_info) = (1, (&raw mut begin) as u64);
+    ask.line_info_rec_size = size_of::<LineInfo>() as u32;
+    object_info(&fd, &mut ask).ok()?;
+    let btf = btf_of(whole.btf_id).ok()?;
+    let name = btf::function(&btf, first.type_id).filter(|name| name.starts_with(&short_name(&whole)))?;
+    let file = btf::string(&btf, begin.file_name_off).filter(|file| !file.is_empty());
+    let line = file.map(|file| format!("{file}:{}", begin.line_col >> 10)).filter(|_| whole.nr_line_info > 0);
+    Some(Opened { function: first.type_id, name: name.to_string(), line, fd })
 }
 
 /// The name as far as the kernel keeps it.
@@ -137,9 +185,7 @@ fn next_id(after: u32) -> std::io::Result<Option<u32>> {
 pub(crate) fn open(command: libc::c_long, id: u32) -> std::io::Result<OwnedFd> {
     // prog_id, btf_id or map_id, next_id, open_flags
     let mut attr = [id, 0, 0, 0];
-    let fd = bpf(command, &mut attr)?;
-    // SAFETY: the kernel just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    bpf_fd(command, &mut attr)
 }
 
 fn info(program: &OwnedFd) -> std::io::Result<ProgInfo> {
@@ -157,12 +203,19 @@ pub(crate) fn object_info<T>(object: &OwnedFd, info: &mut T) -> std::io::Result<
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
 }
 
-pub(crate) fn bpf(command: libc::c_long, attr: &mut [u32; 4]) -> std::io::Result<i32> {
+/// bpf(2) with as much of `union bpf_attr` as the command has.
+pub(crate) fn bpf<T>(command: libc::c_long, attr: &mut T) -> std::io::Result<i32> {
+    let at = std::ptr::from_mut(attr);
     // SAFETY: `attr` is as long as said and outlives the call; so does what it points to.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr) as libc::c_ulong)
-    };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, at, size_of::<T>() as libc::c_ulong) };
     if result < 0 { Err(Error::last_os_error()) } else { Ok(result as i32) }
+}
+
+/// The same for a command that makes a descriptor.
+pub(crate) fn bpf_fd<T>(command: libc::c_long, attr: &mut T) -> std::io::Result<OwnedFd> {
+    let fd = bpf(command, attr)?;
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]
@@ -174,6 +227,8 @@ mod tests {
         assert_eq!(std::mem::offset_of!(ProgInfo, name), 64);
         assert_eq!(std::mem::offset_of!(ProgInfo, btf_id), 128);
         assert_eq!(std::mem::offset_of!(ProgInfo, func_info), 136);
+        assert_eq!(std::mem::offset_of!(ProgInfo, line_info), 152);
+        assert_eq!(std::mem::offset_of!(ProgInfo, line_info_rec_size), 172);
         assert_eq!(std::mem::offset_of!(ProgInfo, run_time_ns), 192);
         assert_eq!(std::mem::offset_of!(ProgInfo, verified_insns), 216);
     }

@@ -17,15 +17,21 @@ pub(crate) fn function(btf: &[u8], id: u32) -> Option<&str> {
     let field = |index: usize| word(btf, 4 + 4 * index).map(|value| value as usize);
     let body = btf.get(field(0)?..)?;
     let types = body.get(field(1)?..)?.get(..field(2)?)?;
-    let strings = body.get(field(3)?..)?.get(..field(4)?)?;
     // Ids begin at 1: 0 is void and has no entry.
     let mut at = 0;
     for _ in 1..id {
         at += TYPE_LEN + more(word(types, at + 4)?)?;
     }
     let kind = word(types, at + 4)? >> 24 & 0x1f;
-    let name = strings.get(word(types, at)? as usize..)?.split(|byte| *byte == 0).next()?;
-    std::str::from_utf8(name).ok().filter(|name| kind == FUNC && !name.is_empty())
+    let name = string(btf, word(types, at)?)?;
+    Some(name).filter(|name| kind == FUNC && !name.is_empty())
+}
+
+/// The string at this offset of its strings.
+pub(crate) fn string(btf: &[u8], offset: u32) -> Option<&str> {
+    let field = |index: usize| word(btf, 4 + 4 * index).map(|value| value as usize);
+    let strings = btf.get(field(0)?..)?.get(field(3)?..)?.get(..field(4)?)?;
+    std::str::from_utf8(strings.get(offset as usize..)?.split(|byte| *byte == 0).next()?).ok()
 }
 
 /// Bytes that follow `struct btf_type`, by its `info`: kind in bits 24 to 28, vlen in 0 to 15.

@@ -6,8 +6,10 @@ use crate::maps;
 use crate::probes::Probes;
 use crate::process::{Process, how};
 use crate::stats::Poller;
+use crate::watchdog::Hook;
 use ktstr_scenario::ports::{SchedulerError, SchedulerOps};
-use ktstr_scheduler::repro::{Probe, ProbeTrace};
+use ktstr_scheduler::bpf::Places;
+use ktstr_scheduler::repro::{Callbacks, Probe, ProbeTrace};
 use ktstr_scheduler::{
     Detach, NotAttached, Program, SchedulerPlan, SchedulerReport, ScxDump, ScxExit, last_words,
     why_not_attached,
@@ -41,6 +43,7 @@ pub struct GuestSchedulers {
     kernel_log: KernelLog,
     sink: LogSink,
     probes: Option<Probes>,
+    places: Result<Places, String>,
     live: Mutex<Option<Live>>,
     reports: Mutex<Vec<SchedulerReport>>,
 }
@@ -55,16 +58,21 @@ struct Live {
 }
 
 impl GuestSchedulers {
-    /// The test's own scheduler first; none is started yet.
-    pub fn new(plans: Vec<SchedulerPlan>, kernel_log: KernelLog, sink: LogSink) -> Self {
+    /// The test's own scheduler first; none is started yet. `places` says where things are in this kernel's structures.
+    pub fn new(
+        plans: Vec<SchedulerPlan>,
+        places: Result<Places, String>,
+        kernel_log: KernelLog,
+        sink: LogSink,
+    ) -> Self {
         let (live, reports) = (Mutex::new(None), Mutex::new(Vec::new()));
-        Self { plans, kernel: Kernel::running(), kernel_log, sink, probes: None, live, reports }
+        Self { plans, kernel: Kernel::running(), kernel_log, sink, probes: None, places, live, reports }
     }
 
-    /// With probes on kernel functions; each report of a failure tells what they saw.
+    /// With probes on kernel functions and on the schedulers' own callbacks; each report of a failure tells what they saw.
     #[must_use]
-    pub fn with_probes(mut self, probes: Vec<Probe>) -> Self {
-        self.probes = Some(Probes::arm(&self.kernel.tracefs(), probes));
+    pub fn with_probes(mut self, probes: Vec<Probe>, callbacks: Callbacks) -> Self {
+        self.probes = Some(Probes::arm(&self.kernel.tracefs(), probes, callbacks));
         self
     }
 
@@ -115,9 +123,15 @@ impl GuestSchedulers {
                     Some(_) => {}
                 }
                 self.prepare(&plan.name);
+                let hook = Hook::set(&self.places, plan.watchdog);
                 let started = Instant::now();
                 let process = Process::start(path, args, &self.sink).map_err(|e| refuse(e.to_string()))?;
-                self.wait_attached(plan, process, report, started)
+                let mut live = self.wait_attached(plan, process, report, started)?;
+                live.report.watchdog = Some(hook.take(&self.places));
+                if let Some(probes) = &self.probes {
+                    probes.attach_callbacks();
+                }
+                Ok(live)
             }
         }
     }
@@ -242,7 +256,7 @@ impl GuestSchedulers {
             return None;
         }
         // Whichever of the two went first, the other follows; both are worth hearing.
-        let ended = live.process.as_mut().and_then(|p| p.wait(LAST_WORDS));
+        let ended = live.process.as_mut().and_then(|p| p.wait_for_last_words(LAST_WORDS));
         self.wait_disabled(DISABLED_WITHIN);
         let (exit, unread) = told(self.exit());
         let failure = match (exit.as_ref().filter(|e| e.is_failure()), ended) {
@@ -480,7 +494,8 @@ mod tests {
     fn a_kernel_log_that_cannot_be_read_is_part_of_the_failure() {
         let sink: LogSink = Arc::new(|_: &[u8]| {});
         let unreadable = || Err(std::io::Error::from_raw_os_error(libc::EPERM));
-        let schedulers = GuestSchedulers::new(Vec::new(), unreadable, Arc::clone(&sink));
+        let schedulers =
+            GuestSchedulers::new(Vec::new(), Err("none".to_string()), unreadable, Arc::clone(&sink));
         let process = Process::start("/bin/false", &[], &sink).unwrap();
         let report = SchedulerReport { name: "s".to_string(), ..SchedulerReport::default() };
         *schedulers.live() = Some(Live { process: Some(process), disable: Vec::new(), report, stats: None });
@@ -494,5 +509,41 @@ mod tests {
         };
         assert!(failure.starts_with("its program ended with exit code 1"), "{failure}");
         assert!(failure.contains("reading it failed: Operation not permitted"), "{failure}");
+    }
+
+    /// Who looks at a crash by probes must see the scheduler as it is.
+    #[test]
+    fn a_scheduler_is_not_asked_while_probes_look_at_it() {
+        let sink: LogSink = Arc::new(|_: &[u8]| {});
+        let mut schedulers = GuestSchedulers::new(
+            Vec::new(),
+            Err("none".to_string()),
+            || Ok(String::new()),
+            Arc::clone(&sink),
+        );
+        let script = "trap 'echo asked' USR2; echo ready; while :; do sleep 0.05; done";
+        let process = Process::start("/bin/sh", &["-c".to_string(), script.to_string()], &sink).unwrap();
+        let report = SchedulerReport { name: "s".to_string(), ..SchedulerReport::default() };
+        *schedulers.live() = Some(Live { process: Some(process), disable: Vec::new(), report, stats: None });
+        let said = |schedulers: &GuestSchedulers| {
+            schedulers.live().as_mut().and_then(|live| live.process.as_mut()).unwrap().log_text()
+        };
+        let hear = |schedulers: &GuestSchedulers, word: &str| {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !said(schedulers).contains(word) {
+                assert!(Instant::now() < deadline, "{:?}", said(schedulers));
+                std::thread::sleep(LOOK);
+            }
+        };
+        hear(&schedulers, "ready");
+        let dir = tempfile::tempdir().unwrap();
+        schedulers.probes = Some(Probes::arm(dir.path(), Vec::new(), Callbacks::default()));
+        assert_eq!(schedulers.prompt(), None);
+        schedulers.probes = None;
+        assert_eq!(schedulers.prompt().unwrap(), "SIGUSR2 sent to the program of \"s\"");
+        hear(&schedulers, "asked");
+        assert_eq!(said(&schedulers).matches("asked").count(), 1);
+        let process = schedulers.live().take().unwrap().process.unwrap();
+        process.signal(libc::SIGKILL);
     }
 }

@@ -1,6 +1,7 @@
 //! Maps of loaded BPF programs, pinned in bpffs so that they outlive whoever made them.
 
 use crate::bpf::{bpf, object_info, open};
+use crate::program::first_value;
 use std::ffi::CString;
 use std::io::Error;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,7 +20,7 @@ const MAX_MAPS: usize = 4096;
 /// Names that a message lists.
 const MOST_NAMES: usize = 40;
 
-/// The part of `struct bpf_map_info` up to its name.
+/// The part of `struct bpf_map_info` up to its value's type; `sizes` are those of keys and values, and the most entries.
 #[repr(C)]
 struct MapInfo {
     kind: u32,
@@ -27,6 +28,28 @@ struct MapInfo {
     sizes: [u32; 3],
     flags: u32,
     name: [u8; 16],
+    ifindex: u32,
+    value_type: u32,
+}
+
+/// `BPF_MAP_TYPE_STRUCT_OPS`.
+const STRUCT_OPS: u32 = 26;
+
+/// What the struct_ops map holds whose value is of that type, of several the one made last; `None` without one.
+pub(crate) fn struct_ops_value(value_type: u32) -> std::io::Result<Option<Vec<u8>>> {
+    let (mut id, mut seen, mut found) = (0, 0, None);
+    while let Some(next) = next_id(id)?.filter(|_| seen < MAX_MAPS) {
+        (id, seen) = (next, seen + 1);
+        // One that went away between the two calls is none.
+        let Ok(map) = open(BPF_MAP_GET_FD_BY_ID, id) else { continue };
+        let info = info_of(&map)?;
+        if (info.kind, info.value_type) == (STRUCT_OPS, value_type) {
+            let mut value = vec![0; info.sizes[1] as usize];
+            first_value(&map, &mut value)?;
+            found = Some(value);
+        }
+    }
+    Ok(found)
 }
 
 /// Pins the map whose name ends so at that path below [`BPFFS`]; of several the one made last.
@@ -84,10 +107,16 @@ fn pin_at(map: &OwnedFd, path: &str) -> Result<(), String> {
 
 /// As far as the kernel keeps it: 15 bytes.
 fn name_of(map: &OwnedFd) -> std::io::Result<String> {
-    let mut info = MapInfo { kind: 0, id: 0, sizes: [0; 3], flags: 0, name: [0; 16] };
-    object_info(map, &mut info)?;
+    let info = info_of(map)?;
     let end = info.name.iter().position(|b| *b == 0).unwrap_or(info.name.len());
     Ok(String::from_utf8_lossy(&info.name[..end]).into_owned())
+}
+
+fn info_of(map: &OwnedFd) -> std::io::Result<MapInfo> {
+    let mut info =
+        MapInfo { kind: 0, id: 0, sizes: [0; 3], flags: 0, name: [0; 16], ifindex: 0, value_type: 0 };
+    object_info(map, &mut info)?;
+    Ok(info)
 }
 
 fn next_id(after: u32) -> std::io::Result<Option<u32>> {
@@ -106,6 +135,9 @@ mod tests {
 
     #[test]
     fn the_layout_is_the_kernels() {
-        assert_eq!((std::mem::offset_of!(MapInfo, name), size_of::<MapInfo>()), (24, 40));
+        assert_eq!(
+            (std::mem::offset_of!(MapInfo, name), std::mem::offset_of!(MapInfo, value_type)),
+            (24, 44)
+        );
     }
 }

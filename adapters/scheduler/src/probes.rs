@@ -1,10 +1,13 @@
-//! Probes on kernel functions, by tracefs: kprobe events in a trace buffer of their own.
+//! Probes on kernel functions, by tracefs: kprobe events in a trace buffer of their own; what programs attached to the
+//! scheduler's print comes to the same buffer.
 
-use ktstr_scheduler::repro::{AtTheEnd, Probe, ProbeTrace, Selection, Task};
+use crate::callbacks::{Attached, attach};
+use ktstr_scheduler::repro::{AtTheEnd, Callbacks, Probe, ProbeTrace, Selection, Task};
 use ktstr_scheduler::{ScxDump, ScxExit};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The trace buffer, beside the one that takes the debug dump.
 const BUFFER: &str = "instances/ktstr";
@@ -16,12 +19,16 @@ pub(crate) struct Probes {
     tracefs: PathBuf,
     /// The probes that the kernel took, and what it said of the others.
     armed: ProbeTrace,
+    callbacks: Callbacks,
+    /// On the scheduler's own programs, while there is one.
+    own: Mutex<Attached>,
 }
 
 impl Probes {
     /// Sets the probes on the kernel whose tracefs that is. What can't be had is noted, and costs nothing else.
-    pub(crate) fn arm(tracefs: &Path, wanted: Vec<Probe>) -> Self {
-        let mut probes = Self { tracefs: tracefs.to_path_buf(), armed: ProbeTrace::default() };
+    pub(crate) fn arm(tracefs: &Path, wanted: Vec<Probe>, callbacks: Callbacks) -> Self {
+        let (armed, own) = (ProbeTrace::default(), Mutex::default());
+        let mut probes = Self { tracefs: tracefs.to_path_buf(), armed, callbacks, own };
         for probe in wanted {
             probes.define(probe);
         }
@@ -83,8 +90,31 @@ impl Probes {
             .collect()
     }
 
+    /// Attaches to the programs of the scheduler that has just been attached.
+    pub(crate) fn attach_callbacks(&self) {
+        let (printed, buffer) = ("events/bpf_trace/bpf_trace_printk", self.tracefs.join(BUFFER));
+        let set = |path: PathBuf, value: &str| {
+            std::fs::write(&path, value)
+                .err()
+                .map(|e| format!("writing {value:?} to {}: {e}", path.display()))
+        };
+        let problems = [
+            // The kernel switches it on there, too, for whoever loads such a program: the dump must not drown in it.
+            set(self.tracefs.join(printed).join("filter"), "common_pid < 0"),
+            set(buffer.join(printed).join("enable"), "1"),
+        ];
+        let mut attached = attach(&self.callbacks, self.armed.probes.len());
+        attached.problems.extend(problems.into_iter().flatten());
+        *self.own() = attached;
+    }
+
+    fn own(&self) -> MutexGuard<'_, Attached> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What was traced so far is of an earlier scheduler.
     pub(crate) fn start_over(&self) {
+        *self.own() = Attached::default();
         let buffer = self.tracefs.join(BUFFER);
         // Without it the trace shows too much, not too little.
         let _ = std::fs::write(buffer.join("trace"), "");
@@ -94,6 +124,9 @@ impl Probes {
     /// Ends the trace; what it says of the task that a scheduler's end is about.
     pub(crate) fn of_end(&self, exit: &ScxExit, dump: Option<&ScxDump>) -> ProbeTrace {
         let mut trace = self.armed.clone();
+        let own = std::mem::take(&mut *self.own());
+        trace.probes.extend(own.probes);
+        trace.problems.extend(own.problems);
         let buffer = self.tracefs.join(BUFFER);
         let _ = std::fs::write(buffer.join("tracing_on"), "0");
         trace.task = Task::named(exit).or_else(|| self.at_the_end()).or_else(|| Task::of_dump(dump?));
@@ -101,7 +134,8 @@ impl Probes {
             trace.problems.push("the kernel does not say which task its end is about".to_string());
             return trace;
         };
-        let mut selection = Selection::new(&self.armed.probes, task.pid);
+        let probes = trace.probes.clone();
+        let mut selection = Selection::new(&probes, task.pid);
         if let Err(e) = each_line(&buffer.join("trace"), |line| selection.push(line)) {
             trace.problems.push(format!("reading the trace: {e}"));
         }
@@ -158,7 +192,7 @@ mod tests {
             guard: None,
             again: false,
         };
-        Probe { function: function.to_string(), fields: vec![pid], returns: None }
+        Probe { function: function.to_string(), fields: vec![pid], ..Probe::default() }
     }
 
     fn tracefs() -> tempfile::TempDir {
@@ -173,7 +207,7 @@ mod tests {
     #[test]
     fn probes_are_set_and_their_events_read_back() {
         let dir = tracefs();
-        let probes = Probes::arm(dir.path(), vec![probe("enqueue")]);
+        let probes = Probes::arm(dir.path(), vec![probe("enqueue")], Callbacks::default());
         let events = std::fs::read_to_string(dir.path().join("kprobe_events")).unwrap();
         assert_eq!(events, "p:ktstr/e0 enqueue a0=+0x10($arg1):s32\nr:ktstr/x0 enqueue\n");
         let buffer = dir.path().join(BUFFER);
@@ -194,7 +228,7 @@ mod tests {
     #[test]
     fn a_kernel_that_takes_no_probes_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        let probes = Probes::arm(dir.path(), vec![probe("enqueue")]);
+        let probes = Probes::arm(dir.path(), vec![probe("enqueue")], Callbacks::default());
         assert_eq!(probes.armed.refused[0].0, "enqueue");
         assert_eq!(probes.armed.problems, ["the kernel takes none of the probes"]);
     }

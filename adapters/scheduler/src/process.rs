@@ -16,6 +16,9 @@ const TAIL: usize = 64 << 10;
 /// Between two looks at a process that should end.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// From the end of a program's log to its own.
+const ENDS_AFTER_ITS_LOG: Duration = Duration::from_millis(500);
+
 /// A running (or ended) program.
 pub(crate) struct Process {
     child: Child,
@@ -118,6 +121,19 @@ impl Process {
     pub(crate) fn wait(&mut self, within: Duration) -> Option<End> {
         let deadline = Instant::now() + within;
         while self.ended().is_none() && Instant::now() < deadline {
+            std::thread::sleep(LOOK);
+        }
+        self.ended.clone()
+    }
+
+    /// Waits for its end, or until it can't be heard any more.
+    pub(crate) fn wait_for_last_words(&mut self, within: Duration) -> Option<End> {
+        let deadline = Instant::now() + within;
+        while self.ended().is_none() && Instant::now() < deadline {
+            if self.log.lock().closed {
+                // A program that ends closes its log first; one that goes on without a log has nothing to add.
+                return self.wait(ENDS_AFTER_ITS_LOG.min(within));
+            }
             std::thread::sleep(LOOK);
         }
         self.ended.clone()
@@ -246,6 +262,20 @@ mod tests {
         // The pipe closes only when the sleeper is gone too.
         process.drain();
         assert!(process.log.lock().closed);
+    }
+
+    #[test]
+    fn who_can_not_be_heard_is_not_waited_for() {
+        let (mut process, _) = sh("echo gone; exec sleep 1000 >&- 2>&-");
+        let started = Instant::now();
+        assert!(process.wait_for_last_words(Duration::from_secs(60)).is_none(), "it goes on");
+        assert!(started.elapsed() < Duration::from_secs(30));
+        process.signal(libc::SIGKILL);
+        assert_eq!(process.wait(Duration::from_secs(20)).unwrap().to_string(), "signal 9");
+        assert_eq!(process.log_text(), "gone\n");
+        let (mut process, _) = sh("echo last; exit 4");
+        let end = process.wait_for_last_words(Duration::from_secs(60)).unwrap();
+        assert_eq!((end.to_string().as_str(), process.log_text().as_str()), ("exit code 4", "last\n"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use comfy_table::{Table, presets};
 use ktstr_introspect_kernel::{CgroupNode, Field, Kernel, Runqueue, SchedDomain, Task};
 use ktstr_introspect_memory::{Architecture, ElfCore, PhysicalMemory};
 use ktstr_introspect_symbols::Vmlinux;
-use ktstr_live_kernel::{Running, running};
+use ktstr_live_kernel::{Running, Variables, running};
 use ktstr_monitor::state_letter;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,8 @@ pub(super) struct InspectArgs {
     /// The BPF maps, with the global variables or the entries in them
     #[arg(long)]
     maps: bool,
-    /// What to print: `jiffies`, `init_task.comm`, or with a CPU `runqueues[0].curr->comm`, of a BPF
+    /// What to print: `jiffies`, `init_task.comm` (types of variables come from the vmlinux, those of a few are
+    /// known without), or with a CPU `runqueues[0].curr->comm`, of a BPF
     /// program `bpf:nr_queued` or with its section `bpf:.bss/nr_queued`
     #[arg(value_name = "EXPR")]
     expressions: Vec<String>,
@@ -62,13 +63,16 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let (memory, of_machine) = open(machine)?;
-    let vmlinux = args.vmlinux.as_deref().or(of_machine.as_deref());
-    let vmlinux = vmlinux.map(Vmlinux::open).transpose().context("opening the vmlinux")?;
-    let kernel = match index_cache() {
-        Ok(index) => index.open(memory, vmlinux.as_ref()),
-        Err(_) => Kernel::open(memory, vmlinux.as_ref()),
+    let path = args.vmlinux.as_deref().or(of_machine.as_deref());
+    let vmlinux = path.map(Vmlinux::open).transpose().context("opening the vmlinux")?;
+    // An index only saves time.
+    let index = index_cache().ok();
+    let kernel = match &index {
+        Some(index) => index.open(memory, vmlinux.as_ref()),
+        None => Kernel::open(memory, vmlinux.as_ref()),
     };
     let kernel = kernel.context("finding the kernel in its memory")?;
+    let variables = Variables::new(path, index);
     let of_bpf = args.dsqs || args.programs || args.maps;
     let asked = args.tasks || args.cgroups || args.domains || of_bpf || !args.expressions.is_empty();
     if args.tasks {
@@ -95,7 +99,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     }
     let mut code = ExitCode::SUCCESS;
     for text in &args.expressions {
-        match ktstr_live_kernel::show(&kernel, text) {
+        match ktstr_live_kernel::show(&kernel, &variables, text) {
             Ok(value) => println!("{text} = {value}"),
             Err(e) => {
                 eprintln!("ktstr: {text}: {e}");

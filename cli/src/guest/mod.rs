@@ -1,7 +1,7 @@
 //! The guest's composition root: the test binary as PID 1.
 
+mod kernel_types;
 mod link;
-mod probes;
 
 use crate::registry::{KTSTR_TESTS, KernelsOwn, KtstrTestEntry};
 use crate::verifier;
@@ -13,6 +13,8 @@ use ktstr_guest_scheduler::{GuestSchedulers, LogSink, SchedulerReport};
 use ktstr_run::{GuestPlan, TestReturn, encode_reports};
 use ktstr_scenario::ports::{CgroupOps, EventSink, HostLink, HostRequest, SchedulerOps};
 use ktstr_scenario::{Ctx, Ports, StimulusEvent};
+use ktstr_scheduler::bpf::Places;
+use ktstr_scheduler::repro::Callbacks;
 use ktstr_topology::{TestTopology, Topology};
 use ktstr_wire::{LogLevel, Message, Stage, Stimulus};
 use ktstr_workers::{ForkedWorkers, MonotonicClock};
@@ -90,9 +92,15 @@ fn run(guest: &Guest, plan: &GuestPlan) -> TestReturn {
         // A lost piece of log is a hole in it; the verdict doesn't hang on it.
         Arc::new(move |bytes: &[u8]| drop(channel.send(&Message::SchedulerLog(bytes.to_vec()))))
     };
-    let mut schedulers = GuestSchedulers::new(plan.schedulers.clone(), ktstr_guest_init::read_kmsg, sink);
+    let types = kernel_types::open();
+    let places = types.as_ref().map_err(Clone::clone).and_then(|types| Places::of(types));
+    let mut schedulers =
+        GuestSchedulers::new(plan.schedulers.clone(), places, ktstr_guest_init::read_kmsg, sink);
     if !plan.probes.is_empty() {
-        schedulers = schedulers.with_probes(probes::of_functions(&plan.probes));
+        schedulers = schedulers.with_probes(
+            kernel_types::probes(&plan.probes, types.as_ref()),
+            types.as_ref().map(|types| Callbacks::of(types)).unwrap_or_default(),
+        );
     }
     stage(guest, Stage::Scheduler);
     let returned = match schedulers.attach(&plan.schedulers[0].name) {

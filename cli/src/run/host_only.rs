@@ -1,5 +1,6 @@
 //! Tests that run on the host, without a machine.
 
+use super::stalls::WatchedWorkers;
 use crate::registry::{KernelsOwn, KtstrTestEntry};
 use crate::settings::Settings;
 use anyhow::{Result, bail};
@@ -8,7 +9,7 @@ use ktstr_cgroupfs::CgroupManager;
 use ktstr_run::{CaseResult, TestReturn};
 use ktstr_scenario::ports::{CgroupOps, EventSink, NoHost};
 use ktstr_scenario::{Ctx, Ports, StimulusEvent};
-use ktstr_workers::{ForkedWorkers, MonotonicClock};
+use ktstr_workers::MonotonicClock;
 use ktstr_workload::WorkType;
 use std::path::Path;
 
@@ -32,8 +33,9 @@ fn call(entry: &KtstrTestEntry, settings: &Settings) -> Result<TestReturn> {
     let topo = ktstr_procfs::test_topology_from_sysfs(Path::new("/sys"))?;
     let parent = parent(settings.host_cgroup_parent.as_deref())?;
     let cgroups = CgroupManager::new(Path::new(CGROUP_ROOT), &parent)?;
+    let watched = WatchedWorkers::default();
     let ports = Ports {
-        workers: &ForkedWorkers,
+        workers: &watched,
         clock: &MonotonicClock,
         events: &Quiet,
         scheduler: &KernelsOwn,
@@ -48,9 +50,15 @@ fn call(entry: &KtstrTestEntry, settings: &Settings) -> Result<TestReturn> {
         ctx.work_type_override = Some(WorkType::from_name(name)?);
     }
     ktstr_assert::set_log_passes(settings.log_passes);
-    let mut returned = entry.call(&ctx);
+    let (mut returned, stalls) = watched.while_calling(settings.stall_poll, || entry.call(&ctx));
     if let (Err(e), TestReturn::Judged(result)) = (cgroups.cleanup_all(), &mut returned) {
         result.note(format!("cleaning up after the test: {e}"));
+    }
+    if let TestReturn::Judged(result) = &mut returned {
+        result.notes.extend(stalls);
+    } else {
+        // Beside what went wrong otherwise there is no place for notes.
+        stalls.iter().for_each(|stall| eprintln!("ktstr: {stall}"));
     }
     Ok(returned)
 }

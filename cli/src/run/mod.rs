@@ -10,6 +10,7 @@ mod performance;
 mod record;
 mod repro;
 mod schedulers;
+mod stalls;
 
 use crate::registry::KtstrTestEntry;
 use crate::settings::Settings;

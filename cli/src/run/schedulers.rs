@@ -6,7 +6,8 @@ use crate::settings::Settings;
 use anyhow::{Context, Result, anyhow, bail};
 use ktstr_initramfs::{Archive, LibrarySearch, closure, without_debug};
 use ktstr_scheduler::{
-    Found, Program, Scheduler, SchedulerPlan, SchedulerSpec, Wanted, find, per_name_scheduler_env,
+    Found, Program, Scheduler, SchedulerPlan, SchedulerSpec, Wanted, WatchdogOrder, find,
+    per_name_scheduler_env,
 };
 use ktstr_scheduler_programs::HostPrograms;
 use std::collections::BTreeSet;
@@ -44,7 +45,7 @@ impl Schedulers {
                     scheduler.name
                 );
             }
-            all.add(scheduler, extra, settings)
+            all.add(scheduler, extra, spec.watchdog_timeout_s, settings)
                 .with_context(|| format!("preparing scheduler {:?}", scheduler.name))?;
         }
         Ok(all)
@@ -63,7 +64,14 @@ impl Schedulers {
         self.files.iter().map(|(_, _, content)| content.len()).sum()
     }
 
-    fn add(&mut self, scheduler: &Scheduler, extra: &[&str], settings: &Settings) -> Result<()> {
+    fn add(
+        &mut self,
+        scheduler: &Scheduler,
+        extra: &[&str],
+        watchdog_s: Option<u32>,
+        settings: &Settings,
+    ) -> Result<()> {
+        let watchdog = WatchdogOrder::of(scheduler, watchdog_s).map_err(|why| anyhow!(why))?;
         let program = match scheduler.spec {
             SchedulerSpec::Eevdf => return Ok(()),
             SchedulerSpec::KernelBuiltin { enable, disable } => {
@@ -91,6 +99,7 @@ impl Schedulers {
             ops: scheduler.ops.map(String::from),
             sysctls: scheduler.sysctls.iter().map(|s| (s.key.to_string(), s.value.to_string())).collect(),
             attach_within_ms: ATTACH_WITHIN_MS,
+            watchdog,
         });
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! `declare_scheduler!`: a constant of type `Scheduler`, registered in `KTSTR_SCHEDULERS`.
 
-use crate::names::unknown;
+use crate::names::{WATCHDOG_MOST_S, unknown, watchdog_timeout};
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote};
 use syn::parse::{Parse, ParseStream};
@@ -21,6 +21,8 @@ enum Kind {
     List,
     /// `true` or `false`.
     Flag,
+    /// Seconds that the kernel's watchdog takes.
+    Timeout,
     /// An expression.
     Value,
 }
@@ -36,6 +38,7 @@ const KEYS: &[(&str, Kind)] = &[
     ("sched_args", Kind::Texts),
     ("kargs", Kind::Texts),
     ("sysctls", Kind::List),
+    ("watchdog_timeout_s", Kind::Timeout),
     ("constraints", Kind::Value),
     ("cgroup_parent", Kind::Text),
     ("config_file", Kind::Text),
@@ -160,7 +163,7 @@ fn field(given: &Given) -> Option<TokenStream> {
         "name" | "binary" | "binary_path" | "kernel_builtin_enable" | "kernel_builtin_disable" => None,
         _ => Some(match kind {
             Kind::Texts | Kind::List => quote!(#key: &#value),
-            Kind::Text | Kind::Pair => quote!(#key: ::core::option::Option::Some(#value)),
+            Kind::Text | Kind::Pair | Kind::Timeout => quote!(#key: ::core::option::Option::Some(#value)),
             Kind::Shape | Kind::Flag | Kind::Value => quote!(#key: #value),
         }),
     }
@@ -182,6 +185,9 @@ fn check(given: &Given) -> Result<()> {
         },
         Kind::Flag if !matches!(value, Expr::Lit(ExprLit { lit: Lit::Bool(_), .. })) => {
             bad("`true` or `false`")
+        }
+        Kind::Timeout if !seconds(value).is_some_and(|seconds| (1..=WATCHDOG_MOST_S).contains(&seconds)) => {
+            Err(Error::new_spanned(value, watchdog_timeout()))
         }
         Kind::List if !matches!(value, Expr::Array(_)) => {
             bad("a list, such as [Sysctl::new(\"kernel.x\", \"1\")]")
@@ -211,6 +217,13 @@ fn check(given: &Given) -> Result<()> {
 fn string(value: &Expr) -> Option<String> {
     match value {
         Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.value()),
+        _ => None,
+    }
+}
+
+fn seconds(value: &Expr) -> Option<u64> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Int(int), .. }) => int.base10_parse().ok(),
         _ => None,
     }
 }
@@ -245,6 +258,7 @@ mod tests {
             sched_args = ["-v"],
             config_file = "a.json",
             verifier = false,
+            watchdog_timeout_s = 8,
         }))
         .unwrap()
         .to_string();
@@ -253,6 +267,7 @@ mod tests {
         assert!(code.contains("sched_args : & [\"-v\"]"), "{code}");
         assert!(code.contains("config_file : :: core :: option :: Option :: Some (\"a.json\")"), "{code}");
         assert!(code.contains("verifier : false"), "{code}");
+        assert!(code.contains("watchdog_timeout_s : :: core :: option :: Option :: Some (8)"), "{code}");
         assert!(code.contains("CARGO_MANIFEST_DIR"), "{code}");
     }
 
@@ -281,5 +296,11 @@ mod tests {
         );
         assert!(error(quote!(A, { name = "a", binary = "b", config_file_def = "x" })).contains("pair"));
         assert!(error(quote!(A, { name = "a", binary = "b", verifier = 0 })).contains("`true` or `false`"));
+        for bad in [quote!(0), quote!(31), quote!("8"), quote!(-1), quote!(2.5)] {
+            assert!(
+                error(quote!(A, { name = "a", binary = "b", watchdog_timeout_s = #bad }))
+                    .contains("whole seconds from 1 to 30")
+            );
+        }
     }
 }

@@ -79,6 +79,7 @@ const ATTRIBUTES: &[(&str, Kind, Into)] = &[
     ("post_vm_unconditional", Kind::Function, Into::Hook("post_vm_unconditional")),
     ("scheduler", Kind::Constant, Into::Scheduler),
     ("extra_sched_args", Kind::Strings, Into::Field("extra_sched_args")),
+    ("watchdog_timeout_s", Kind::Count(1), Into::Optional("watchdog_timeout_s")),
     ("baseline", Kind::Flag, Into::Field("baseline")),
     ("staged_schedulers", Kind::Constants, Into::Field("staged_schedulers")),
     ("bpf_map_write", Kind::OneOrMore, Into::Field("bpf_map_write")),
@@ -450,6 +451,7 @@ fn check_combinations(given: &[Given]) -> Result<()> {
     for name in [
         "expect_auto_repro",
         "extra_sched_args",
+        "watchdog_timeout_s",
         "baseline",
         "staged_schedulers",
         "bpf_map_write",
@@ -469,6 +471,9 @@ fn check_combinations(given: &[Given]) -> Result<()> {
             let text = format!("`{name}` needs a machine, but the test is `host_only`");
             return Err(Error::new(one.span, text));
         }
+    }
+    if let Some(timeout) = find(given, "watchdog_timeout_s").filter(|g| g.number > names::WATCHDOG_MOST_S) {
+        return Err(Error::new(timeout.span, names::watchdog_timeout()));
     }
     if let Some(snapshots) = find(given, "num_snapshots") {
         // As far apart as the monitor's samples, over the inner 80 % of the workload.

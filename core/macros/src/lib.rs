@@ -48,6 +48,8 @@ pub fn json(input: TokenStream) -> TokenStream {
 ///   `memory_mib` = 256, `kargs = ["…"]`;
 /// - the scheduler: `scheduler = CONST` (see `declare_scheduler!`), whose machine is
 ///   inherited as far as the test declares none, `extra_sched_args = ["…"]`,
+///   `watchdog_timeout_s` (1 to 30: how long the kernel lets a task wait before it drops the
+///   scheduler; without it the declaration's, else the scheduler's own, else 5 s),
 ///   `baseline` to run under EEVDF first and compare (`ctx.baseline`),
 ///   `staged_schedulers = [CONST, …]` for ops that change the scheduler,
 ///   `bpf_map_write = CONST` (or a list) for variables that the host writes before the
@@ -83,6 +85,7 @@ pub fn ktstr_test(attributes: TokenStream, function: TokenStream) -> TokenStream
 /// - `topology = (numa_nodes, llcs, cores, threads)`: the machine of tests that declare none;
 /// - `sched_args`, `kargs`: lists of strings; `sysctls = [Sysctl::new("key", "value")]`;
 /// - `config_file = "…"`, and `config_file_def = ("--config={file}", "/path/in/guest")`;
+/// - `watchdog_timeout_s` = 1 to 30: how long the kernel lets a task wait, in tests that don't say;
 /// - `cgroup_parent = "/…"`: tests' cgroups are made below it;
 /// - `assert = …`: checks for all of its tests;
 /// - `constraints`, `kernels`, `verifier_exclude_topologies`: where sweeps take it.

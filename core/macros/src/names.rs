@@ -1,4 +1,4 @@
-//! Names that were meant: suggestions for misspelt ones.
+//! Names that were meant, suggestions for misspelt ones; what both macros say of one key.
 
 /// "`x` is no …; did you mean `y`? Known: …"
 pub(crate) fn unknown(name: &str, of: &str, known: &[&str]) -> String {
@@ -8,6 +8,16 @@ pub(crate) fn unknown(name: &str, of: &str, known: &[&str]) -> String {
         None => String::new(),
     };
     format!("`{name}` is no {of}{hint} Known: {}", known.join(", "))
+}
+
+/// `SCX_WATCHDOG_MAX_TIMEOUT` of kernel/sched/ext.c, s.
+pub(crate) const WATCHDOG_MOST_S: u64 = 30;
+
+/// What a timeout of the watchdog must be.
+pub(crate) fn watchdog_timeout() -> String {
+    format!(
+        "`watchdog_timeout_s` takes whole seconds from 1 to {WATCHDOG_MOST_S}, the most that the kernel takes"
+    )
 }
 
 /// Levenshtein distance.

@@ -87,7 +87,7 @@ impl Check {
             }
             _ => Some(
                 "no sched_ext event counters were seen: they need a loaded sched_ext scheduler and a kernel \
-                 that counts (6.16 or later)",
+                 that counts (6.15 or later)",
             ),
         }
     }

@@ -5,7 +5,7 @@
 //! the checks that the test itself asked for, details of its verdict. Missing or
 //! implausible data never passes a check. [`KernelState`] is what a kernel looked like
 //! when its run failed, a [`Snapshot`] at a moment that the test chose; [`SampleSeries`]
-//! draws one value of either over time.
+//! draws one value of either over time. [`StallWatch`] looks after tests that have no machine.
 //!
 //! Pure: memory, threads and clocks are behind [`ports`](Sampler).
 
@@ -19,6 +19,7 @@ mod render;
 mod sample;
 mod series;
 mod snapshot;
+mod stalls;
 mod state;
 mod summary;
 
@@ -31,6 +32,7 @@ pub use render::{render_assessment, render_state};
 pub use sample::{CpuSample, MAX_PLAUSIBLE_DSQ_DEPTH, Sample, Schedstat, clock_ratio, implausible};
 pub use series::SampleSeries;
 pub use snapshot::{FromValue, MAX_SNAPSHOTS, Snapshot, SnapshotCause, SnapshotError, Snapshots, Value};
+pub use stalls::{Processes, RunFigures, StallWatch};
 pub use state::{
     CgroupState, DomainState, EntryState, KernelState, MapState, ProgramState, QueueState, RunqueueState,
     SchedExtState, SchedulerExit, TaskState, VariableState, VcpuState, state_letter,

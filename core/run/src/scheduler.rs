@@ -26,6 +26,11 @@ pub(crate) fn judge_schedulers(spec: &TestSpec, seen: &Observation, case: &mut C
         for remark in report.remarks() {
             case.result.note(remark);
         }
+        // A test that wants another timeout than it got tells nothing of the one that it wanted.
+        if let Some(watchdog) = report.watchdog.as_ref().filter(|w| w.is_broken() && !case.result.is_skip()) {
+            let text = format!("scheduler {:?}: {watchdog}", report.name);
+            case.result.push(Detail::inconclusive(DetailKind::Scheduler, text));
+        }
         for (text, whole) in problems(report) {
             if !case.result.details.iter().any(|d| d.message.contains(&text)) {
                 case.result.push(Detail::fail(DetailKind::Scheduler, whole));
@@ -53,6 +58,9 @@ fn problems(report: &SchedulerReport) -> Vec<(String, String)> {
 /// Why the failure of a test that is meant to fail is not the one that was meant; `None` if it
 /// is.
 pub(crate) fn unexpected_failure(spec: &TestSpec, seen: &Observation) -> Option<String> {
+    if let Some(broken) = seen.schedulers.iter().filter_map(|s| s.watchdog.as_ref()).find(|w| w.is_broken()) {
+        return Some(format!("whatever failed did so under another timeout than the test's: {broken}"));
+    }
     let expected = [spec.scx_error_contains, spec.scx_error_matches];
     if expected == [None, None] {
         // A scheduler that never ran can't have failed the way a test wants to see.
@@ -107,7 +115,7 @@ mod tests {
     use crate::judge::judge;
     use ktstr_assert::AssertResult;
     use ktstr_machine::VmExit;
-    use ktstr_scheduler::{Scheduler, ScxExit};
+    use ktstr_scheduler::{Scheduler, ScxExit, WatchdogOrder, WatchdogReport};
 
     static DEMO: Scheduler = Scheduler::named("demo");
 
@@ -188,6 +196,31 @@ mod tests {
         for vacuous in [".*", "x|", "("] {
             assert_eq!(outcome(matches(vacuous), ejected()).outcome, Outcome::Fail, "{vacuous}");
         }
+    }
+
+    #[test]
+    fn a_timeout_that_does_not_hold_proves_nothing() {
+        let order = WatchdogOrder { timeout_ms: 4000, even_if_declared: true };
+        let problem = Some("the kernel refused".to_string());
+        let broken = WatchdogReport { order, own_ms: None, effective_ms: None, problem };
+        let with = |watchdog: &WatchdogReport, report: SchedulerReport, expect_err| {
+            let report = SchedulerReport { watchdog: Some(watchdog.clone()), ..report };
+            judge(&spec(expect_err), &seen(AssertResult::pass(), report)).result
+        };
+        let result = with(&broken, healthy(), false);
+        assert!(result.is_inconclusive(), "{result:?}");
+        assert!(
+            result.details[0].message.contains("4.0 s was to be set, but the kernel refused"),
+            "{result:?}"
+        );
+        assert_eq!(with(&broken, ejected(), true).outcome, Outcome::Fail);
+        let by_default = WatchdogOrder { even_if_declared: false, ..order };
+        let result = with(&WatchdogReport { order: by_default, ..broken.clone() }, healthy(), false);
+        assert!(result.is_pass() && result.notes[0].contains("the kernel refused"), "{result:?}");
+        let held = WatchdogReport { effective_ms: Some(4000), problem: None, ..broken };
+        let result = with(&held, healthy(), false);
+        assert!(result.is_pass() && result.notes[0].contains("timeout is 4.0 s"), "{result:?}");
+        assert!(with(&held, ejected(), true).is_pass());
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct TestSpec {
     pub scheduler: &'static Scheduler,
     /// Arguments of the scheduler after its own.
     pub extra_sched_args: &'static [&'static str],
+    /// How long the kernel lets a task wait before it drops a scheduler of the test's, s; else its declaration says.
+    pub watchdog_timeout_s: Option<u32>,
     /// Schedulers that lie ready for ops that change it.
     pub staged_schedulers: &'static [&'static Scheduler],
     /// What the host writes into the scheduler's variables once it has attached, before the scenario.
@@ -77,6 +79,7 @@ impl TestSpec {
             module,
             scheduler: &Scheduler::EEVDF,
             extra_sched_args: &[],
+            watchdog_timeout_s: None,
             staged_schedulers: &[],
             bpf_map_write: &[],
             baseline: false,

@@ -57,6 +57,9 @@ pub struct Scheduler {
     pub kargs: &'static [&'static str],
     /// Kernel settings of every machine.
     pub sysctls: &'static [Sysctl],
+    /// How long the kernel lets a task wait before it drops the scheduler, s; a test's own wins. `None`: what the scheduler
+    /// itself says, or 5 s.
+    pub watchdog_timeout_s: Option<u32>,
     /// Machines of the gauntlet that it is made for.
     pub constraints: ShapeBounds,
     /// The cgroup, from the root, that it looks after; tests' cgroups are made below it.
@@ -92,6 +95,7 @@ impl Scheduler {
             sched_args: &[],
             kargs: &[],
             sysctls: &[],
+            watchdog_timeout_s: None,
             constraints: ShapeBounds::DEFAULT,
             cgroup_parent: None,
             config_file: None,

@@ -6,11 +6,13 @@
 //! - [`SchedulerPlan`] is what the guest starts; [`SchedulerReport`] is what it tells.
 //! - [`repro`] has a crash made again with probes where it came from.
 //! - [`BpfMapWrite`] is what the host writes into a scheduler's variables before a test.
+//! - [`bpf`] puts small BPF programs together; with them [`WatchdogOrder`] is carried out.
 //! - [`ScxExit`] and [`ScxDump`] are what the kernel says when it drops a scheduler.
 //!
 //! Everything here is data and rules: no process, file or environment is touched.
 
 mod attach;
+pub mod bpf;
 mod declare;
 mod dump;
 mod exit;
@@ -23,6 +25,7 @@ pub mod ports;
 mod report;
 pub mod repro;
 mod stats;
+mod watchdog;
 
 pub use attach::{NotAttached, why_not_attached};
 pub use declare::{Scheduler, SchedulerSpec, Sysctl};
@@ -35,3 +38,4 @@ pub use map_write::BpfMapWrite;
 pub use plan::{Program, SchedulerPlan};
 pub use report::{Detach, ProgramStats, SchedulerReport};
 pub use stats::{SchedulerStats, StatsSample};
+pub use watchdog::{WatchdogOrder, WatchdogReport};

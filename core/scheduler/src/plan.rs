@@ -1,5 +1,6 @@
 //! What the guest is told to start.
 
+use crate::WatchdogOrder;
 use serde::{Deserialize, Serialize};
 
 /// How a scheduler is switched on.
@@ -34,4 +35,6 @@ pub struct SchedulerPlan {
     pub sysctls: Vec<(String, String)>,
     /// How long it may take to attach, ms of guest time.
     pub attach_within_ms: u64,
+    /// How long the kernel is to let a task wait.
+    pub watchdog: WatchdogOrder,
 }

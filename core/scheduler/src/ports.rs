@@ -118,4 +118,8 @@ pub trait KernelTypes {
     fn member(&self, of: &str, path: &str) -> Option<MemberPlace>;
     /// The first few members of a struct that are numbers.
     fn scalars(&self, of: &str, most: usize) -> Vec<String>;
+    /// The callbacks of a scheduler (`struct sched_ext_ops`): their names, and where in a scheduler's map they stand.
+    fn callbacks(&self) -> Vec<(String, u64)>;
+    /// The number of that struct among the kernel's types.
+    fn id(&self, of: &str) -> Option<u32>;
 }

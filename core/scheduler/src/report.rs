@@ -1,7 +1,7 @@
 //! What became of a scheduler, as the guest tells it.
 
 use crate::repro::ProbeTrace;
-use crate::{SchedulerStats, ScxDump, ScxExit};
+use crate::{SchedulerStats, ScxDump, ScxExit, WatchdogReport};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -62,6 +62,9 @@ pub struct SchedulerReport {
     /// What its program told of itself over scx_stats; `None` if it offers none.
     #[serde(default)]
     pub stats: Option<SchedulerStats>,
+    /// The kernel's watchdog while it was attached; `None` where it never was.
+    #[serde(default)]
+    pub watchdog: Option<WatchdogReport>,
     /// The end of its log (what did not go to the host as it was written).
     pub log_tail: String,
     /// What probes saw of its end, in a run that repeats a crash.
@@ -90,6 +93,11 @@ impl SchedulerReport {
                 "scheduler {:?} refused {n} tasks: they ran under the kernel's own",
                 self.name
             ));
+        }
+        // What a test asked for and did not get is more than a remark.
+        let watchdog = self.watchdog.as_ref().filter(|w| w.problem.is_some() != w.order.even_if_declared);
+        if let Some(watchdog) = watchdog {
+            remarks.push(format!("scheduler {:?}: {watchdog}", self.name));
         }
         remarks
     }

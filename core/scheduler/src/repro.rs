@@ -6,8 +6,10 @@
 //! 3. When the scheduler has ended, [`Selection`] keeps the events of the one task that its end is about.
 //! 4. The host pairs entries with exits and [`render`]s them.
 //!
-//! No BPF is compiled or loaded for it, and nothing is asked of the kernel but kprobe events.
+//! A scheduler's own programs can't have kprobes: small BPF programs are attached to them ([`Callback`],
+//! [`crate::bpf`]), which print what a kprobe event would hold.
 
+mod callback;
 mod calls;
 mod decode;
 mod fields;
@@ -16,6 +18,7 @@ mod probe;
 mod render;
 mod trace;
 
+pub use callback::{Callback, Callbacks};
 pub use functions::{Choice, choose};
 pub use probe::{Field, Part, Probe, Show, define};
 pub use render::{Rerun, render};

@@ -11,6 +11,7 @@ and only what the guest said of itself is checked. Exit code 1 on any mismatch.
 import collections, json, re, struct, subprocess, sys, time
 
 import compare_bpf
+import compare_variables
 import drgn
 from drgn import Object, cast
 from drgn.helpers.linux.cgroup import css_for_each_descendant_pre, cgroup_path
@@ -258,6 +259,8 @@ def main():
             check("walk:queued", mine["tasks"], value_of(
                 list_for_each_entry("struct task_struct", queue.list.address_of_(), "scx.dsq_list.node")))
 
+    if dump["variables"]:
+        compare_variables.against_drgn(prog, dump["variables"], check, follow, plain)
     compare_bpf.against_drgn(prog, dump, check, record, cpus)
     compare_bpf.against_guest(core, dump, check)
     finish()

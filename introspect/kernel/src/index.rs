@@ -4,6 +4,9 @@
 //! chains, the BTF with where each type starts and its hash chains, the banner and the build id. It is used as it lies
 //! in the file. It is written under a temporary name and renamed, so that no one ever sees half of one; a damaged one
 //! is told by its checksum, another kernel's by the build id in guest memory, and both are as good as none.
+//!
+//! The types of variables, which take seconds to find in a vmlinux's DWARF and are seldom asked for, are in a file of
+//! their own of the same make.
 
 mod format;
 
@@ -15,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ktstr_introspect_memory::{MapError, Mapping, PhysicalMemory};
 use ktstr_introspect_symbols::{SymbolTable, Vmlinux};
-use ktstr_introspect_types::Btf;
+use ktstr_introspect_types::{Btf, VariableTypes};
 
 use crate::{Kernel, KernelError};
 
@@ -101,23 +104,8 @@ impl Index {
     /// # Errors
     /// [`IndexError::Write`], or [`IndexError::Lacks`] for split type information.
     pub fn write(&self, path: &Path) -> Result<(), IndexError> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
         let bytes = format::write(self).ok_or(IndexError::Lacks { what: "types of its own" })?;
-        let failed = |source| IndexError::Write { path: path.into(), source };
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.{number}.tmp", std::process::id()));
-        let temporary = path.with_file_name(name);
-        let written = File::create(&temporary).and_then(|mut file| {
-            file.write_all(&bytes)?;
-            // Before the rename: after a power failure an empty file of the right name would be left.
-            file.sync_all()
-        });
-        written.and_then(|()| fs::rename(&temporary, path)).map_err(|source| {
-            // Best effort: the error that matters is the first one.
-            let _ = fs::remove_file(&temporary);
-            failed(source)
-        })
+        write_whole(path, &bytes)
     }
 
     /// The kernel's build id, in hexadecimal.
@@ -143,6 +131,25 @@ impl Index {
     pub fn types(&self) -> &Arc<Btf> {
         &self.types
     }
+}
+
+/// Writes a file whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), IndexError> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.{number}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let written = File::create(&temporary).and_then(|mut file| {
+        file.write_all(bytes)?;
+        // Before the rename: after a power failure an empty file of the right name would be left.
+        file.sync_all()
+    });
+    written.and_then(|()| fs::rename(&temporary, path)).map_err(|source| {
+        // Best effort: the error that matters is the first one.
+        let _ = fs::remove_file(&temporary);
+        IndexError::Write { path: path.into(), source }
+    })
 }
 
 /// A folder of indexes, one a key. It grows by some 6 to 16 MiB a kernel; deleting any file of it is always right.
@@ -185,13 +192,25 @@ impl IndexFolder {
     /// # Errors
     /// [`IndexError::Key`] when it can't be a file's name.
     pub fn path(&self, key: &str) -> Result<PathBuf, IndexError> {
+        self.file(key, "ktx")
+    }
+
+    /// The file for the types of variables of the kernel with that build id.
+    ///
+    /// # Errors
+    /// [`IndexError::Key`] when it can't be a file's name.
+    pub fn variables_path(&self, build_id: &str) -> Result<PathBuf, IndexError> {
+        self.file(build_id, "ktv")
+    }
+
+    fn file(&self, key: &str, end: &str) -> Result<PathBuf, IndexError> {
         let fits = (1..=128).contains(&key.len())
             && !key.starts_with('.')
             && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
         if !fits {
             return Err(IndexError::Key { key: key.into() });
         }
-        Ok(self.folder.join(format!("{key}.ktx")))
+        Ok(self.folder.join(format!("{key}.{end}")))
     }
 
     /// Opens the kernel in `physical` from the index under its build id or, when there is none that fits, from `vmlinux`,
@@ -239,12 +258,41 @@ impl IndexFolder {
         Ok((kernel, used))
     }
 
+    /// The types of variables that were kept for the kernel with that build id, whose own types are `base`.
+    ///
+    /// # Errors
+    /// [`IndexError::Map`] when there are none, [`IndexError::Format`] when the file is damaged.
+    pub fn variables(&self, build_id: &str, base: &Arc<Btf>) -> Result<VariableTypes, IndexError> {
+        let path = self.variables_path(build_id)?;
+        let mapping = Arc::new(Mapping::open(&path)?);
+        let (seen, variables) = format::read_variables(&mapping, base)
+            .map_err(|reason| IndexError::Format { path: path.clone(), reason })?;
+        match seen == build_id {
+            true => Ok(variables),
+            false => Err(IndexError::Format { path, reason: FormatError::Part { part: 0 } }),
+        }
+    }
+
+    /// Keeps the types of variables of the kernel with that build id.
+    ///
+    /// # Errors
+    /// [`IndexError::Write`], or [`IndexError::Key`] for a build id that is none.
+    pub fn keep_variables(&self, build_id: &str, variables: &VariableTypes) -> Result<(), IndexError> {
+        let path = self.variables_path(build_id)?;
+        self.create(&path)?;
+        write_whole(&path, &format::write_variables(build_id, variables))
+    }
+
     fn write(&self, key: &str, kernel: &Kernel) -> Result<(), IndexError> {
         let path = self.path(key)?;
         let index = Index::of(kernel)?;
-        fs::create_dir_all(&self.folder)
-            .map_err(|source| IndexError::Write { path: path.clone(), source })?;
+        self.create(&path)?;
         index.write(&path)
+    }
+
+    /// Makes the folder, for `path` to be written.
+    fn create(&self, path: &Path) -> Result<(), IndexError> {
+        fs::create_dir_all(&self.folder).map_err(|source| IndexError::Write { path: path.into(), source })
     }
 }
 

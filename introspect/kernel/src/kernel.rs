@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use ktstr_introspect_memory::{
     AddressSpace, LinearRange, PagingLevels, PhysAddr, PhysicalMemory, VirtAddr, VirtualMemory, X86PageTables,
 };
-use ktstr_introspect_symbols::{Kallsyms, Placement, SymbolTable, Vmlinux, gnu_build_id};
+use ktstr_introspect_symbols::{Kallsyms, Placement, START_KERNEL_MAP, SymbolTable, Vmlinux, gnu_build_id};
 use ktstr_introspect_types::{Btf, Plan};
 
 use crate::index::Index;
@@ -183,6 +183,13 @@ impl Kernel {
             .lookup(name)
             .map(|symbol| symbol.address)
             .ok_or_else(|| KernelError::NoSymbol { name: name.into() })
+    }
+
+    /// The link address of a symbol that is at `runtime` now. Offsets in a CPU's area, as per-CPU variables have where
+    /// the kernel links those at zero, aren't moved.
+    #[must_use]
+    pub fn link_address(&self, runtime: VirtAddr) -> VirtAddr {
+        if runtime.0 < START_KERNEL_MAP { runtime } else { self.placement.kaslr.undo(runtime) }
     }
 
     /// A compiled path; see [`Btf::plan`].

@@ -167,6 +167,12 @@ impl Btf {
         fits.then_some(Self { data, types, strings, base: None, names })
     }
 
+    /// What split BTF stands on.
+    #[must_use]
+    pub fn base(&self) -> Option<&Arc<Btf>> {
+        self.base.as_ref()
+    }
+
     /// Number of types, `void` and those of the base included: ids are below it.
     #[must_use]
     pub fn len(&self) -> u32 {
@@ -381,7 +387,7 @@ impl Btf {
     }
 
     /// Length of all strings, those of the base included.
-    fn strings_len(&self) -> u32 {
+    pub(crate) fn strings_len(&self) -> u32 {
         self.base.as_ref().map_or(0, |base| base.strings_len()) + self.strings.len() as u32
     }
 

@@ -1,6 +1,11 @@
-//! Writes BTF, for tests of whatever reads it.
+//! Writes BTF: for types that come from elsewhere, and for tests of whatever reads it.
 
-use crate::TypeId;
+use crate::{Btf, TypeId};
+
+/// As many members, values or parameters as one type can have.
+pub const MAX_PARTS: usize = 0xffff;
+/// The furthest bit at which a member of a struct with bit fields can start.
+pub const MAX_BIT_OFFSET: u32 = 0xff_ffff;
 
 /// Collects types and writes them as BTF.
 #[derive(Debug, Default)]
@@ -24,6 +29,12 @@ impl BtfBuilder {
     pub fn split(base: &BtfBuilder) -> Self {
         let strings_before = base.strings_before + base.strings.len() as u32;
         Self { first: base.first + base.count, strings_before, ..Self::default() }
+    }
+
+    /// An empty one that continues a BTF that is there already.
+    #[must_use]
+    pub fn on(base: &Btf) -> Self {
+        Self { first: base.len(), strings_before: base.strings_len(), ..Self::default() }
     }
 
     /// An integer type of `size` bytes.
@@ -62,6 +73,37 @@ impl BtfBuilder {
         self.composite(4, name, size, members)
     }
 
+    /// A struct or union of members `(name, type, bit offset, bits)`, where 0 bits is no bitfield; at most [`MAX_PARTS`]
+    /// of them, and none past [`MAX_BIT_OFFSET`] when there are bitfields.
+    pub fn members(
+        &mut self,
+        union: bool,
+        name: &str,
+        size: u32,
+        members: &[(&str, TypeId, u32, u8)],
+    ) -> TypeId {
+        self.composite(if union { 5 } else { 4 }, name, size, members)
+    }
+
+    /// A floating-point number.
+    pub fn float(&mut self, name: &str, size: u32) -> TypeId {
+        self.push(name, 16, 0, false, size)
+    }
+
+    /// An enum of `size` bytes with at most [`MAX_PARTS`] values, of which those of a signed one are sign-extended.
+    pub fn values(&mut self, name: &str, size: u32, signed: bool, values: &[(&str, u64)]) -> TypeId {
+        let wide = size > 4;
+        let id = self.push(name, if wide { 19 } else { 6 }, values.len() as u32, signed, size);
+        for (name, value) in values {
+            let name = self.string(name);
+            self.words(&[name, *value as u32]);
+            if wide {
+                self.words(&[(*value >> 32) as u32]);
+            }
+        }
+        id
+    }
+
     /// An enum of 4 bytes.
     pub fn enumeration(&mut self, name: &str, signed: bool, values: &[(&str, i32)]) -> TypeId {
         let id = self.push(name, 6, values.len() as u32, signed, 4);
@@ -87,6 +129,11 @@ impl BtfBuilder {
         self.push(name, 7, 0, false, 0)
     }
 
+    /// A union that is only declared.
+    pub fn forward_union(&mut self, name: &str) -> TypeId {
+        self.push(name, 7, 0, true, 0)
+    }
+
     /// A typedef.
     pub fn typedef(&mut self, name: &str, target: TypeId) -> TypeId {
         self.push(name, 8, 0, false, target.0)
@@ -109,13 +156,19 @@ impl BtfBuilder {
         self.push("", 13, 0, false, returns.0)
     }
 
-    /// A function of that name with parameters `(name, type)`.
-    pub fn function(&mut self, name: &str, parameters: &[(&str, TypeId)], returns: TypeId) -> TypeId {
+    /// A prototype with parameters `(name, type)`, at most [`MAX_PARTS`].
+    pub fn prototype_of(&mut self, parameters: &[(&str, TypeId)], returns: TypeId) -> TypeId {
         let prototype = self.push("", 13, parameters.len() as u32, false, returns.0);
         for (name, ty) in parameters {
             let name = self.string(name);
             self.words(&[name, ty.0]);
         }
+        prototype
+    }
+
+    /// A function of that name with parameters `(name, type)`.
+    pub fn function(&mut self, name: &str, parameters: &[(&str, TypeId)], returns: TypeId) -> TypeId {
+        let prototype = self.prototype_of(parameters, returns);
         self.push(name, 12, 0, false, prototype.0)
     }
 

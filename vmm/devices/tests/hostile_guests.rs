@@ -25,6 +25,7 @@ fn inputs_that_were_kept_do_no_harm() {
     replay("power", hostile::power);
     replay("transport", hostile::transport);
     replay("console", hostile::console);
+    replay("block", hostile::block);
 }
 
 fn input() -> impl Strategy<Value = Vec<u8>> {
@@ -52,5 +53,10 @@ proptest! {
     #[test]
     fn no_guest_harms_the_console(input in input()) {
         hostile::console(&input);
+    }
+
+    #[test]
+    fn no_guest_harms_the_disk(input in input()) {
+        hostile::block(&input);
     }
 }

@@ -1,11 +1,14 @@
 //! Hand-made guests on the machine's own `/dev/kvm`: a few instructions each, so that
 //! they run on hosts that emulate guest kernel code, too.
 
+mod skip;
+
 use ktstr_vmm_memory::{GuestRam, RamOptions};
 use ktstr_vmm_vcpu::arch::{Access, Trap, Watch};
 use ktstr_vmm_vcpu::{Address, End, Machine, State, Vcpu, VcpuError, pause_all, resume_all, stop_all};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VmFd};
+use skip::skip;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -69,7 +72,7 @@ fn kvm(test: &str) -> Option<Kvm> {
     match Kvm::new() {
         Ok(kvm) => Some(kvm),
         Err(e) => {
-            eprintln!("skipped {test}: opening /dev/kvm: {e}");
+            skip(test, &format!("opening /dev/kvm: {e}"));
             None
         }
     }
@@ -217,7 +220,7 @@ fn missed_by_an_emulated_host(test: &str, event: &Event) -> bool {
         std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" hypervisor"));
     let missed = virtual_host && *event == Event::Ended(0, End::Halted);
     if missed {
-        eprintln!("skipped {test}: this host is a virtual machine whose KVM doesn't honour debug registers");
+        skip(test, "this host is a virtual machine whose KVM doesn't honour debug registers");
     }
     missed
 }

@@ -66,9 +66,7 @@ fn measure(name: &str, mut command: Command) -> Outcome<()> {
     let begin = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let seen = wait_for_init(&mut child, begin);
-    // The guest sleeps by now.
-    std::thread::sleep(Duration::from_millis(300));
-    let memory = memory(child.id());
+    let memory = wait_for_rest(child.id()).and_then(|()| memory(child.id()));
     child.kill()?;
     child.wait()?;
     let ((took, kernel_us, setup), (beyond_kib, ram_kib)) = (seen?, memory?);
@@ -101,6 +99,38 @@ fn wait_for_init(child: &mut Child, begin: Instant) -> Outcome<(Duration, u64, V
         }
         seen.push(line);
     }
+}
+
+/// Waits until a process is at rest, as it is once its guest sleeps: for some looks in a row each of its threads waits
+/// and none has used processor time. A guest that sleeps still ticks now and then, so it is a few looks, not a second.
+fn wait_for_rest(pid: u32) -> Outcome<()> {
+    const LOOKS: u32 = 5;
+    const APART: Duration = Duration::from_millis(10);
+    let (begin, mut before, mut quiet) = (Instant::now(), None, 0);
+    while quiet < LOOKS {
+        if begin.elapsed() > PATIENCE {
+            return Err(format!("waiting for process {pid} to come to rest: threads are {before:?}").into());
+        }
+        std::thread::sleep(APART);
+        let now = threads(pid)?;
+        let at_rest = now.iter().all(|thread| thread.0 == "S") && before.as_ref() == Some(&now);
+        quiet = if at_rest { quiet + 1 } else { 0 };
+        before = Some(now);
+    }
+    Ok(())
+}
+
+/// State of each thread, and its user and system time in clock ticks (proc(5)).
+fn threads(pid: u32) -> Outcome<Vec<(String, String, String)>> {
+    let mut threads = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+        // The name before may hold blanks and brackets.
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        let field = |at: usize| fields.get(at).map_or_else(String::new, |field| (*field).to_string());
+        threads.push((field(0), field(11), field(12)));
+    }
+    Ok(threads)
 }
 
 /// Resident memory of a process, KiB: beyond guest RAM, and guest RAM, which is a memfd.

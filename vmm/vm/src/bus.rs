@@ -3,12 +3,13 @@
 
 use crate::confine::{Role, confine, violation};
 use crate::{Threads, VmError};
+use ktstr_vmm_devices::virtio::block::Counters;
 use ktstr_vmm_devices::virtio::mmio::REGION_BYTES;
-use ktstr_vmm_devices::virtio::{Console, Mmio, VirtioError};
+use ktstr_vmm_devices::virtio::{Block, Console, Device, Mmio, VirtioError};
 use ktstr_vmm_devices::{Power, PowerEvent, Serial};
 use ktstr_vmm_vcpu::arch::Trap;
 use ktstr_vmm_vcpu::{Address, End, Machine};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// How a machine ended.
@@ -42,11 +43,53 @@ pub(crate) struct SerialAt {
     pub(crate) serial: Mutex<Serial>,
 }
 
+/// A virtio device and the address of its registers.
+pub(crate) struct MmioAt<D> {
+    pub(crate) base: u64,
+    pub(crate) device: Mutex<Mmio<D>>,
+}
+
+/// A virtio device, whichever it is.
+pub(crate) trait Virtio: Send + Sync {
+    fn base(&self) -> u64;
+    fn read(&self, offset: u64, data: &mut [u8]);
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), VirtioError>;
+    fn serve(&self, queue: usize) -> Result<(), VirtioError>;
+}
+
+impl<D: Device> Virtio for MmioAt<D> {
+    fn base(&self) -> u64 {
+        self.base
+    }
+
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        lock(&self.device).read(offset, data);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), VirtioError> {
+        lock(&self.device).write(offset, data)
+    }
+
+    fn serve(&self, queue: usize) -> Result<(), VirtioError> {
+        lock(&self.device).serve(queue)
+    }
+}
+
+/// What a guest kicks a queue with.
+pub(crate) struct Kick {
+    /// Number of the virtio device: 0 is the console, disks follow.
+    pub(crate) device: usize,
+    pub(crate) queue: usize,
+    pub(crate) event: EventFd,
+}
+
 /// Every device of a machine.
 pub(crate) struct Bus {
     pub(crate) serial: [SerialAt; 2],
-    pub(crate) console_base: u64,
-    pub(crate) console: Mutex<Mmio<Console>>,
+    pub(crate) console: MmioAt<Console>,
+    pub(crate) disks: Vec<MmioAt<Block>>,
+    /// Of each disk.
+    pub(crate) disk_counters: Vec<Arc<Counters>>,
     pub(crate) power: Power,
     /// True when the threads that come here are under a filter each.
     confine: bool,
@@ -64,8 +107,8 @@ const SERIAL_PORTS: u16 = 8;
 impl Bus {
     pub(crate) fn new(
         serial: [SerialAt; 2],
-        console_base: u64,
-        console: Mmio<Console>,
+        console: MmioAt<Console>,
+        disks: Vec<MmioAt<Block>>,
         power: Power,
         (confine, threads): (bool, Threads),
     ) -> Result<Self, VmError> {
@@ -73,8 +116,9 @@ impl Bus {
         let (end_event, trap_event) = (event()?, event()?);
         Ok(Self {
             serial,
-            console_base,
-            console: Mutex::new(console),
+            console,
+            disk_counters: disks.iter().map(|at| lock(&at.device).device().counters()).collect(),
+            disks,
             power,
             confine,
             threads,
@@ -98,7 +142,13 @@ impl Bus {
     }
 
     pub(crate) fn console(&self) -> MutexGuard<'_, Mmio<Console>> {
-        lock(&self.console)
+        lock(&self.console.device)
+    }
+
+    /// Serves the queue that was kicked.
+    pub(crate) fn serve(&self, kick: &Kick) {
+        let device = self.virtio().nth(kick.device);
+        self.check(device.map_or(Ok(()), |device| device.serve(kick.queue)));
     }
 
     /// Ends the machine if the monitor itself could not do its work.
@@ -111,7 +161,7 @@ impl Bus {
     /// Has the calling thread, which serves devices, be as the machine's are to be.
     pub(crate) fn enter_events(&self) -> Result<(), String> {
         self.threads.enter_events()?;
-        self.confine(Role::Events)
+        self.confine(Role::Events { disks: !self.disks.is_empty() })
     }
 
     fn confine(&self, role: Role) -> Result<(), String> {
@@ -142,8 +192,18 @@ impl Bus {
         })
     }
 
-    fn console_offset(&self, address: u64) -> Option<u64> {
-        address.checked_sub(self.console_base).filter(|offset| *offset < REGION_BYTES)
+    /// The virtio devices, by number.
+    fn virtio(&self) -> impl Iterator<Item = &dyn Virtio> {
+        let disks = self.disks.iter().map(|disk| disk as &dyn Virtio);
+        std::iter::once(&self.console as &dyn Virtio).chain(disks)
+    }
+
+    /// The virtio device with registers at `address`, and which.
+    fn virtio_at(&self, address: u64) -> Option<(&dyn Virtio, u64)> {
+        self.virtio().find_map(|device| {
+            let offset = address.checked_sub(device.base()).filter(|offset| *offset < REGION_BYTES)?;
+            Some((device, offset))
+        })
     }
 }
 
@@ -160,8 +220,8 @@ impl Machine for Bus {
                 None if self.power.owns(port) => data.fill(self.power.read()),
                 None => data.fill(0xff),
             },
-            Address::Memory(address) => match self.console_offset(address) {
-                Some(offset) => self.console().read(offset, data),
+            Address::Memory(address) => match self.virtio_at(address) {
+                Some((device, offset)) => device.read(offset, data),
                 None => data.fill(0xff),
             },
         }
@@ -183,9 +243,8 @@ impl Machine for Bus {
                 }
             }
             Address::Memory(address) => {
-                if let Some(offset) = self.console_offset(address) {
-                    let written = self.console().write(offset, data);
-                    self.check(written);
+                if let Some((device, offset)) = self.virtio_at(address) {
+                    self.check(device.write(offset, data));
                 }
             }
         }

@@ -12,6 +12,16 @@ use std::time::Duration;
 /// Told of what vCPUs hit.
 pub type OnTrap = Box<dyn FnMut(&[Hit]) + Send>;
 
+/// A disk: `/dev/vda` for the first one.
+pub struct Disk {
+    /// A regular file or a memfd, whose bytes are the disk's; a multiple of 512 of them.
+    pub file: File,
+    /// True for a disk that the guest can't write to; the file need not be writable then.
+    pub read_only: bool,
+    /// What the guest reads in `/sys/block/vda/serial`; at most 20 bytes of ASCII.
+    pub id: String,
+}
+
 /// A machine to boot.
 pub struct Config {
     /// Kernel image: a bzImage or a vmlinux with a PVH note.
@@ -47,6 +57,8 @@ pub struct Config {
     pub second_serial: Box<dyn Sink>,
     /// Named ports of the virtio console, numbered from 1.
     pub ports: Vec<Port>,
+    /// Disks, in the order of their letters.
+    pub disks: Vec<Disk>,
     /// Told that breakpoints or watchpoints ([`Vm::watch`](crate::Vm::watch)) were hit; all vCPUs stand still then, until
     /// [`Vm::resume`](crate::Vm::resume), which must not be called from here.
     pub on_trap: OnTrap,
@@ -74,6 +86,7 @@ impl Config {
             console: Box::new(|_: &[u8]| {}),
             second_serial: Box::new(|_: &[u8]| {}),
             ports: Vec::new(),
+            disks: Vec::new(),
             on_trap: Box::new(|_| {}),
             on_end: Box::new(|_| {}),
         }

@@ -57,6 +57,20 @@ pub enum VmError {
     /// A device could not be made.
     #[error(transparent)]
     Device(#[from] ktstr_vmm_devices::virtio::VirtioError),
+    /// A disk could not be made.
+    #[error("disk {index}: {source}")]
+    Disk {
+        /// Which one, from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: ktstr_vmm_devices::virtio::block::DiskError,
+    },
+    /// Other disks than there can be.
+    #[error("giving a machine its disks: {why}")]
+    Disks {
+        /// What differs.
+        why: String,
+    },
     /// A serial port could not be restored.
     #[error(transparent)]
     Serial(#[from] ktstr_vmm_devices::SerialError),

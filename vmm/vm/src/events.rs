@@ -1,7 +1,7 @@
 //! The loop that serves queues that the guest kicked, and ends the machine.
 
 use crate::VmError;
-use crate::bus::{Bus, VmEnd, lock};
+use crate::bus::{Bus, Kick, VmEnd, lock};
 use crate::config::OnTrap;
 use crate::time::Time;
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
@@ -46,8 +46,8 @@ impl Outcome {
 /// Everything that the loop's thread needs.
 pub(crate) struct Service {
     pub(crate) bus: Arc<Bus>,
-    /// Kick of each queue of the console.
-    pub(crate) kicks: Vec<EventFd>,
+    /// A kick for each queue.
+    pub(crate) kicks: Vec<Kick>,
     pub(crate) vcpus: Arc<[Vcpu]>,
     pub(crate) time: Arc<Time>,
     pub(crate) outcome: Arc<Outcome>,
@@ -75,11 +75,7 @@ impl Service {
             self.bus.finish(VmEnd::Failed { why: e.to_string() });
         }
         // What was kicked before the end and not yet served.
-        let queues = self.kicks.len();
-        for queue in 0..queues {
-            let served = self.bus.console().serve(queue);
-            self.bus.check(served);
-        }
+        self.kicks.iter().for_each(|kick| self.bus.serve(kick));
         self.bus.flush();
         drop(manager);
         self.bus.check_thread();
@@ -107,7 +103,9 @@ impl Service {
     pub(crate) fn manager(&self) -> Result<EventManager<Subscriber>, String> {
         let mut manager = EventManager::new().map_err(|e| format!("{e:?}"))?;
         let clone = |fd: &EventFd| fd.try_clone().map_err(|e| format!("duplicating an eventfd: {e}"));
-        let kicks = self.kicks.iter().map(clone).collect::<Result<_, _>>()?;
+        let kick =
+            |kick: &Kick| Ok(Kick { device: kick.device, queue: kick.queue, event: clone(&kick.event)? });
+        let kicks = self.kicks.iter().map(kick).collect::<Result<_, String>>()?;
         let (trap, end) = (clone(&self.bus.trap_event)?, clone(&self.bus.end_event)?);
         manager.add_subscriber(Subscriber { bus: Arc::clone(&self.bus), kicks, trap, end });
         Ok(manager)
@@ -117,7 +115,7 @@ impl Service {
 /// What the loop calls.
 pub(crate) struct Subscriber {
     bus: Arc<Bus>,
-    kicks: Vec<EventFd>,
+    kicks: Vec<Kick>,
     trap: EventFd,
     end: EventFd,
 }
@@ -131,12 +129,10 @@ impl Subscriber {
 
 impl MutEventSubscriber for Subscriber {
     fn process(&mut self, events: Events, _ops: &mut EventOps) {
-        let queue = events.data() as usize;
-        if let Some(kick) = self.kicks.get(queue) {
+        if let Some(kick) = self.kicks.get(events.data() as usize) {
             // Empty only if another wake-up took it, and then it is served already.
-            if kick.read().is_ok() {
-                let served = self.bus.console().serve(queue);
-                self.bus.check(served);
+            if kick.event.read().is_ok() {
+                self.bus.serve(kick);
             }
         } else if events.data() == self.trap_data() {
             // What was hit is looked up after this; the counter only wakes.
@@ -145,7 +141,7 @@ impl MutEventSubscriber for Subscriber {
     }
 
     fn init(&mut self, ops: &mut EventOps) {
-        let kicks = (0u32..).zip(&self.kicks);
+        let kicks = (0u32..).zip(self.kicks.iter().map(|kick| &kick.event));
         let all = kicks.chain([(self.trap_data(), &self.trap), (self.trap_data() + 1, &self.end)]);
         for (data, fd) in all {
             if let Err(e) = ops.add(Events::with_data(fd, data, EventSet::IN)) {

@@ -14,7 +14,8 @@
 //! ```
 //!
 //! A machine that is paused can be saved ([`Vm::save`]), and any number of machines go on
-//! from there ([`Vm::restore`]), each with its own copy of everything.
+//! from there ([`Vm::restore`]), each with its own copy of everything but what is on its
+//! disks ([`Disk`]), whose files are whatever they are then.
 //!
 //! Everything runs in the calling process: a thread a vCPU, and one that serves
 //! devices, each under a seccomp filter where [`Config::confine`] says so. When the process
@@ -24,6 +25,7 @@ pub mod arch;
 mod bus;
 mod config;
 mod confine;
+mod devices;
 mod error;
 mod events;
 mod probe;
@@ -35,10 +37,10 @@ mod time;
 mod vm;
 
 pub use bus::{Hit, VmEnd};
-pub use config::{Config, OnTrap};
+pub use config::{Config, Disk, OnTrap};
 pub use error::VmError;
 pub use ktstr_vmm_boot::Part;
-pub use ktstr_vmm_devices::{Sink, virtio::Port};
+pub use ktstr_vmm_devices::{Sink, virtio::Port, virtio::block::DiskCounts};
 pub use ktstr_vmm_memory::{GuestRam, Pages, RamOptions};
 pub use ktstr_vmm_vcpu::arch::{Access, Trap, WATCHES, Watch};
 pub use ktstr_vmm_vcpu::{Registers, State, VcpuError};

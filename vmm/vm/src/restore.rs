@@ -1,10 +1,11 @@
 //! Going on from a saved machine.
 
+use crate::devices::{Devices, check_disks};
 use crate::save::{STATE, file_error, ram_file};
 use crate::state_file::{self, MachineState};
 use crate::time::Time;
-use crate::vm::{Clock, Parts, devices, map, open};
-use crate::{OnTrap, Threads, Vm, VmEnd, VmError, arch};
+use crate::vm::{Clock, Parts, map, open};
+use crate::{Disk, OnTrap, Threads, Vm, VmEnd, VmError, arch};
 use ktstr_topology::Topology;
 use ktstr_vmm_devices::Sink;
 use ktstr_vmm_devices::virtio::Port;
@@ -36,6 +37,9 @@ pub struct Restore {
     pub second_serial: Box<dyn Sink>,
     /// The ports of the virtio console, with the names that they were saved with.
     pub ports: Vec<Port>,
+    /// Disks of the capacities and ids that it was saved with; what is on them may differ, where the guest has not
+    /// read it yet.
+    pub disks: Vec<Disk>,
     /// See [`Config::on_trap`](crate::Config::on_trap).
     pub on_trap: OnTrap,
     /// Told once how the machine ended.
@@ -43,7 +47,7 @@ pub struct Restore {
 }
 
 impl Restore {
-    /// The machine in `dir`, of this shape and RAM, without ports, that says nothing to no one.
+    /// The machine in `dir`, of this shape and RAM, without ports and disks, that says nothing to no one.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>, topology: Topology, memory_mib: u64) -> Self {
         Self {
@@ -56,6 +60,7 @@ impl Restore {
             console: Box::new(|_: &[u8]| {}),
             second_serial: Box::new(|_: &[u8]| {}),
             ports: Vec::new(),
+            disks: Vec::new(),
             on_trap: Box::new(|_| {}),
             on_end: Box::new(|_| {}),
         }
@@ -73,6 +78,7 @@ impl Vm {
     pub fn restore(config: Restore) -> Result<Self, VmError> {
         let Restore { dir, topology, memory_mib, .. } = &config;
         topology.validate()?;
+        check_disks(&config.disks)?;
         let mut clock = Clock::start();
         let nodes: Vec<u64> = topology.node_memory_mib(*memory_mib)?.iter().map(|mib| mib << 20).collect();
         let MachineState { node_bytes, vcpus: states, platform, clocks, devices: device_states } =
@@ -102,14 +108,9 @@ impl Vm {
         clock.step("restoring vCPUs and interrupt controllers");
         // Now that there is who gets their interrupts.
         let serial = [config.console, config.second_serial];
-        let (bus, kicks) = devices(
-            &vm,
-            &ram,
-            serial,
-            config.ports,
-            (config.confine, Threads::default()),
-            Some(device_states),
-        )?;
+        let threads = (config.confine, Threads::default());
+        let made = Devices { serial, ports: config.ports, disks: config.disks, threads };
+        let (bus, kicks) = made.make(&vm, &ram, Some(device_states))?;
         clock.step("restoring devices");
         let (on_trap, on_end) = (config.on_trap, config.on_end);
         let time = Time::new(vm, Some(clocks));

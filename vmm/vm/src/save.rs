@@ -6,8 +6,9 @@
 //! ```
 
 use crate::bus::{Bus, lock};
-use crate::state_file::{self, DeviceStates, MachineState};
+use crate::state_file::{self, DeviceStates, DiskState, MachineState};
 use crate::{Vm, VmError};
+use ktstr_vmm_devices::virtio::{Device, Mmio};
 use ktstr_vmm_vcpu::StateKinds;
 use kvm_ioctls::Kvm;
 use std::fs::File;
@@ -29,7 +30,7 @@ impl Vm {
     /// zeroes; what it turns down is zeroes in the machines that go on from here.
     ///
     /// # Errors
-    /// The machine runs or has ended, a console that the guest has broken, or files that
+    /// The machine runs or has ended, a console or disk that the guest has broken, or files that
     /// can't be written.
     pub fn save(&self, dir: &Path, keep: &mut dyn FnMut(u64, &[u8]) -> bool) -> Result<(), VmError> {
         if self.bus.end().is_some() {
@@ -84,17 +85,27 @@ impl Bus {
     /// The devices' states, when all that the guest has asked of them is done.
     fn states(&self) -> Result<DeviceStates, VmError> {
         let mut console = self.console();
-        for queue in 0..console.queue_count() {
-            console.serve(queue)?;
-        }
+        finish(&mut console)?;
+        let disks = self.disks.iter().map(|at| {
+            let mut disk = lock(&at.device);
+            finish(&mut disk)?;
+            Ok(DiskState { transport: disk.state()?, disk: disk.device().state() })
+        });
+        let disks = disks.collect::<Result<_, VmError>>()?;
         self.flush();
         let [first, second] = &self.serial;
         Ok(DeviceStates {
             serial: [lock(&first.serial).state(), lock(&second.serial).state()],
             transport: console.state()?,
             console: console.device().state(),
+            disks,
         })
     }
+}
+
+/// Serves what the guest has kicked.
+fn finish<D: Device>(device: &mut Mmio<D>) -> Result<(), VmError> {
+    (0..device.queue_count()).try_for_each(|queue| Ok(device.serve(queue)?))
 }
 
 /// A [`VmError::File`], for `map_err`.

@@ -10,13 +10,13 @@
 
 use crate::arch::{Clocks, PlatformState};
 use ktstr_vmm_devices::SerialState;
-use ktstr_vmm_devices::virtio::{ConsoleState, MmioState};
+use ktstr_vmm_devices::virtio::{BlockState, ConsoleState, MmioState};
 use ktstr_vmm_vcpu::VcpuState;
 use serde::{Deserialize, Serialize};
 
 const MAGIC: [u8; 8] = *b"KTSTRVM\0";
 /// Counts up with every change of the content or of what it means.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 const HEADER: usize = 24;
 /// Far more than the largest machine takes: 16 KiB a vCPU.
 pub(crate) const MOST: u64 = 256 << 20;
@@ -38,6 +38,14 @@ pub(crate) struct DeviceStates {
     pub(crate) serial: [SerialState; 2],
     pub(crate) transport: MmioState,
     pub(crate) console: ConsoleState,
+    pub(crate) disks: Vec<DiskState>,
+}
+
+/// A disk with its registers and queue.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DiskState {
+    pub(crate) transport: MmioState,
+    pub(crate) disk: BlockState,
 }
 
 pub(crate) fn encode(state: &MachineState) -> Result<Vec<u8>, String> {
@@ -103,7 +111,8 @@ mod tests {
     fn another_version_says_which() {
         let mut bytes = file(b"abc");
         bytes[8] = VERSION as u8 + 1;
-        assert!(content(&bytes).unwrap_err().contains("version 3, expected 2"));
+        let told = format!("version {}, expected {VERSION}", VERSION + 1);
+        assert!(content(&bytes).unwrap_err().contains(&told));
     }
 
     proptest! {

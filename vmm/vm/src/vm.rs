@@ -1,25 +1,23 @@
 //! A running machine.
 
-use crate::bus::{Bus, SerialAt, VmEnd};
+use crate::bus::{Bus, Kick, VmEnd, lock};
+use crate::devices::{Devices, check_disks};
 use crate::events::{Outcome, Service};
-use crate::state_file::DeviceStates;
 use crate::time::Time;
-use crate::{Config, OnTrap, Threads, VmError, arch};
+use crate::{Config, OnTrap, VmError, arch};
 use ktstr_topology::Topology;
 use ktstr_vmm_boot::{Boot, load};
-use ktstr_vmm_devices::virtio::mmio::QUEUE_NOTIFY;
-use ktstr_vmm_devices::virtio::{Console, Mmio, Port};
-use ktstr_vmm_devices::{Power, Serial, SerialState, Sink};
-use ktstr_vmm_memory::{GuestRam, layout};
+use ktstr_vmm_devices::virtio::Console;
+use ktstr_vmm_devices::virtio::block::DiskCounts;
+use ktstr_vmm_memory::GuestRam;
 use ktstr_vmm_vcpu::arch::Watch;
 use ktstr_vmm_vcpu::{Identity, Machine, Registers, Vcpu, pause_all, resume_all};
 use kvm_bindings::{KVM_CAP_HALT_POLL, kvm_enable_cap, kvm_userspace_memory_region};
-use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// How long vCPUs may take to leave the guest when asked; microseconds on an idle host.
 const PAUSE_PATIENCE: Duration = Duration::from_secs(10);
@@ -62,6 +60,7 @@ impl Vm {
             let what = format!("host CPUs told for {told} vCPUs, and there are {cpus}");
             return Err(VmError::Unsupported { what });
         }
+        check_disks(&config.disks)?;
         let mut clock = Clock::start();
         let (kvm, vm) = open(&topology, config.halt_poll)?;
         clock.step("opening KVM and making the VM");
@@ -74,7 +73,7 @@ impl Vm {
             arch::rest_in_guest(&kvm, &vm)?;
         }
         clock.step("making interrupt controllers");
-        let rsdp = arch::write_acpi(&topology, &ram)?;
+        let rsdp = arch::write_acpi(&topology, &ram, 1 + config.disks.len())?;
         clock.step("building ACPI tables");
         let loaded = load(Boot {
             ram: &ram,
@@ -85,7 +84,9 @@ impl Vm {
         })?;
         clock.step("loading kernel and initramfs");
         let serial = [config.console, config.second_serial];
-        let (bus, kicks) = devices(&vm, &ram, serial, config.ports, (config.confine, threads), None)?;
+        let threads = (config.confine, threads);
+        let made = Devices { serial, ports: config.ports, disks: config.disks, threads };
+        let (bus, kicks) = made.make(&vm, &ram, None)?;
         clock.step("making devices");
         let identities = arch::identities(&kvm, &topology, realtime)?;
         let vcpus = arch::vcpus(&vm, &ram, &identities, loaded.entry)?;
@@ -167,6 +168,18 @@ impl Vm {
         self.bus.console().broken().map(ToString::to_string)
     }
 
+    /// What disk number `disk`, from 0, has done so far; `None` when there is no such disk.
+    #[must_use]
+    pub fn disk_counts(&self, disk: usize) -> Option<DiskCounts> {
+        self.bus.disk_counters.get(disk).map(|counters| counters.now())
+    }
+
+    /// What the guest did to disk number `disk` that ended its use, if it did.
+    #[must_use]
+    pub fn disk_broken(&self, disk: usize) -> Option<String> {
+        self.bus.disks.get(disk).and_then(|at| lock(&at.device).broken().map(ToString::to_string))
+    }
+
     /// Ends the machine at once; [`wait`](Self::wait) then answers soon.
     pub fn kill(&self) {
         self.bus.finish(VmEnd::Stopped);
@@ -192,7 +205,7 @@ pub(crate) struct Parts {
     pub(crate) vcpus: Vec<VcpuFd>,
     pub(crate) identities: Vec<Identity>,
     pub(crate) bus: Bus,
-    pub(crate) kicks: Vec<EventFd>,
+    pub(crate) kicks: Vec<Kick>,
     pub(crate) on_trap: OnTrap,
     pub(crate) on_end: Box<dyn FnOnce(VmEnd) + Send>,
 }
@@ -290,52 +303,4 @@ pub(crate) fn map(vm: &VmFd, ram: &GuestRam) -> Result<(), VmError> {
             .map_err(VmError::kvm(format!("mapping {} bytes of RAM at {start:#x}", region.len())))?;
     }
     Ok(())
-}
-
-/// Makes the devices, as new or as they were saved.
-pub(crate) fn devices(
-    vm: &VmFd,
-    ram: &GuestRam,
-    [first, second]: [Box<dyn Sink>; 2],
-    ports: Vec<Port>,
-    threads: (bool, Threads),
-    saved: Option<DeviceStates>,
-) -> Result<(Bus, Vec<EventFd>), VmError> {
-    let [serial_1, serial_2] = arch::SERIAL;
-    let serial = |(base, irq): (u16, u32), sink, saved: Option<&SerialState>| {
-        let irq = interrupt(vm, irq)?;
-        let serial = match saved {
-            Some(saved) => Serial::restored(saved, irq, sink)?,
-            None => Serial::new(irq, sink),
-        };
-        Ok::<_, VmError>(SerialAt { base, serial: serial.into() })
-    };
-    let [saved_1, saved_2] = saved.as_ref().map_or([None, None], |s| s.serial.each_ref().map(Some));
-    let serial = [serial(serial_1, first, saved_1)?, serial(serial_2, second, saved_2)?];
-    let irq = interrupt(vm, layout::VIRTIO_MMIO_IRQ)?;
-    let mut console = Mmio::new(Console::new(ports), ram.memory().clone(), irq)?;
-    if let Some(DeviceStates { console: state, transport, .. }) = saved {
-        console.device().restore(state)?;
-        console.restore(&transport)?;
-    }
-    let mut kicks = Vec::with_capacity(console.queue_count());
-    for queue in 0..console.queue_count() as u32 {
-        let kick = eventfd()?;
-        let address = IoEventAddress::Mmio(layout::VIRTIO_MMIO + QUEUE_NOTIFY);
-        vm.register_ioevent(&kick, &address, queue)
-            .map_err(VmError::kvm(format!("registering the ioeventfd of console queue {queue}")))?;
-        kicks.push(kick);
-    }
-    let power = Power::new(arch::POWER_PORTS);
-    Ok((Bus::new(serial, layout::VIRTIO_MMIO, console, power, threads)?, kicks))
-}
-
-fn interrupt(vm: &VmFd, line: u32) -> Result<EventFd, VmError> {
-    let fd = eventfd()?;
-    vm.register_irqfd(&fd, line).map_err(VmError::kvm(format!("registering the irqfd of line {line}")))?;
-    Ok(fd)
-}
-
-fn eventfd() -> Result<EventFd, VmError> {
-    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(VmError::os("making an eventfd"))
 }

@@ -5,6 +5,7 @@ mod micro;
 
 use ktstr_topology::Topology;
 use ktstr_vmm::{Access, Config, Hit, Probe, Trap, Vm, VmEnd, VmError, Watch, honours_watches, probe};
+use micro::skip::skip;
 use micro::{LOAD, PATIENCE, POWER_OFF, kernel, no_kvm};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -145,7 +146,10 @@ fn a_hit_stops_the_whole_machine_until_it_is_let_go() {
         vm.resume();
         let Ok(seen) = hits.recv_timeout(Duration::from_secs(2)) else {
             assert!(!honours_watches(PATIENCE).unwrap(), "no hit where watchpoints are honoured");
-            eprintln!("skipped: this KVM doesn't honour debug registers");
+            skip(
+                "a_hit_stops_the_whole_machine_until_it_is_let_go",
+                "this KVM doesn't honour debug registers",
+            );
             return;
         };
         assert_eq!(seen, [Hit { vcpu: 0, trap: Trap { ip: LOAD, hit: [None, Some(watch), None, None] } }]);
@@ -169,7 +173,7 @@ fn a_write_to_watched_memory_stops_the_machine_after_it() {
         return;
     }
     if !honours_watches(PATIENCE).unwrap() {
-        eprintln!("skipped: this KVM doesn't honour watchpoints");
+        skip("a_write_to_watched_memory_stops_the_machine_after_it", "this KVM doesn't honour watchpoints");
         return;
     }
     // again: inc dword [0x1008000]; jmp again

@@ -5,6 +5,7 @@ mod micro;
 use ktstr_topology::Topology;
 use ktstr_vmm::{Config, Vm};
 use kvm_bindings::{Msrs, kvm_msr_entry};
+use micro::skip::skip;
 use micro::{LOAD, PATIENCE, kernel, no_kvm};
 use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
@@ -114,7 +115,7 @@ fn counter_can_be_set(test: &str) -> bool {
     });
     let set = set.unwrap();
     if !set {
-        eprintln!("skipped {test}: guests of this KVM read the host's counter, which can't be set");
+        skip(test, "guests of this KVM read the host's counter, which can't be set");
     }
     set
 }

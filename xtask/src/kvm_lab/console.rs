@@ -3,6 +3,8 @@
 use crate::suite::Tally;
 
 const RUNNING: &str = "lab: running ";
+/// A test that passed and says that it shows nothing here; the lab tells of it at the end of its program.
+const SKIPPED: &str = "lab: skipped ";
 const EXIT_CODE: &str = "lab: exit code ";
 
 /// What the console says of one command.
@@ -70,8 +72,9 @@ pub(super) fn stage(output: &str) -> String {
 pub(super) fn count_tests(output: &str) -> Tally {
     let mut tally = Tally::default();
     for passed in output.lines().filter_map(verdict) {
-        tally += Tally { passed: u64::from(passed), failed: u64::from(!passed) };
+        tally += Tally { passed: u64::from(passed), failed: u64::from(!passed), skipped: 0 };
     }
+    tally.set_apart(output.lines().filter(|line| line.starts_with(SKIPPED)).count() as u64);
     tally
 }
 
@@ -115,6 +118,8 @@ mod tests {
     fn tests_are_counted_by_their_lines() {
         let output = "test a ... ok in 1.0 s\ntest b ... FAILED in 1.0 s\ntesting ... ok\ntest c ... ok\n\
             test d ... ignored\n";
-        assert_eq!(count_tests(output), Tally { passed: 2, failed: 1 });
+        assert_eq!(count_tests(output), Tally { passed: 2, failed: 1, skipped: 0 });
+        let skipped = format!("{output}\nlab: skipped a: no such thing here\n");
+        assert_eq!(count_tests(&skipped), Tally { passed: 1, failed: 1, skipped: 1 });
     }
 }

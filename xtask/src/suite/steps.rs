@@ -6,7 +6,7 @@ use crate::child::{Child, Ended};
 use crate::kvm_lab;
 use crate::lint;
 use crate::setup::{self, Part};
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 /// One step.
 #[derive(Debug)]
@@ -74,9 +74,15 @@ fn unit(run: &mut Run<'_>) -> Result<bool> {
     let filter = format!("not {IN_MACHINES}");
     let words =
         ["nextest", "run", "--workspace", "--no-fail-fast", "--status-level", "fail", "-E", filter.as_str()];
-    let tests =
-        Child::new(&run.project.logs, "unit tests", run.project.cargo(words)).show(worth_showing).run()?;
+    let log = run.project.logs.join("skipped-tests.log");
+    std::fs::write(&log, "").with_context(|| format!("emptying {}", log.display()))?;
+    let mut command = run.project.cargo(words);
+    command.env("KTSTR_SKIP_LOG", &log);
+    let tests = Child::new(&run.project.logs, "unit tests", command).show(worth_showing).run()?;
     run.count(&tests, Tally::of_nextest);
+    let skipped = std::fs::read_to_string(&log).with_context(|| format!("reading {}", log.display()))?;
+    skipped.lines().for_each(|line| println!("    skipped {line}"));
+    run.tally.set_apart(skipped.lines().count() as u64);
     let words = ["test", "--doc", "--no-fail-fast", "-p", "ktstr"];
     let examples = Child::new(&run.project.logs, "documentation's examples", run.project.cargo(words))
         .show(worth_showing)

@@ -1,9 +1,10 @@
 //! What an expression is worth, in words.
 
-use super::{ExpressionError, Target, bpf, cut, is_char, read_word, resolve};
+use super::{Bare, ExpressionError, Target, bpf, cut, is_char, read_word, resolve};
+use crate::variables::Variables;
 use ktstr_introspect_kernel::Kernel;
 use ktstr_introspect_memory::VirtAddr;
-use ktstr_introspect_types::{Composite, Integer, Leaf, Plan, Type, TypeId};
+use ktstr_introspect_types::{Btf, Composite, Integer, Leaf, Plan, Type, TypeId};
 
 /// Elements of an array and members of a struct that are shown.
 const MAX_SHOWN: usize = 64;
@@ -12,12 +13,12 @@ const MAX_SHOWN: usize = 64;
 ///
 /// # Errors
 /// [`ExpressionError`]
-pub fn show(kernel: &Kernel, text: &str) -> Result<String, ExpressionError> {
+pub fn show(kernel: &Kernel, variables: &Variables, text: &str) -> Result<String, ExpressionError> {
     if let Some(path) = bpf::path(text) {
         return bpf::show(kernel, path);
     }
-    match resolve(kernel, text)? {
-        Target::Typed(plan, base) => planned(kernel, &plan, base, 0),
+    match resolve(kernel, variables, text, Bare::Typed)? {
+        Target::Typed(types, plan, base) => planned(kernel, &types, &plan, base, 0),
         Target::Word { root, at, bytes } => {
             let word = read_word(kernel, &root, at)?;
             Ok(match bytes {
@@ -29,8 +30,14 @@ pub fn show(kernel: &Kernel, text: &str) -> Result<String, ExpressionError> {
     }
 }
 
-fn planned(kernel: &Kernel, plan: &Plan, base: VirtAddr, depth: usize) -> Result<String, ExpressionError> {
-    let (btf, memory) = (kernel.btf(), kernel.memory());
+fn planned(
+    kernel: &Kernel,
+    btf: &Btf,
+    plan: &Plan,
+    base: VirtAddr,
+    depth: usize,
+) -> Result<String, ExpressionError> {
+    let memory = kernel.memory();
     let (_, ty) = btf.resolve(plan.ty())?;
     if plan.leaf() != Leaf::Bytes {
         return Ok(word(kernel, ty, plan.leaf(), plan.read(memory, base)?));
@@ -46,7 +53,7 @@ fn planned(kernel: &Kernel, plan: &Plan, base: VirtAddr, depth: usize) -> Result
             let mut parts = Vec::new();
             for index in 0..shown {
                 let element = at.wrapping_add(size.wrapping_mul(index as u64));
-                parts.push(planned(kernel, &plan, element, depth + 1)?);
+                parts.push(planned(kernel, btf, &plan, element, depth + 1)?);
             }
             if shown < count as usize {
                 parts.push(format!("… {count} in all"));
@@ -54,7 +61,7 @@ fn planned(kernel: &Kernel, plan: &Plan, base: VirtAddr, depth: usize) -> Result
             Ok(format!("[{}]", parts.join(", ")))
         }
         Type::Struct(whole) | Type::Union(whole) if depth == 0 => {
-            members(kernel, whole, plan.ty(), plan.address(memory, base)?)
+            members(kernel, btf, whole, plan.ty(), plan.address(memory, base)?)
         }
         Type::Struct(_) | Type::Union(_) => Ok("{…}".to_string()),
         _ => Ok(format!("at {}", plan.address(memory, base)?)),
@@ -65,6 +72,7 @@ fn planned(kernel: &Kernel, plan: &Plan, base: VirtAddr, depth: usize) -> Result
 /// hinted at.
 fn members(
     kernel: &Kernel,
+    btf: &Btf,
     whole: Composite<'_>,
     ty: TypeId,
     at: VirtAddr,
@@ -72,8 +80,8 @@ fn members(
     let mut lines = vec![format!("{} at {at} {{", if whole.name.is_empty() { "struct" } else { whole.name })];
     for member in whole.members().filter(|m| m.as_ref().map_or(true, |m| !m.name.is_empty())) {
         let name = member?.name;
-        let shown = kernel.btf().plan_from(ty, &format!(".{name}")).map_err(ExpressionError::from);
-        let shown = shown.and_then(|plan| planned(kernel, &plan, at, 1));
+        let shown = btf.plan_from(ty, &format!(".{name}")).map_err(ExpressionError::from);
+        let shown = shown.and_then(|plan| planned(kernel, btf, &plan, at, 1));
         lines.push(format!("  {name} = {}", shown.unwrap_or_else(|e| format!("? ({e})"))));
     }
     lines.push("}".to_string());

@@ -55,6 +55,9 @@ fn mistakes_are_named() {
     assert!(error(quote!(llcs = 2, llcs = 3)).contains("given twice"));
     assert!(error(quote!(llcs = "2")).contains("whole number"));
     assert!(error(quote!(llcs = 0)).contains("at least 1"));
+    assert!(error(quote!(scheduler = S, watchdog_timeout_s = 0)).contains("at least 1"));
+    assert!(error(quote!(scheduler = S, watchdog_timeout_s = 31)).contains("whole seconds from 1 to 30"));
+    assert!(error(quote!(watchdog_timeout_s = 4)).contains("needs `scheduler = …`"));
     assert!(error(quote!(cores = -1)).contains("no negative number"));
     assert!(error(quote!(llcs)).contains("expected `llcs = …`"));
     assert!(error(quote!(isolation = 1)).contains("`true` or `false`"));

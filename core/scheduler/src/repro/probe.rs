@@ -1,7 +1,7 @@
 //! Probes: what is fetched where, as kprobe events.
 
 use super::fields::{of_struct, short, show_of_argument, show_of_member};
-use crate::ports::{KernelTypes, MemberPlace, ValueType};
+use crate::ports::{KernelTypes, MemberPlace, Prototype, ValueType};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
@@ -70,7 +70,7 @@ pub struct Field {
 }
 
 /// A probed function: its entry is the event `ktstr/e<number>`, its exit `ktstr/x<number>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// The function.
     pub function: String,
@@ -78,6 +78,12 @@ pub struct Probe {
     pub fields: Vec<Field>,
     /// How its return value is fetched and shown; `None` if it returns nothing.
     pub returns: Option<(String, Show)>,
+    /// Of a scheduler's own program: which callback it is.
+    #[serde(default)]
+    pub callback: Option<String>,
+    /// Of one: where it stands in its source, `file:line`, as far as the program says.
+    #[serde(default)]
+    pub line: Option<String>,
 }
 
 impl Probe {
@@ -110,8 +116,13 @@ impl Probe {
 /// The probe of a function, by what the kernel knows of its prototype: a function of which it knows none (the compiler
 /// changed its arguments, for one) is probed without its arguments.
 pub fn define(function: &str, types: &dyn KernelTypes) -> Probe {
-    let mut probe = Probe { function: function.to_string(), fields: Vec::new(), returns: None };
-    let Some(prototype) = types.prototype(function) else { return probe };
+    define_as(function, types.prototype(function).as_ref(), types)
+}
+
+/// The same of a function whose prototype is known from elsewhere.
+pub(super) fn define_as(function: &str, prototype: Option<&Prototype>, types: &dyn KernelTypes) -> Probe {
+    let mut probe = Probe { function: function.to_string(), ..Probe::default() };
+    let Some(prototype) = prototype else { return probe };
     for (number, (name, ty)) in prototype.parameters.iter().take(IN_REGISTERS).enumerate() {
         // A struct by value may take two registers or none: what follows it can't be placed.
         if *ty == ValueType::Other {

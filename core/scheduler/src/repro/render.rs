@@ -2,6 +2,7 @@
 
 use super::calls::{Call, calls};
 use super::functions::Choice;
+use super::probe::Probe;
 use super::trace::ProbeTrace;
 use crate::{SchedulerReport, ScxExit};
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,7 +75,8 @@ fn of_trace(text: &mut String, choice: &Choice, trace: &ProbeTrace, lines: &BTre
     let mut told = BTreeSet::new();
     for call in shown {
         // Once for each function.
-        let line = lines.get(&call.probe.function).filter(|_| told.insert(&call.probe.function));
+        let line = call.probe.line.as_ref().or_else(|| lines.get(&call.probe.function));
+        let line = line.filter(|_| told.insert(&call.probe.function));
         one(text, call, line.map(String::as_str));
     }
 }
@@ -83,18 +85,25 @@ fn probes(text: &mut String, choice: &Choice, trace: &ProbeTrace) {
     let is_probed = |function: &&String| trace.probes.iter().any(|p| p.function == **function);
     let of_backtrace = &choice.functions[..choice.of_backtrace.min(choice.functions.len())];
     let hit: Vec<&str> = of_backtrace.iter().filter(is_probed).map(String::as_str).collect();
-    let around = trace.probes.len().saturating_sub(hit.len());
+    let own: Vec<&Probe> = trace.probes.iter().filter(|probe| probe.callback.is_some()).collect();
+    let around = trace.probes.len().saturating_sub(hit.len() + own.len());
     let of_stack = match (hit.is_empty(), of_backtrace.is_empty()) {
         (false, _) => format!("{} of the back-trace ({})", hit.len(), hit.join(", ")),
         (true, true) => "none of the back-trace, which is the watchdog's".to_string(),
         (true, false) => "none of the back-trace".to_string(),
     };
     let _ = writeln!(text, "probed functions: {of_stack}, {around} around the scheduler's callbacks");
-    if !choice.bpf.is_empty() {
+    if !own.is_empty() {
+        let names: Vec<&str> = own.iter().map(|probe| probe.function.as_str()).collect();
+        let _ = writeln!(text, "probed BPF callbacks: {}", names.join(", "));
+    }
+    let of_bpf = choice.bpf.iter().filter(|name| !own.iter().any(|probe| probe.function == **name));
+    let of_bpf: Vec<&str> = of_bpf.map(String::as_str).collect();
+    if !of_bpf.is_empty() {
         let _ = writeln!(
             text,
-            "not probed: {} (a kprobe can't be put on a BPF program; the kernel's side of it is probed)",
-            choice.bpf.join(", ")
+            "not probed: {} (no program could be attached to it; the kernel's side of it is probed)",
+            of_bpf.join(", ")
         );
     }
     // What this kernel does not have is no news, unless it was in the back-trace.

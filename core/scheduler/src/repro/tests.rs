@@ -68,7 +68,7 @@ fn a_call_is_told_with_what_it_changed() {
     the crash came again: scx_bpf_error: no (CPU 1)
     its machine took 3.1 s in all
     probed functions: none of the back-trace, 1 around the scheduler's callbacks
-    not probed: demo_enqueue (a kprobe can't be put on a BPF program; the kernel's side of it is probed)
+    not probed: demo_enqueue (no program could be attached to it; the kernel's side of it is probed)
     task a b[7]: 3 of 9 events were its, the last 2 of its calls are shown
          5.000010 cpu1 enqueue(p=a b[7], dsq_id=SCX_DSQ_LOCAL)
                          p: cpus_ptr=0x5(0,2) scx.slice=20 scx.sticky_cpu=-1

@@ -105,6 +105,8 @@ impl<'a> Head<'a> {
         let (_flags, rest) = rest.trim_start().split_once(' ')?;
         let (time, rest) = rest.split_once(": ")?;
         let (name, rest) = rest.split_once(": ")?;
+        // What a BPF program prints is an event's text of its own.
+        let (name, rest) = if name == "bpf_trace_printk" { rest.split_once(": ")? } else { (name, rest) };
         let (kind, number) = name.split_at_checked(1)?;
         let exit = match kind {
             "e" => false,
@@ -324,12 +326,13 @@ mod tests {
 
     #[test]
     fn who_ran_at_the_end_is_found() {
-        let probe =
-            |function: &str| Probe { function: function.to_string(), fields: Vec::new(), returns: None };
+        let probe = |function: &str| Probe { function: function.to_string(), ..Probe::default() };
         let probes = [probe("balance_one"), probe("scx_ops_exit_kind")];
         let mut at_the_end = AtTheEnd::new(&probes);
         for line in [
             "  a b-7 [000] d..2. 1.000001: e0: (balance_one+0x0/0x1)",
+            "  a b-7 [000] d..2. 1.000001: bpf_trace_printk: e0: (demo_dispatch) a0=1",
+            "  a b-7 [000] d..2. 1.000001: bpf_trace_printk: e1",
             "  a b-7 [000] d..2. 1.000002: e1: (scx_ops_exit_kind+0x0/0x1)",
             "  c-8 [001] d..2. 1.000003: e0: (balance_one+0x0/0x1)",
         ] {

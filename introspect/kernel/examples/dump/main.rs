@@ -2,6 +2,7 @@
 //! `oracle/compare.py` checks against drgn.
 
 mod bpf;
+mod variables;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "by_pid": outcome(kernel.tasks_by_pid(), |found| found.iter().map(|(pid, at)| json!([pid, at.0])).collect::<Vec<_>>()),
         "tasks": tasks, "rqs": rqs, "cgroups": cgroups, "scx": sched_ext(&kernel),
         "bpf": bpf::all(&kernel),
+        "variables": vmlinux.as_ref().map(|vmlinux| variables::all(&kernel, vmlinux)).transpose()?,
     });
     println!("{all}");
     Ok(())

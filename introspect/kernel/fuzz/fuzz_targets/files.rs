@@ -4,11 +4,12 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
-use ktstr_introspect_lines::SourceLines;
+use ktstr_introspect_dwarf::{DebugSections, SourceLines, variable_types};
 use ktstr_introspect_memory::{ElfCore, PhysAddr, PhysicalMemory, VirtAddr};
 use ktstr_introspect_symbols::{Vmlinux, gnu_build_id};
-use ktstr_introspect_types::Btf;
+use ktstr_introspect_types::{Btf, BtfBuilder, DecodeLimits, VariableTypes};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -21,12 +22,33 @@ fuzz_target!(|input: &[u8]| {
     core(&path);
     // Left behind only when a finding ends the process.
     let _ = std::fs::remove_file(&path);
-    if let Ok(lines) = SourceLines::open(input) {
-        for at in found.into_iter().take(32) {
-            assert!(lines.frames(at).map_or(0, |frames| frames.len()) <= 256);
+    if let Ok(sections) = DebugSections::read(input) {
+        if let Ok(lines) = SourceLines::open(&sections) {
+            for at in found.iter().take(32) {
+                assert!(lines.frames(*at).map_or(0, |frames| frames.len()) <= 256);
+            }
         }
+        variables(&sections, &found);
     }
 });
+
+/// Types of variables on top of a BTF that has some of the names that the seeds' DWARF has.
+fn variables(sections: &DebugSections<'_>, found: &[VirtAddr]) {
+    let mut build = BtfBuilder::new();
+    let int = build.integer("int", 4, true);
+    build.integer("char", 1, true);
+    let pair = build.structure("pair", 8, &[("a", int, 0), ("b", int, 4)]);
+    build.typedef("pair_t", pair);
+    let base = Arc::new(Btf::parse(build.bytes()).expect("types of our own"));
+    let Ok(types) = variable_types(sections, &base) else { return };
+    for at in found.iter().take(500) {
+        let Some(id) = types.find("", *at) else { continue };
+        let _ = (types.types().plan_from(id, ".a"), types.types().size_of(id));
+        let _ = types.types().decode(id, &[0; 64], DecodeLimits { elements: 16, values: 256 });
+    }
+    let again = VariableTypes::from_parts(types.parts(), &base).expect("its own parts");
+    assert_eq!(again.len(), types.len());
+}
 
 fn vmlinux(path: &Path, found: &mut Vec<VirtAddr>) {
     let Ok(file) = Vmlinux::open(path) else { return };

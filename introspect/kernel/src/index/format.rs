@@ -7,27 +7,40 @@ use std::sync::Arc;
 
 use ktstr_introspect_memory::{Mapping, StableBytes};
 use ktstr_introspect_symbols::SymbolTable;
-use ktstr_introspect_types::Btf;
+use ktstr_introspect_types::{Btf, VariableTypes};
 
 use super::Index;
 
-const MAGIC: &[u8; 8] = b"KTSTRIDX";
-/// Raised whenever any part, here or in the crates below, is laid out otherwise.
-const VERSION: u32 = 1;
 const HEADER: usize = 32;
-/// Build id, banner, four of the symbols, four of the types.
-const PARTS: usize = 10;
 const ALIGN: usize = 8;
+
+/// What a file is, and how its parts are laid out.
+pub(super) struct Kind {
+    magic: &'static [u8; 8],
+    /// Raised whenever any part, here or in the crates below, is laid out otherwise.
+    version: u32,
+    parts: usize,
+}
+
+/// Build id, banner, four of the symbols, four of the types.
+const INDEX: Kind = Kind { magic: b"KTSTRIDX", version: 1, parts: 10 };
+/// Build id, four of the types of variables.
+const VARIABLES: Kind = Kind { magic: b"KTSTRVAR", version: 1, parts: 5 };
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     /// It starts with something else.
-    #[error("it doesn't start with {:?}", String::from_utf8_lossy(MAGIC))]
-    Magic,
+    #[error("it doesn't start with {expected:?}")]
+    Magic {
+        /// What it should start with.
+        expected: &'static str,
+    },
     /// Another version wrote it.
-    #[error("it has version {seen}, expected {VERSION}")]
+    #[error("it has version {seen}, expected {expected}")]
     Version {
+        /// The one that this library writes.
+        expected: u32,
         /// Its version.
         seen: u32,
     },
@@ -43,7 +56,7 @@ pub enum FormatError {
     #[error("its checksum doesn't agree: it is damaged")]
     Checksum,
     /// A part lies outside, or parts don't belong together.
-    #[error("its part {part} of {PARTS} can't be used")]
+    #[error("its part {part} can't be used")]
     Part {
         /// Which.
         part: usize,
@@ -51,13 +64,57 @@ pub enum FormatError {
 }
 
 pub(super) fn read(mapping: &Arc<Mapping>) -> Result<Index, FormatError> {
+    let parts = unpack(mapping, &INDEX)?;
+    let four = |first: usize| [0, 1, 2, 3].map(|n| parts[first + n].clone());
+    Ok(Index {
+        build_id: text(&parts)?,
+        banner: parts[1].to_vec(),
+        symbols: SymbolTable::from_parts(four(2)).ok_or(FormatError::Part { part: 2 })?,
+        types: Arc::new(Btf::from_parts(four(6)).ok_or(FormatError::Part { part: 6 })?),
+    })
+}
+
+/// The file's bytes; nothing for types that stand on others.
+pub(super) fn write(index: &Index) -> Option<Vec<u8>> {
+    let (symbols, types) = (index.symbols.parts(), index.types.parts()?);
+    let first: [&[u8]; 2] = [index.build_id.as_bytes(), &index.banner];
+    let parts: Vec<&[u8]> = first.into_iter().chain(symbols).chain(types).collect();
+    Some(pack(&parts, &INDEX))
+}
+
+/// The build id of a kernel, and the types of its variables on top of `base`.
+pub(super) fn read_variables(
+    mapping: &Arc<Mapping>,
+    base: &Arc<Btf>,
+) -> Result<(String, VariableTypes), FormatError> {
+    let parts = unpack(mapping, &VARIABLES)?;
+    let four = [0, 1, 2, 3].map(|n| parts[1 + n].clone());
+    let variables = VariableTypes::from_parts(four, base).ok_or(FormatError::Part { part: 1 })?;
+    Ok((text(&parts)?, variables))
+}
+
+pub(super) fn write_variables(build_id: &str, variables: &VariableTypes) -> Vec<u8> {
+    let four = variables.parts();
+    let parts: Vec<&[u8]> =
+        std::iter::once(build_id.as_bytes()).chain(four.iter().map(|part| &**part)).collect();
+    pack(&parts, &VARIABLES)
+}
+
+/// The first part, which is text.
+fn text(parts: &[StableBytes]) -> Result<String, FormatError> {
+    String::from_utf8(parts[0].to_vec()).map_err(|_| FormatError::Part { part: 0 })
+}
+
+/// As many parts as the kind has.
+fn unpack(mapping: &Arc<Mapping>, kind: &Kind) -> Result<Vec<StableBytes>, FormatError> {
     let bytes = mapping.stable_bytes();
-    if bytes.get(..8) != Some(MAGIC) {
-        return Err(FormatError::Magic);
+    if bytes.get(..8) != Some(kind.magic) {
+        let expected = std::str::from_utf8(kind.magic).unwrap_or_default();
+        return Err(FormatError::Magic { expected });
     }
     let version = bytes.get(8..12).and_then(|word| word.first_chunk()).map(|word| u32::from_le_bytes(*word));
-    if version != Some(VERSION) {
-        return Err(FormatError::Version { seen: version.unwrap_or(0) });
+    if version != Some(kind.version) {
+        return Err(FormatError::Version { expected: kind.version, seen: version.unwrap_or(0) });
     }
     let (expected, seen) = (word(bytes, 16).unwrap_or(0), bytes.len() as u64);
     if expected != seen {
@@ -74,41 +131,30 @@ pub(super) fn read(mapping: &Arc<Mapping>) -> Result<Index, FormatError> {
         });
         range.and_then(|range| StableBytes::of_file(mapping, range)).ok_or(FormatError::Part { part })
     };
-    let four = |first| Ok([part(first)?, part(first + 1)?, part(first + 2)?, part(first + 3)?]);
-    let build_id = String::from_utf8(part(0)?.to_vec()).map_err(|_| FormatError::Part { part: 0 })?;
-    Ok(Index {
-        build_id,
-        banner: part(1)?.to_vec(),
-        symbols: SymbolTable::from_parts(four(2)?).ok_or(FormatError::Part { part: 2 })?,
-        types: Arc::new(Btf::from_parts(four(6)?).ok_or(FormatError::Part { part: 6 })?),
-    })
+    (0..kind.parts).map(part).collect()
 }
 
-/// The file's bytes; nothing for types that stand on others.
-pub(super) fn write(index: &Index) -> Option<Vec<u8>> {
-    let (symbols, types) = (index.symbols.parts(), index.types.parts()?);
-    let first: [&[u8]; 2] = [index.build_id.as_bytes(), &index.banner];
-    let parts: Vec<&[u8]> = first.into_iter().chain(symbols).chain(types).collect();
-    let mut out =
-        Vec::with_capacity(HEADER + PARTS * 24 + parts.iter().map(|part| part.len()).sum::<usize>());
-    out.extend_from_slice(MAGIC);
-    out.extend_from_slice(&VERSION.to_le_bytes());
-    out.extend_from_slice(&(PARTS as u32).to_le_bytes());
+fn pack(parts: &[&[u8]], kind: &Kind) -> Vec<u8> {
+    let table = HEADER + parts.len() * 16;
+    let mut out = Vec::with_capacity(table + parts.iter().map(|part| part.len() + ALIGN).sum::<usize>());
+    out.extend_from_slice(kind.magic);
+    out.extend_from_slice(&kind.version.to_le_bytes());
+    out.extend_from_slice(&(parts.len() as u32).to_le_bytes());
     out.extend_from_slice(&[0; 16]);
-    let mut at = HEADER + PARTS * 16;
-    for part in &parts {
+    let mut at = table;
+    for part in parts {
         out.extend_from_slice(&(at as u64).to_le_bytes());
         out.extend_from_slice(&(part.len() as u64).to_le_bytes());
         at = (at + part.len()).next_multiple_of(ALIGN);
     }
-    for part in &parts {
+    for part in parts {
         out.extend_from_slice(part);
         out.resize(out.len().next_multiple_of(ALIGN), 0);
     }
     let (length, sum) = (out.len() as u64, checksum(&out[HEADER..]));
     out[16..24].copy_from_slice(&length.to_le_bytes());
     out[24..32].copy_from_slice(&sum.to_le_bytes());
-    Some(out)
+    out
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u64> {

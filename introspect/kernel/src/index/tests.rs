@@ -103,6 +103,35 @@ fn damage_anywhere_is_told_and_never_used() {
 }
 
 #[test]
+fn types_of_variables_come_back_for_their_kernel_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = IndexFolder::new(dir.path().join("new"));
+    let (base, id) = (Arc::new(types()), "ab".repeat(20));
+    assert!(matches!(folder.variables(&id, &base), Err(IndexError::Map(_))));
+    let mut split = BtfBuilder::on(&base);
+    let list = split.variable("a_list", base.composite("list_head").unwrap());
+    let found = vec![(VirtAddr(LINK), list)];
+    let variables = VariableTypes::new(&base, split.bytes(), found, 2).unwrap();
+    folder.keep_variables(&id, &variables).unwrap();
+    let again = folder.variables(&id, &base).unwrap();
+    assert_eq!((again.find("a_list", VirtAddr(LINK)), again.left_out()), (base.composite("list_head"), 2));
+    // Under another's name, and damaged.
+    let (path, other) = (folder.variables_path(&id).unwrap(), "cd".repeat(20));
+    let copy = folder.variables_path(&other).unwrap();
+    fs::copy(&path, &copy).unwrap();
+    assert!(matches!(folder.variables(&other, &base), Err(IndexError::Format { .. })));
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&copy, &bytes).unwrap();
+    let damaged = folder.variables(&other, &base).unwrap_err();
+    assert!(matches!(damaged, IndexError::Format { reason: FormatError::Checksum, .. }), "{damaged}");
+    fs::copy(&path, folder.path(&id).unwrap()).unwrap();
+    let no_index = Index::open(&folder.path(&id).unwrap()).unwrap_err();
+    assert!(no_index.to_string().contains("KTSTRIDX"), "{no_index}");
+}
+
+#[test]
 fn keys_that_are_no_names_are_refused() {
     let folder = IndexFolder::new("/x");
     assert_eq!(folder.path("ab12").unwrap(), PathBuf::from("/x/ab12.ktx"));

@@ -8,11 +8,12 @@ mod state;
 
 pub use state::ConsoleState;
 
+use super::chain::{chains, next_chain, reader, used, writer};
 use super::{Device, VirtioError};
 use crate::Sink;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 
 // include/uapi/linux/virtio_console.h
@@ -138,7 +139,7 @@ impl Console {
         let queue = CONTROL_TRANSMIT;
         for chain in chains(queue, queues, memory)? {
             let head = chain.head_index();
-            let mut reader = reader(queue, chain, memory)?;
+            let mut reader = reader(queue, chain, memory, MAX_CHAIN)?;
             let mut message = [0; CONTROL_BYTES];
             // A shorter message is no message.
             if reader.available_bytes() >= CONTROL_BYTES {
@@ -193,7 +194,7 @@ impl Console {
     ) -> Result<(), VirtioError> {
         for chain in chains(queue, queues, memory)? {
             let head = chain.head_index();
-            let mut reader = reader(queue, chain, memory)?;
+            let mut reader = reader(queue, chain, memory, MAX_CHAIN)?;
             loop {
                 let count =
                     reader.read(&mut self.buffer).map_err(|source| VirtioError::Copy { queue, source })?;
@@ -287,69 +288,6 @@ impl Device for Console {
             port.open = false;
         }
     }
-}
-
-type Chain<'m> = DescriptorChain<&'m GuestMemoryMmap>;
-
-/// The chains that are there now: as many as the queue has entries at most, so that a
-/// guest that keeps adding can't keep us; it kicks again for those.
-fn chains<'m>(
-    queue: usize,
-    queues: &mut [Queue],
-    memory: &'m GuestMemoryMmap,
-) -> Result<Vec<Chain<'m>>, VirtioError> {
-    match queues.get_mut(queue) {
-        Some(state) if state.ready() => {
-            Ok(state.iter(memory).map_err(|source| VirtioError::Queue { queue, source })?.collect())
-        }
-        _ => Ok(Vec::new()),
-    }
-}
-
-fn next_chain<'m>(
-    queue: usize,
-    queues: &mut [Queue],
-    memory: &'m GuestMemoryMmap,
-) -> Result<Option<Chain<'m>>, VirtioError> {
-    match queues.get_mut(queue) {
-        Some(state) if state.ready() => {
-            Ok(state.iter(memory).map_err(|source| VirtioError::Queue { queue, source })?.next())
-        }
-        _ => Ok(None),
-    }
-}
-
-fn reader<'m>(
-    queue: usize,
-    chain: Chain<'m>,
-    memory: &'m GuestMemoryMmap,
-) -> Result<virtio_queue::Reader<'m, ()>, VirtioError> {
-    let reader = chain.reader(memory).map_err(|source| VirtioError::Queue { queue, source })?;
-    let bytes = reader.available_bytes();
-    if bytes > MAX_CHAIN {
-        Err(VirtioError::ChainTooLong { queue, bytes, limit: MAX_CHAIN })
-    } else {
-        Ok(reader)
-    }
-}
-
-fn writer<'m>(
-    queue: usize,
-    chain: Chain<'m>,
-    memory: &'m GuestMemoryMmap,
-) -> Result<virtio_queue::Writer<'m, ()>, VirtioError> {
-    chain.writer(memory).map_err(|source| VirtioError::Queue { queue, source })
-}
-
-fn used(
-    queue: usize,
-    queues: &mut [Queue],
-    memory: &GuestMemoryMmap,
-    head: u16,
-    bytes: usize,
-) -> Result<(), VirtioError> {
-    let Some(state) = queues.get_mut(queue) else { return Ok(()) };
-    state.add_used(memory, head, bytes as u32).map_err(|source| VirtioError::Queue { queue, source })
 }
 
 #[cfg(test)]

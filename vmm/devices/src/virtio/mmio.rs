@@ -244,7 +244,8 @@ impl<D: Device> Mmio<D> {
         if value == 0 {
             // A driver may reset right after its last kick, as Linux does when it powers
             // off; what it sent before must not depend on who is quicker.
-            let served = (0..self.queues.len()).try_for_each(|queue| self.serve(queue));
+            let last = if self.device.finishes_before_reset() { self.queues.len() } else { 0 };
+            let served = (0..last).try_for_each(|queue| self.serve(queue));
             self.reset();
             return served;
         }
@@ -275,6 +276,7 @@ impl<D: Device> Mmio<D> {
 
     fn go(&mut self) -> Result<(), VirtioError> {
         self.status |= DRIVER_OK;
+        self.device.begin(self.driver_features);
         let bad = self.queues.iter().position(|q| q.ready() && !q.is_valid(&self.memory));
         match bad {
             Some(queue) => {

@@ -1,8 +1,11 @@
 //! virtio 1.2 devices behind the MMIO transport.
 
+pub mod block;
+mod chain;
 pub mod console;
 pub mod mmio;
 
+pub use block::{Block, BlockState};
 pub use console::{Console, ConsoleState, Port};
 pub use mmio::{Mmio, MmioState};
 
@@ -30,6 +33,14 @@ pub enum VirtioError {
         bytes: usize,
         /// The limit.
         limit: usize,
+    },
+    /// A chain that makes no sense.
+    #[error("serving queue {queue}: a chain with {why}")]
+    Chain {
+        /// Index of the queue.
+        queue: usize,
+        /// What it has.
+        why: String,
     },
     /// Guest memory that can't be read or written.
     #[error("serving queue {queue}: copying guest memory: {source}")]
@@ -83,6 +94,14 @@ pub trait Device: Send {
         queues: &mut [Queue],
         memory: &GuestMemoryMmap,
     ) -> Result<(), VirtioError>;
+
+    /// The driver begins to run, with these features agreed.
+    fn begin(&mut self, _features: u64) {}
+
+    /// Whether what was kicked before a reset is served all the same, by whoever resets.
+    fn finishes_before_reset(&self) -> bool {
+        true
+    }
 
     /// Forgets everything that the driver told it.
     fn reset(&mut self);

@@ -35,12 +35,12 @@ pub(crate) fn console(input: &[u8]) {
     let limit = 128 * MAX_CHAIN;
     driver.play(
         input,
-        |mmio, cursor| {
+        |driver, cursor| {
             let [port, length] = cursor.take()?;
             let (port, length) = (usize::from(port % 4), usize::from(length) * 5000);
-            let accepted = mmio.device().input(port, &vec![b'x'; length]);
+            let accepted = driver.mmio.device().input(port, &vec![b'x'; length]);
             assert!(accepted <= length && accepted <= MAX_INPUT);
-            mmio.serve(Console::receive_queue(port)).expect("what a guest does is no error of ours");
+            driver.mmio.serve(Console::receive_queue(port)).expect("what a guest does is no error of ours");
             Some(())
         },
         |_| {

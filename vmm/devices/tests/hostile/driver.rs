@@ -24,7 +24,8 @@ pub(crate) struct Driver<D> {
     pub(crate) memory: GuestMemoryMmap,
     pub(crate) irq: EventFd,
     available: Vec<u16>,
-    features: u32,
+    /// Features of the low half that it agrees to.
+    pub(crate) features: u32,
 }
 
 impl<D: Device> Driver<D> {
@@ -118,12 +119,12 @@ impl<D: Device> Driver<D> {
         (entry[0], entry[1], count)
     }
 
-    /// Does what the bytes say. Bytes that stand for nothing of the driver are given to `other`, for what the host
-    /// does meanwhile. `check` looks after each act.
+    /// Does what the bytes say. Bytes that stand for nothing of every driver are given to `other`, for what this
+    /// one does, or the host meanwhile. `check` looks after each act.
     pub(crate) fn play(
         &mut self,
         input: &[u8],
-        mut other: impl FnMut(&mut Mmio<D>, &mut Cursor<'_>) -> Option<()>,
+        mut other: impl FnMut(&mut Self, &mut Cursor<'_>) -> Option<()>,
         mut check: impl FnMut(&mut Self),
     ) {
         let mut cursor = Cursor(input);
@@ -142,7 +143,7 @@ impl<D: Device> Driver<D> {
     fn act(
         &mut self,
         cursor: &mut Cursor<'_>,
-        other: &mut impl FnMut(&mut Mmio<D>, &mut Cursor<'_>) -> Option<()>,
+        other: &mut impl FnMut(&mut Self, &mut Cursor<'_>) -> Option<()>,
     ) -> Option<()> {
         let queues = self.available.len();
         let [kind, queue] = cursor.take()?;
@@ -187,7 +188,7 @@ impl<D: Device> Driver<D> {
                 self.memory.write_slice(&data, GuestAddress(at)).expect("in RAM");
             }
             14 if queue == 0 => self.start(),
-            _ => other(&mut self.mmio, cursor)?,
+            _ => other(self, cursor)?,
         }
         Some(())
     }

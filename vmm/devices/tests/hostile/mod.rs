@@ -8,12 +8,14 @@
 // Each target uses a part.
 #![allow(dead_code, unused_imports, reason = "shared by several targets")]
 
+mod block;
 mod console;
 mod cursor;
-mod driver;
+pub(crate) mod driver;
 mod ports;
 mod transport;
 
+pub(crate) use block::block;
 pub(crate) use console::console;
 pub(crate) use ports::{power, serial};
 pub(crate) use transport::transport;

@@ -7,6 +7,7 @@ mod state;
 pub(crate) use state::{Clocks, PlatformState, clocks, restore_platform, save_platform, set_clocks};
 
 use crate::VmError;
+use crate::devices::place;
 use ktstr_topology::Topology;
 use ktstr_vmm_acpi::{Machine, NodeRam, Place, PowerPorts, SerialPort, VirtioMmio, arch::Interrupts};
 use ktstr_vmm_boot::Entry;
@@ -98,23 +99,27 @@ pub(crate) fn rest_in_guest(kvm: &Kvm, vm: &VmFd) -> Result<(), VmError> {
     vm.enable_cap(&cap).map_err(VmError::kvm("leaving HLT and PAUSE to the guest"))
 }
 
-/// Builds the ACPI tables and writes them; the address of the RSDP.
-pub(crate) fn write_acpi(topology: &Topology, ram: &GuestRam) -> Result<u64, VmError> {
+/// Builds the ACPI tables and writes them, with `virtio` virtio devices; the address of the RSDP.
+pub(crate) fn write_acpi(topology: &Topology, ram: &GuestRam, virtio: usize) -> Result<u64, VmError> {
     let ids = Ids::new(topology);
     let cpu_ids: Vec<u32> = (0..topology.total_cpus()).map(|cpu| ids.id(cpu)).collect();
     let node_ram: Vec<NodeRam> =
         ram.regions().iter().map(|r| NodeRam { node: r.node, start: r.start, bytes: r.bytes }).collect();
+    let virtio: Vec<VirtioMmio> = (0..virtio)
+        .map(place)
+        .map(|(address, irq)| VirtioMmio {
+            address: address as u32,
+            bytes: layout::VIRTIO_MMIO_STRIDE as u32,
+            irq,
+        })
+        .collect();
     let machine = Machine {
         topology,
         cpu_ids: &cpu_ids,
         ram: &node_ram,
         interrupts: Interrupts { local_apic: layout::LOCAL_APIC, ioapic: layout::IOAPIC },
         serial: &SERIAL.map(|(port, irq)| SerialPort { port, irq }),
-        virtio: &[VirtioMmio {
-            address: layout::VIRTIO_MMIO as u32,
-            bytes: layout::VIRTIO_MMIO_STRIDE as u32,
-            irq: layout::VIRTIO_MMIO_IRQ,
-        }],
+        virtio: &virtio,
         power: PowerPorts {
             reset: layout::RESET_PORT,
             reset_value: Power::RESET_VALUE,

@@ -14,7 +14,10 @@ pub(crate) enum Role {
     /// Runs a vCPU and serves what traps.
     Vcpu,
     /// Serves queues, and ends the machine.
-    Events,
+    Events {
+        /// Whether there are disks among what it serves.
+        disks: bool,
+    },
 }
 
 /// Letter of KVM's ioctls (include/uapi/linux/kvm.h).
@@ -49,6 +52,9 @@ const ALL: &[i64] = &[
     libc::SYS_exit_group,
 ];
 
+/// A disk, beside `fallocate`: sectors from and to guest memory; zeroes where the file system has none; flushes.
+const DISK: &[i64] = &[libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_pwrite64, libc::SYS_fdatasync];
+
 /// The filter for threads of that role in this process.
 pub(crate) fn filter(role: Role) -> Result<BpfProgram, Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALL.iter().map(|call| (*call, Vec::new())).collect();
@@ -66,11 +72,18 @@ pub(crate) fn filter(role: Role) -> Result<BpfProgram, Error> {
     rules.insert(libc::SYS_tgkill, vec![rule(0, SeccompCmpOp::Eq, ourselves)?]);
     let (calls, ioctls) = match role {
         Role::Vcpu => (&[][..], [&[KVM_RUN], GET_REGISTERS].concat()),
-        Role::Events => (WAIT, GET_CLOCKS.to_vec()),
+        Role::Events { .. } => (WAIT, GET_CLOCKS.to_vec()),
     };
     rules.extend(calls.iter().map(|call| (*call, Vec::new())));
     let ioctls = ioctls.iter().map(|number| rule(1, SeccompCmpOp::Eq, *number)).collect::<Result<_, _>>()?;
     rules.insert(libc::SYS_ioctl, ioctls);
+    if role == (Role::Events { disks: true }) {
+        rules.extend(DISK.iter().map(|call| (*call, Vec::new())));
+        // Files keep their length.
+        let keeps = |how: libc::c_int| rule(1, SeccompCmpOp::Eq, (how | libc::FALLOC_FL_KEEP_SIZE) as u64);
+        let ways = [keeps(libc::FALLOC_FL_PUNCH_HOLE)?, keeps(libc::FALLOC_FL_ZERO_RANGE)?];
+        rules.insert(libc::SYS_fallocate, ways.into());
+    }
     let arch = std::env::consts::ARCH.try_into().map_err(Error::Backend)?;
     let filter = SeccompFilter::new(rules, SeccompAction::Trap, SeccompAction::Allow, arch);
     filter.and_then(TryInto::try_into).map_err(Error::Backend)

@@ -23,6 +23,7 @@ pub(crate) fn main() -> ! {
         "busy" => answer(&mut data, std::thread::available_parallelism().unwrap().get()),
         "idle" => answer(&mut data, 0),
         "clocks" => clocks(&mut data),
+        "disk" => crate::disk::guest(&mut data, &mut port("ktstr.stdio")),
         // SAFETY: no pointers.
         "reboot" => unsafe {
             data.write_all(b"rebooting").unwrap();

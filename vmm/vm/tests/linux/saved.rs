@@ -96,10 +96,10 @@ fn up(guest: &mut Guest) -> Result<f64, String> {
 }
 
 /// A directory that goes with this.
-struct Dir(PathBuf);
+pub(crate) struct Dir(pub(crate) PathBuf);
 
 impl Dir {
-    fn make() -> Result<Self, String> {
+    pub(crate) fn make() -> Result<Self, String> {
         let dir = std::env::temp_dir().join(format!("ktstr-vmm-saved-{}", std::process::id()));
         std::fs::create_dir(&dir).map_err(|e| format!("making {}: {e}", dir.display()))?;
         Ok(Self(dir))

@@ -26,7 +26,7 @@ pub(crate) fn large(kernels: &Kernels) -> Outcome {
 }
 
 fn check(kernels: &Kernels, shape: Topology) -> Outcome {
-    let mut guest = Guest::boot(&kernels.bzimage, shape.clone(), "report")?;
+    let mut guest = Guest::boot(kernels.quick(), shape.clone(), "report")?;
     guest.expect_end(&VmEnd::PowerOff).map_err(|e| format!("{}: {e}", shape.label()))?;
     let report = guest.rest();
     if !report.ends_with("end of report\n") {

@@ -1,5 +1,6 @@
 //! Ways to boot, to talk, to stand still and to end.
 
+use crate::skip::skip;
 use crate::{Guest, Kernels, Outcome};
 use ktstr_topology::Topology;
 use ktstr_vmm::VmEnd;
@@ -11,7 +12,7 @@ fn two_cpus() -> Topology {
 
 /// Where Linux boots, the probe must not say otherwise.
 pub(crate) fn the_probe_finds_this_kvm_usable(_: &Kernels) -> Outcome {
-    match ktstr_vmm::probe(crate::PATIENCE) {
+    match ktstr_vmm::probe(crate::patience()) {
         Ok(ktstr_vmm::Probe::Usable { .. }) => Ok(()),
         other => Err(format!("{other:?}")),
     }
@@ -25,7 +26,7 @@ pub(crate) fn a_vmlinux_boots_by_pvh(kernels: &Kernels) -> Outcome {
     match &kernels.vmlinux {
         Some(vmlinux) => echo(vmlinux),
         None => {
-            println!("skipped: KTSTR_VMM_VMLINUX names no kernel");
+            skip("a_vmlinux_boots_by_pvh", "KTSTR_VMM_VMLINUX names no kernel");
             Ok(())
         }
     }
@@ -44,7 +45,7 @@ fn echo(kernel: &std::path::PathBuf) -> Outcome {
 }
 
 pub(crate) fn a_busy_guest_pauses_and_runs_on(kernels: &Kernels) -> Outcome {
-    let mut guest = Guest::boot(&kernels.bzimage, two_cpus(), "spin")?;
+    let mut guest = Guest::boot(kernels.quick(), two_cpus(), "spin")?;
     guest.expect("spinning")?;
     let text = |e: ktstr_vmm::VmError| e.to_string();
     let mut seen = Vec::new();
@@ -121,19 +122,19 @@ fn clocks(guest: &mut Guest) -> Result<Vec<i64>, String> {
 }
 
 pub(crate) fn a_reboot_is_a_reset(kernels: &Kernels) -> Outcome {
-    let mut guest = Guest::boot(&kernels.bzimage, two_cpus(), "reboot")?;
+    let mut guest = Guest::boot(kernels.quick(), two_cpus(), "reboot")?;
     guest.expect("rebooting")?;
     guest.expect_end(&VmEnd::Reset)
 }
 
 pub(crate) fn a_triple_fault_is_a_reset(kernels: &Kernels) -> Outcome {
-    let mut guest = Guest::boot(&kernels.bzimage, two_cpus(), "reboot reboot=t")?;
+    let mut guest = Guest::boot(kernels.quick(), two_cpus(), "reboot reboot=t")?;
     guest.expect("rebooting")?;
     guest.expect_end(&VmEnd::Reset)
 }
 
 pub(crate) fn a_panic_is_a_reset(kernels: &Kernels) -> Outcome {
-    let guest = Guest::boot(&kernels.bzimage, two_cpus(), "panic")?;
+    let guest = Guest::boot(kernels.quick(), two_cpus(), "panic")?;
     guest.expect_end(&VmEnd::Reset)?;
     let console = guest.post_mortem();
     if console.contains("Kernel panic") { Ok(()) } else { Err(format!("no panic on the console: {console}")) }
@@ -144,7 +145,7 @@ pub(crate) fn dropped_machines_leave_nothing(kernels: &Kernels) -> Outcome {
     let threads = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
     let before = threads();
     for round in 0..10u64 {
-        let guest = Guest::boot(&kernels.bzimage, two_cpus(), "spin")?;
+        let guest = Guest::boot(kernels.quick(), two_cpus(), "spin")?;
         let end = guest.vm.wait(Duration::from_millis(round * 97));
         if end.is_some() {
             return Err(format!("round {round}: ended by itself: {end:?}{}", guest.post_mortem()));

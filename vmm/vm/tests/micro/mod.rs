@@ -3,6 +3,9 @@
 // Each test program uses some of it.
 #![allow(dead_code)]
 
+#[path = "../../../vcpu/tests/skip/mod.rs"]
+pub(crate) mod skip;
+
 use std::io::Write;
 use std::time::Duration;
 
@@ -15,7 +18,7 @@ pub(crate) const POWER_OFF: [u8; 10] = [0x66, 0xba, 0x01, 0x06, 0xb0, 0x34, 0xee
 pub(crate) fn no_kvm(test: &str) -> bool {
     let opened = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
     if let Err(e) = &opened {
-        eprintln!("skipped {test}: opening /dev/kvm: {e}");
+        skip::skip(test, &format!("opening /dev/kvm: {e}"));
     }
     opened.is_err()
 }

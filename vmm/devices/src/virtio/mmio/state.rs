@@ -81,6 +81,9 @@ impl<D: Device> Mmio<D> {
         self.driver_features_select = state.driver_features_select;
         self.driver_features = state.driver_features;
         self.queue_select = state.queue_select;
+        if self.status & DRIVER_OK != 0 {
+            self.device.begin(self.driver_features);
+        }
         match self.interrupt_status {
             0 => Ok(()),
             _ => self.interrupt.write(1).map_err(VirtioError::Interrupt),

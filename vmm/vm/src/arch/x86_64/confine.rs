@@ -44,6 +44,7 @@ macro_rules! names {
 const NAMES: &[(i64, &str)] = names! {
     SYS_open SYS_openat SYS_openat2 SYS_creat SYS_stat SYS_fstat SYS_lstat SYS_newfstatat SYS_statx SYS_access
     SYS_readlink SYS_readlinkat SYS_getcwd SYS_getdents64 SYS_lseek SYS_ftruncate SYS_fallocate SYS_rename
+    SYS_pread64 SYS_pwrite64 SYS_preadv SYS_pwritev SYS_fsync SYS_fdatasync
     SYS_unlink SYS_unlinkat SYS_mkdir SYS_fcntl SYS_flock SYS_dup SYS_dup3 SYS_pipe2 SYS_poll SYS_ppoll SYS_select
     SYS_ioctl SYS_mmap SYS_mprotect SYS_clone SYS_clone3 SYS_fork SYS_vfork SYS_execve SYS_execveat SYS_wait4
     SYS_kill SYS_tkill SYS_tgkill SYS_prctl SYS_ptrace SYS_socket SYS_connect SYS_bind SYS_listen SYS_accept4

@@ -1,6 +1,7 @@
 //! The lines of this very test program, and files that have none.
 
-use object::read::elf::Sym;
+use object::elf::FileHeader64;
+use object::read::elf::{FileHeader, Sym};
 
 use super::*;
 
@@ -31,17 +32,19 @@ fn the_landmark_is_found_by_its_address() {
     assert_eq!(ktstr_lines_landmark(2), 6);
     let file = own_program();
     let at = link_address(&file, b"ktstr_lines_landmark").unwrap();
-    let lines = SourceLines::open(&file).unwrap();
+    let sections = DebugSections::read(&file).unwrap();
+    let lines = SourceLines::open(&sections).unwrap();
     let frames = lines.frames(VirtAddr(at)).unwrap();
     let last = frames.last().unwrap();
-    assert!(last.file.as_deref().is_some_and(|file| file.ends_with("lines/src/tests.rs")), "{last:?}");
+    assert!(last.file.as_deref().is_some_and(|file| file.ends_with("dwarf/src/lines/tests.rs")), "{last:?}");
     assert!(last.line.is_some_and(|line| LANDMARK.contains(&line)), "{last:?}");
 }
 
 #[test]
 fn paths_are_told_from_the_kernels_tree() {
     let file = own_program();
-    let lines = SourceLines::open(&file).unwrap();
+    let sections = DebugSections::read(&file).unwrap();
+    let lines = SourceLines::open(&sections).unwrap();
     assert!(lines.tree.is_empty() || lines.tree.starts_with('/') && lines.tree.ends_with('/'));
     let lines = SourceLines { tree: "/build/linux/".to_owned(), ..lines };
     assert_eq!(lines.in_tree("/build/linux/kernel/fork.c"), "kernel/fork.c");
@@ -55,7 +58,8 @@ fn paths_are_told_from_the_kernels_tree() {
 #[test]
 fn an_address_that_no_unit_covers_has_no_frames() {
     let file = own_program();
-    let lines = SourceLines::open(&file).unwrap();
+    let sections = DebugSections::read(&file).unwrap();
+    let lines = SourceLines::open(&sections).unwrap();
     // The last address of all is what stands before a return address of 0.
     for at in [u64::MAX - 5, u64::MAX] {
         assert_eq!(lines.frames(VirtAddr(at)).unwrap(), []);
@@ -64,12 +68,12 @@ fn an_address_that_no_unit_covers_has_no_frames() {
 
 #[test]
 fn files_without_lines_say_so() {
-    assert!(matches!(SourceLines::open(b"no ELF"), Err(LinesError::Elf(_))));
+    assert!(matches!(DebugSections::read(b"no ELF"), Err(DwarfError::Elf(_))));
     let mut file = own_program();
     // Rename every section by pointing the header at no section table: nothing is left to be found.
     file[0x28..0x30].fill(0);
     file[0x3c..0x40].fill(0);
-    assert!(matches!(SourceLines::open(&file), Err(LinesError::NoDwarf { section: ".debug_info" })));
+    assert!(matches!(DebugSections::read(&file), Err(DwarfError::NoDwarf { section: ".debug_info" })));
 }
 
 #[test]
@@ -85,7 +89,8 @@ fn damaged_information_is_refused_or_answered() {
             let place = 64 + (seed >> 16) as usize % (file.len() - 64);
             file[place] = seed as u8;
         }
-        if let Ok(lines) = SourceLines::open(&file) {
+        let Ok(sections) = DebugSections::read(&file) else { continue };
+        if let Ok(lines) = SourceLines::open(&sections) {
             for step in 0..32 {
                 let _ = lines.frames(VirtAddr(at + step));
             }

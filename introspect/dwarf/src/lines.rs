@@ -1,15 +1,9 @@
-//! Source lines of kernel addresses, from a vmlinux's DWARF.
-//!
-//! BTF says what a kernel's data looks like; only DWARF says which line an instruction came from. [`SourceLines`] finds
-//! it, with the functions that were inlined there. Opening reads the table of units; each unit's lines are read when an
-//! address in it is first asked for.
+//! Source lines of addresses.
 
-use addr2line::gimli::{self, Dwarf, EndianSlice, LittleEndian, Section};
 use ktstr_introspect_memory::VirtAddr;
-use object::elf::{FileHeader64, SHF_COMPRESSED};
-use object::read::elf::{FileHeader, SectionHeader};
 
-type Slice<'a> = EndianSlice<'a, LittleEndian>;
+use crate::sections::{Dwarf, Slice};
+use crate::{DebugSections, DwarfError};
 
 /// The first files to be linked, and so the first units.
 const EVERY_KERNEL_HAS: [&str; 2] = ["arch/x86/kernel/head_64.S", "init/main.c"];
@@ -17,38 +11,6 @@ const UNITS_LOOKED_AT: usize = 64;
 
 /// How many functions may be inlined into one another at one address; gcc stays far below.
 const MAX_FRAMES: usize = 256;
-
-/// Source lines can't be read.
-#[derive(Debug, thiserror::Error)]
-pub enum LinesError {
-    /// Not a little-endian ELF64 file, or broken.
-    #[error("cannot look for source lines: not a readable little-endian ELF64 file: {0}")]
-    Elf(#[from] object::read::Error),
-    /// The file has no debug information.
-    #[error(
-        "the file has no {section}: expected a vmlinux built with CONFIG_DEBUG_INFO_DWARF5 or similar, unstripped"
-    )]
-    NoDwarf {
-        /// The first section that is missing.
-        section: &'static str,
-    },
-    /// The debug information is compressed.
-    #[error(
-        "section {section} is compressed: build with CONFIG_DEBUG_INFO_COMPRESSED_NONE, or run objcopy --decompress-debug-sections"
-    )]
-    Compressed {
-        /// The section.
-        section: &'static str,
-    },
-    /// The debug information is broken.
-    #[error("cannot read debug information{}: {reason}", address.map(|at| format!(" for {at}")).unwrap_or_default())]
-    Dwarf {
-        /// The address asked for, if it was one.
-        address: Option<VirtAddr>,
-        /// What the DWARF reader said.
-        reason: gimli::Error,
-    },
-}
 
 /// Where an instruction came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +26,7 @@ pub struct SourceFrame {
     pub column: Option<u32>,
 }
 
-/// The line information of one vmlinux.
+/// The line information of one vmlinux: which line an instruction came from, with the functions that were inlined there.
 pub struct SourceLines<'a> {
     context: addr2line::Context<Slice<'a>>,
     /// Where the kernel's tree was, with a slash at its end; empty where that isn't told.
@@ -78,35 +40,16 @@ impl std::fmt::Debug for SourceLines<'_> {
 }
 
 impl<'a> SourceLines<'a> {
-    /// Opens the debug information in the bytes of a vmlinux.
+    /// Opens the lines of a file. This reads the table of units; each unit's lines are read when an address in it is
+    /// first asked for.
     ///
     /// # Errors
-    /// [`LinesError`] when there is none, or none that can be read.
-    pub fn open(file: &'a [u8]) -> Result<Self, LinesError> {
-        let header = FileHeader64::<object::LittleEndian>::parse(file)?;
-        let endian = header.endian()?;
-        let sections = header.sections(endian, file)?;
-        let load = |id: gimli::SectionId| -> Result<Slice<'a>, LinesError> {
-            let Some((_, section)) = sections.section_by_name(endian, id.name().as_bytes()) else {
-                return Ok(EndianSlice::new(&[], LittleEndian));
-            };
-            if section.sh_flags(endian).0 & SHF_COMPRESSED.0 != 0 {
-                return Err(LinesError::Compressed { section: id.name() });
-            }
-            Ok(EndianSlice::new(section.data(endian, file)?, LittleEndian))
-        };
-        let dwarf = Dwarf::load(load)?;
-        for (section, bytes) in [
-            (".debug_info", dwarf.debug_info.reader().slice()),
-            (".debug_line", dwarf.debug_line.reader().slice()),
-        ] {
-            if bytes.is_empty() {
-                return Err(LinesError::NoDwarf { section });
-            }
-        }
+    /// [`DwarfError::Dwarf`] when that table is broken.
+    pub fn open(sections: &'a DebugSections<'_>) -> Result<Self, DwarfError> {
+        let dwarf = sections.dwarf();
         let tree = tree(&dwarf);
         let context = addr2line::Context::from_dwarf(dwarf)
-            .map_err(|reason| LinesError::Dwarf { address: None, reason })?;
+            .map_err(|reason| DwarfError::Dwarf { address: None, reason })?;
         Ok(Self { context, tree })
     }
 
@@ -120,13 +63,13 @@ impl<'a> SourceLines<'a> {
     /// return address minus one.
     ///
     /// # Errors
-    /// [`LinesError::Dwarf`] when the unit's information is broken.
-    pub fn frames(&self, at: VirtAddr) -> Result<Vec<SourceFrame>, LinesError> {
+    /// [`DwarfError::Dwarf`] when the unit's information is broken.
+    pub fn frames(&self, at: VirtAddr) -> Result<Vec<SourceFrame>, DwarfError> {
         // One before the caller of nothing. The reader below would add one to it.
         if at.0 == u64::MAX {
             return Ok(Vec::new());
         }
-        let failed = |reason| LinesError::Dwarf { address: Some(at), reason };
+        let failed = |reason| DwarfError::Dwarf { address: Some(at), reason };
         let mut frames = self.context.find_frames(at.0).skip_all_loads().map_err(failed)?;
         let mut found = Vec::new();
         while let Some(frame) = frames.next().map_err(failed)? {
@@ -151,7 +94,7 @@ impl<'a> SourceLines<'a> {
 
 /// The directory that holds the kernel's tree. The compiler was run there, or in a folder of its own (`make O=`) and then
 /// given whole paths. Damage costs only the short paths.
-fn tree(dwarf: &Dwarf<Slice<'_>>) -> String {
+fn tree(dwarf: &Dwarf<'_>) -> String {
     let mut units = dwarf.units();
     let mut compiled_in = String::new();
     for _ in 0..UNITS_LOOKED_AT {
