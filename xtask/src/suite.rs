@@ -22,8 +22,7 @@ Runs, in this order:
   unit     tests that need no kernel, and the examples in the documentation
   kernel   a prebuilt kernel and one with sched_ext: cached, else fetched and built
   e2e      tests in virtual machines, on both kernels
-  kvm-lab  tests of the mode kvm, in an emulated machine that has a KVM; only with
-           `--only kvm-lab`: of six runs one hung, and it isn't known why
+  kvm-lab  tests of the mode kvm, in an emulated machine that has a KVM
 
 A failing step doesn't stop later ones that can still run. All output is kept in
 target/xtask/. Tests that this machine can't show anything with skip themselves;
@@ -133,7 +132,7 @@ fn choose(quick: bool, only: &[String], skip: &[String]) -> Result<Vec<&'static 
     let chosen: Vec<_> = STEPS
         .iter()
         .filter(|step| match only {
-            [] => (step.quick || !quick) && !steps::ON_REQUEST.contains(&step.name),
+            [] => step.quick || !quick,
             _ => named(only, step),
         })
         .filter(|step| !named(skip, step))
@@ -155,12 +154,12 @@ mod tests {
 
     #[test]
     fn steps_are_chosen_in_their_order() {
-        assert_eq!(chosen(false, &[], &[]), ["setup", "lint", "unit", "kernel", "e2e"]);
+        assert_eq!(chosen(false, &[], &[]), ["setup", "lint", "unit", "kernel", "e2e", "kvm-lab"]);
         assert_eq!(chosen(false, &["kvm-lab"], &[]), ["kvm-lab"]);
         assert_eq!(chosen(true, &[], &[]), ["setup", "lint", "unit"]);
         assert_eq!(chosen(false, &["e2e", "lint"], &[]), ["lint", "e2e"]);
         assert_eq!(chosen(true, &["e2e"], &[]), ["e2e"]);
-        assert_eq!(chosen(false, &[], &["setup", "e2e"]), ["lint", "unit", "kernel"]);
+        assert_eq!(chosen(false, &[], &["setup", "e2e"]), ["lint", "unit", "kernel", "kvm-lab"]);
     }
 
     #[test]

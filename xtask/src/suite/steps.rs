@@ -22,9 +22,6 @@ pub(super) struct Step {
     pub(super) run: fn(&mut Run<'_>) -> Result<bool>,
 }
 
-/// Steps that run only when named.
-pub(super) const ON_REQUEST: [&str; 1] = ["kvm-lab"];
-
 /// In order; cheap ones first.
 pub(super) const STEPS: [Step; 6] = [
     Step { name: "setup", about: "what this machine needs", quick: true, needs: &[], run: set_up },
