@@ -75,7 +75,13 @@ pub fn realtime() -> Result<(), String> {
 pub fn free_huge_pages(sys: &Path) -> Result<BTreeMap<u32, u64>, HostError> {
     let mut pages = BTreeMap::new();
     let nodes = sys.join("devices/system/node");
-    for entry in fs::read_dir(&nodes).into_iter().flatten().flatten() {
+    let unreadable = |source| HostError::Read { path: nodes.clone(), source };
+    let entries = match fs::read_dir(&nodes) {
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        entries => Some(entries.map_err(unreadable)?),
+    };
+    for entry in entries.into_iter().flatten() {
+        let entry = entry.map_err(unreadable)?;
         let name = entry.file_name();
         let Some(node) = name.to_str().and_then(|name| name.strip_prefix("node")?.parse().ok()) else {
             continue;

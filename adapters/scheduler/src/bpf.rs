@@ -1,6 +1,7 @@
 //! What the kernel knows of loaded BPF programs, by bpf(2).
 
 use crate::btf;
+use crate::program::doing;
 use ktstr_scheduler::ProgramStats;
 use std::collections::HashMap;
 use std::io::Error;
@@ -111,13 +112,16 @@ pub(crate) struct Opened {
     pub(crate) line: Option<String>,
 }
 
-/// The program of that id; `None` if it has gone, or knows nothing of its source.
-pub(crate) fn open_program(id: u32) -> Option<Opened> {
-    let fd = open(BPF_PROG_GET_FD_BY_ID, id).ok()?;
-    let whole = info(&fd).ok()?;
+/// The program of that id.
+///
+/// # Errors
+/// In words: it has gone, or knows too little of its source.
+pub(crate) fn open_program(id: u32) -> Result<Opened, String> {
+    let fd = open(BPF_PROG_GET_FD_BY_ID, id).map_err(doing("opening the program"))?;
+    let whole = info(&fd).map_err(doing("asking what the program is"))?;
     if whole.btf_id == 0 || whole.nr_func_info == 0 || whole.func_info_rec_size < size_of::<FuncInfo>() as u32
     {
-        return None;
+        return Err("it was loaded without types (BTF) of its functions".to_string());
     }
     let (mut first, mut begin) = (FuncInfo::default(), LineInfo::default());
     // SAFETY: a structure of plain integers.
@@ -126,12 +130,14 @@ pub(crate) fn open_program(id: u32) -> Option<Opened> {
     ask.func_info_rec_size = size_of::<FuncInfo>() as u32;
     (ask.nr_line_info, ask.line_info) = (1, (&raw mut begin) as u64);
     ask.line_info_rec_size = size_of::<LineInfo>() as u32;
-    object_info(&fd, &mut ask).ok()?;
-    let btf = btf_of(whole.btf_id).ok()?;
-    let name = btf::function(&btf, first.type_id).filter(|name| name.starts_with(&short_name(&whole)))?;
+    object_info(&fd, &mut ask).map_err(doing("asking where the program's source is"))?;
+    let btf = btf_of(whole.btf_id).map_err(doing("reading the program's types"))?;
+    let short = short_name(&whole);
+    let name = btf::function(&btf, first.type_id).filter(|name| name.starts_with(&short));
+    let name = name.ok_or_else(|| format!("its types name no function that begins with {short:?}"))?;
     let file = btf::string(&btf, begin.file_name_off).filter(|file| !file.is_empty());
     let line = file.map(|file| format!("{file}:{}", begin.line_col >> 10)).filter(|_| whole.nr_line_info > 0);
-    Some(Opened { function: first.type_id, name: name.to_string(), line, fd })
+    Ok(Opened { function: first.type_id, name: name.to_string(), line, fd })
 }
 
 /// The name as far as the kernel keeps it.

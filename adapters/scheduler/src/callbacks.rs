@@ -29,7 +29,14 @@ pub(crate) fn attach(callbacks: &Callbacks, first: usize) -> Attached {
     };
     for callback in &callbacks.all {
         // Where nothing implements it there is a zero.
-        let Some(program) = program_at(&value, callback.at).and_then(open_program) else { continue };
+        let Some(id) = program_at(&value, callback.at) else { continue };
+        let program = match open_program(id) {
+            Ok(program) => program,
+            Err(why) => {
+                attached.problems.push(format!("{} is not probed: {why}", callback.probe.function));
+                continue;
+            }
+        };
         let mut probe = callback.probe.clone();
         probe.function.clone_from(&program.name);
         probe.line.clone_from(&program.line);

@@ -132,7 +132,7 @@ impl Process {
         while self.ended().is_none() && Instant::now() < deadline {
             if self.log.lock().closed {
                 // A program that ends closes its log first; one that goes on without a log has nothing to add.
-                return self.wait(ENDS_AFTER_ITS_LOG.min(within));
+                return self.wait(ENDS_AFTER_ITS_LOG.min(deadline.saturating_duration_since(Instant::now())));
             }
             std::thread::sleep(LOOK);
         }

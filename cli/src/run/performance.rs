@@ -8,7 +8,7 @@ use ktstr_topology::CpuSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long another machine may keep what this one wants. A test of the longest duration is over by then.
+/// How long another machine may keep what this one wants: many times what most tests take.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How often it is looked whether that is over.
 const LOOK: Duration = Duration::from_millis(200);

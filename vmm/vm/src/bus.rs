@@ -110,7 +110,8 @@ impl Bus {
         console: MmioAt<Console>,
         disks: Vec<MmioAt<Block>>,
         power: Power,
-        (confine, threads): (bool, Threads),
+        confine: bool,
+        threads: Threads,
     ) -> Result<Self, VmError> {
         let event = || EventFd::new(EFD_NONBLOCK).map_err(VmError::os("making an eventfd"));
         let (end_event, trap_event) = (event()?, event()?);

@@ -34,8 +34,9 @@ pub(crate) struct Devices {
     pub(crate) serial: [Box<dyn Sink>; 2],
     pub(crate) ports: Vec<Port>,
     pub(crate) disks: Vec<Disk>,
-    /// Whether each of the machine's threads is under a filter, and where it runs.
-    pub(crate) threads: (bool, Threads),
+    /// True to put each of the machine's threads under a filter.
+    pub(crate) confine: bool,
+    pub(crate) threads: Threads,
 }
 
 impl Devices {
@@ -65,7 +66,7 @@ impl Devices {
         let console = virtio(vm, ram, 0, console, transport.as_ref(), &mut kicks)?;
         let disks = disks(vm, ram, self.disks, disk_states.as_deref(), &mut kicks)?;
         let power = Power::new(arch::POWER_PORTS);
-        Ok((Bus::new(serial, console, disks, power, self.threads)?, kicks))
+        Ok((Bus::new(serial, console, disks, power, self.confine, self.threads)?, kicks))
     }
 }
 

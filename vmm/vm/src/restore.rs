@@ -108,8 +108,8 @@ impl Vm {
         clock.step("restoring vCPUs and interrupt controllers");
         // Now that there is who gets their interrupts.
         let serial = [config.console, config.second_serial];
-        let threads = (config.confine, Threads::default());
-        let made = Devices { serial, ports: config.ports, disks: config.disks, threads };
+        let (ports, disks, confine) = (config.ports, config.disks, config.confine);
+        let made = Devices { serial, ports, disks, confine, threads: Threads::default() };
         let (bus, kicks) = made.make(&vm, &ram, Some(device_states))?;
         clock.step("restoring devices");
         let (on_trap, on_end) = (config.on_trap, config.on_end);

@@ -53,8 +53,8 @@ fn pin(cpus: &CpuSet) -> Result<(), Error> {
     for cpu in cpus {
         mask[(cpu / bits) as usize] |= 1 << (cpu % bits);
     }
-    // SAFETY: 0 is the calling thread; the mask is as long as the call is told.
-    let answer =
-        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&mask[..]), mask.as_ptr()) };
+    let (bytes, mask) = (size_of_val(&mask[..]), mask.as_ptr());
+    // SAFETY: 0 is the calling thread; the mask is as long as the call is told, and lives until it returns.
+    let answer = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, bytes, mask) };
     if answer < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }

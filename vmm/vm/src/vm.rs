@@ -84,8 +84,8 @@ impl Vm {
         })?;
         clock.step("loading kernel and initramfs");
         let serial = [config.console, config.second_serial];
-        let threads = (config.confine, threads);
-        let made = Devices { serial, ports: config.ports, disks: config.disks, threads };
+        let (ports, disks, confine) = (config.ports, config.disks, config.confine);
+        let made = Devices { serial, ports, disks, confine, threads };
         let (bus, kicks) = made.make(&vm, &ram, None)?;
         clock.step("making devices");
         let identities = arch::identities(&kvm, &topology, realtime)?;

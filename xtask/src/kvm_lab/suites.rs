@@ -53,7 +53,7 @@ const SUITES: [Suite; 12] = [
     ),
     step("shape", &[NO_SKIP, QUICK, "shapes", ONE_BY_ONE, "shape_2n2l2c1t"]),
     step("drill", &[QUICK, "drills", ONE_BY_ONE, "that_faults"]),
-    // Not in the step: its checks of time see the host's pauses, which the guest's clock counts.
+    // Not in the step: it takes as long as the monitor's part.
     more("quick-start", &[NO_SKIP, "seeds", ONE_BY_ONE]),
     more("all monitor", &["linux"]),
     more("hand-made guests", &["micro_guest"]),

@@ -14,7 +14,7 @@ pub use error::DiskError;
 pub use state::BlockState;
 
 use super::chain::{Pieces, chains, pieces, used};
-use super::{Device, VirtioError};
+use super::{Device, VirtioError, read_from};
 use backing::Backing;
 use std::fs::File;
 use std::io;
@@ -291,9 +291,7 @@ impl Device for Block {
             // `write_zeroes_may_unmap`
             put(56, 1);
         }
-        for (at, byte) in (offset..).zip(data) {
-            *byte = usize::try_from(at).ok().and_then(|at| config.get(at)).copied().unwrap_or(0);
-        }
+        read_from(&config, offset, data);
     }
 
     /// Nothing there can be written: `writeback` is of a feature that isn't offered.

@@ -9,7 +9,7 @@ mod state;
 pub use state::ConsoleState;
 
 use super::chain::{chains, next_chain, reader, used, writer};
-use super::{Device, VirtioError};
+use super::{Device, VirtioError, read_from};
 use crate::Sink;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -253,9 +253,7 @@ impl Device for Console {
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let mut config = [0u8; 12];
         config[4..8].copy_from_slice(&(self.ports.len() as u32 + 1).to_le_bytes());
-        for (at, byte) in (offset..).zip(data) {
-            *byte = usize::try_from(at).ok().and_then(|at| config.get(at)).copied().unwrap_or(0);
-        }
+        read_from(&config, offset, data);
     }
 
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}

@@ -67,6 +67,13 @@ pub enum VirtioError {
     Interrupt(#[source] std::io::Error),
 }
 
+/// Reads of a device's configuration; zeroes behind its end.
+fn read_from(config: &[u8], offset: u64, data: &mut [u8]) {
+    for (at, byte) in (offset..).zip(data) {
+        *byte = usize::try_from(at).ok().and_then(|at| config.get(at)).copied().unwrap_or(0);
+    }
+}
+
 /// A device behind a transport.
 pub trait Device: Send {
     /// Device id (virtio 1.2, 5).

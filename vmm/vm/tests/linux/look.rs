@@ -2,6 +2,7 @@
 //! from one which is slow.
 
 use ktstr_vmm::Vm;
+use object::{Object, ObjectSymbol};
 use std::fmt::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -19,8 +20,14 @@ const COUNTERS: [&str; 6] =
 /// of this process. Symbols are those of `KTSTR_VMM_VMLINUX`, whose kernel must not have moved (`nokaslr`).
 pub(crate) fn twice(vm: &Vm) -> String {
     let vmlinux = std::env::var_os("KTSTR_VMM_VMLINUX");
-    let symbols = vmlinux.and_then(|path| Symbols::read(path.as_ref()).ok()).unwrap_or_default();
     let mut text = String::new();
+    let symbols = match vmlinux.map_or_else(|| Ok(Symbols::default()), |path| Symbols::read(path.as_ref())) {
+        Ok(symbols) => symbols,
+        Err(e) => {
+            text = format!("no symbols: {e}\n");
+            Symbols::default()
+        }
+    };
     // Writing to a string doesn't fail.
     let _ = writeln!(text, "{}", host());
     for look in ["first look", "second look, 2 s later"] {
@@ -143,24 +150,11 @@ fn host() -> String {
 struct Symbols(Vec<(u64, String)>);
 
 impl Symbols {
-    /// The symbol tables of an ELF file of 64 bits (System V ABI, chapter 4).
     fn read(path: &std::path::Path) -> Result<Self, Box<dyn std::error::Error>> {
         let file = std::fs::read(path)?;
-        let number = |at: usize, size: usize| -> usize {
-            file.get(at..at + size)
-                .map_or(0, |b| b.iter().rev().fold(0, |n, byte| n << 8 | usize::from(*byte)))
-        };
-        let section = |index: usize| number(0x28, 8) + index * number(0x3a, 2);
-        let mut found = Vec::new();
-        for table in (0..number(0x3c, 2)).map(section).filter(|&at| number(at + 4, 4) == 2) {
-            let names = number(section(number(table + 0x28, 4)) + 0x18, 8);
-            let first = number(table + 0x18, 8);
-            for at in (first..first + number(table + 0x20, 8)).step_by(24) {
-                let name = file.get(names + number(at, 4)..).unwrap_or_default();
-                let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-                found.push((number(at + 8, 8) as u64, String::from_utf8_lossy(name).into_owned()));
-            }
-        }
+        let file = object::File::parse(&*file)?;
+        let named = |symbol: object::Symbol<'_, '_>| Some((symbol.address(), symbol.name().ok()?.to_owned()));
+        let mut found: Vec<_> = file.symbols().filter_map(named).collect();
         found.sort();
         Ok(Self(found))
     }
