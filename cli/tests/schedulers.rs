@@ -265,7 +265,8 @@ fn a_stall_is_dumped_before_the_watchdog_acts_and_after() {
             "early, when stuck_one (pid ",
             " jiffies that the sched_ext watchdog allows",
             "--- kernel state ---",
-            "  ended: error_stall (code 0): runnable task stall: stuck_one[",
+            "  ended: error_stall (",
+            "): runnable task stall: stuck_one[",
         ],
     );
     let dump = common::failure_dump(&results);

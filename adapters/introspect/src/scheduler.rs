@@ -51,7 +51,7 @@ fn exit(kernel: &Kernel) -> Option<SchedulerExit> {
     if let Some(report) = of_kernel {
         return Some(SchedulerExit {
             kind: report.kind,
-            exit_code: report.exit_code,
+            exit_code: Some(report.exit_code),
             reason: short(&report.reason),
             message: short(&report.message),
             trace: report
@@ -65,7 +65,7 @@ fn exit(kernel: &Kernel) -> Option<SchedulerExit> {
     let record = records.into_iter().find(|record| record.kind != 0)?;
     Some(SchedulerExit {
         kind: kernel.scx_exit_kind_name(record.kind),
-        exit_code: record.exit_code,
+        exit_code: Some(record.exit_code),
         reason: short(&record.reason),
         message: short(&record.message),
         trace: Vec::new(),

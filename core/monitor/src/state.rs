@@ -182,18 +182,19 @@ pub struct SchedExtState {
     pub maps: Vec<MapState>,
 }
 
-/// Why a scheduler ended (`struct scx_exit_info`).
+/// Why a scheduler ended: `struct scx_exit_info`; what the scheduler kept of it once the kernel has let that go; or,
+/// where both are gone, the kernel's log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SchedulerExit {
     /// `SCX_EXIT_*`, such as `error_stall`.
     pub kind: String,
-    /// The scheduler's own code.
-    pub exit_code: i64,
+    /// The scheduler's own code; `None` where only the log was left, which lacks it.
+    pub exit_code: Option<i64>,
     /// The kernel's short reason.
     pub reason: String,
     /// The message of whoever ended it.
     pub message: String,
-    /// Where it was ended: symbols with distances, the innermost first.
+    /// Where it was ended: symbols, with distances unless the log tells it, the innermost first.
     pub trace: Vec<String>,
 }
 

@@ -3,6 +3,7 @@
 use crate::guest::{TestReturn, decode_reports};
 use crate::limits::Limits;
 use crate::ports::HostClock;
+use crate::scheduler::tell_the_end;
 use crate::watch::Watch;
 use ktstr_machine::{ConsoleTail, MachineError, Vm, VmEvent, VmExit};
 use ktstr_monitor::{FailureDump, KernelState, MonitorLog, Snapshots};
@@ -366,6 +367,9 @@ impl Driver<'_, '_> {
         self.seen.complaints = told.complaints;
         self.seen.early_state = told.early;
         self.seen.kernel_state = told.state.map(|state| KernelState { console, ..state });
+        if let Some(state) = &mut self.seen.kernel_state {
+            tell_the_end(state, &self.seen.schedulers);
+        }
         self.seen
     }
 }

@@ -4,7 +4,8 @@ use crate::drive::Observation;
 use crate::judge::CaseResult;
 use crate::spec::TestSpec;
 use ktstr_assert::{Detail, DetailKind, Outcome};
-use ktstr_scheduler::{Detach, SchedulerReport};
+use ktstr_monitor::{KernelState, SchedulerExit};
+use ktstr_scheduler::{Detach, ExitKind, SchedulerReport, ScxExit};
 use regex_lite::Regex;
 
 /// Adds what went wrong with schedulers, unless the scenario has said it already.
@@ -55,6 +56,37 @@ fn problems(report: &SchedulerReport) -> Vec<(String, String)> {
         problems.push((why.clone(), format!("scheduler {name:?} did not stop in order: {why}")));
     }
     problems
+}
+
+/// Adds to a look at a kernel that has dropped its scheduler why it did so. The kernel frees its `scx_exit_info` with the
+/// scheduler, and the scheduler's own record goes with its maps: a look that comes later finds neither.
+pub(crate) fn tell_the_end(state: &mut KernelState, reports: &[SchedulerReport]) {
+    let Some(scx) = state.sched_ext.as_mut().filter(|scx| scx.exit.is_none() && scx.state == "disabled")
+    else {
+        return;
+    };
+    let last = reports.iter().rev().find_map(|report| report.exit.as_ref());
+    scx.exit = last.and_then(of_log);
+}
+
+/// The kernel's log on the end of a scheduler; nothing of one that left in order.
+fn of_log(exit: &ScxExit) -> Option<SchedulerExit> {
+    // As `enum scx_exit_kind` has them (kernel/sched/ext.c).
+    let kind = match exit.kind {
+        ExitKind::Unregistered => return None,
+        ExitKind::SysRq => "sysrq",
+        ExitKind::Error => "error",
+        ExitKind::BpfError => "error_bpf",
+        ExitKind::Stall => "error_stall",
+        ExitKind::Other => "unknown",
+    };
+    Some(SchedulerExit {
+        kind: kind.to_string(),
+        exit_code: None,
+        reason: exit.reason.clone(),
+        message: exit.message.clone(),
+        trace: exit.backtrace.clone(),
+    })
 }
 
 /// Why the failure of a test that is meant to fail is not the one that was meant; `None` if it
@@ -119,7 +151,8 @@ mod tests {
     use crate::judge::judge;
     use ktstr_assert::AssertResult;
     use ktstr_machine::VmExit;
-    use ktstr_scheduler::{Scheduler, ScxExit, WatchdogOrder, WatchdogReport};
+    use ktstr_monitor::SchedExtState;
+    use ktstr_scheduler::{Scheduler, WatchdogOrder, WatchdogReport};
 
     static DEMO: Scheduler = Scheduler::named("demo");
 
@@ -222,6 +255,22 @@ mod tests {
         let result = with(&held, healthy(), false);
         assert!(result.is_pass() && result.notes[0].contains("timeout is 4.0 s"), "{result:?}");
         assert!(with(&held, ejected(), true).is_pass());
+    }
+
+    #[test]
+    fn an_end_that_only_the_log_tells_is_told() {
+        let scx = |state: &str, exit| SchedExtState { state: state.into(), exit, ..SchedExtState::default() };
+        let looked = |scx| {
+            let mut state = KernelState { sched_ext: Some(scx), ..KernelState::default() };
+            tell_the_end(&mut state, &[ejected(), SchedulerReport::default()]);
+            state.sched_ext.unwrap().exit
+        };
+        let told = looked(scx("disabled", None)).unwrap();
+        assert_eq!((told.kind.as_str(), told.exit_code), ("error_bpf", None));
+        assert_eq!(looked(scx("enabled", None)), None);
+        // What the kernel itself had left is better.
+        let kernels = SchedulerExit { exit_code: Some(7), ..SchedulerExit::default() };
+        assert_eq!(looked(scx("disabled", Some(kernels.clone()))), Some(kernels));
     }
 
     #[test]

@@ -19,14 +19,9 @@ const TRACE: usize = 6;
 pub(super) fn sched_ext(text: &mut String, scx: &SchedExtState) {
     let _ = writeln!(text, "{}", head(scx));
     if let Some(exit) = &scx.exit {
-        let _ = writeln!(
-            text,
-            "  ended: {} (code {}): {}: {}",
-            exit.kind,
-            exit.exit_code,
-            exit.reason,
-            exit.message.trim_end()
-        );
+        let source = exit.exit_code.map_or("by the kernel's log".to_string(), |code| format!("code {code}"));
+        let _ =
+            writeln!(text, "  ended: {} ({source}): {}: {}", exit.kind, exit.reason, exit.message.trim_end());
         if !exit.trace.is_empty() {
             let trace: Vec<&str> = exit.trace.iter().take(TRACE).map(String::as_str).collect();
             let _ = writeln!(text, "    at {}", trace.join(" < "));
@@ -142,6 +137,7 @@ mod tests {
             exit: Some(SchedulerExit {
                 kind: "error_stall".into(),
                 reason: "runnable task stall".into(),
+                exit_code: Some(0),
                 message: "victim[7] failed to run\n".into(),
                 trace: vec!["check_rq_for_timeouts+0x1".into()],
                 ..SchedulerExit::default()
