@@ -97,10 +97,13 @@ fn write_document(project: &Project, chosen: &[&Peer], builds: &[Build]) -> Resu
         let build = builds.iter().find(|build| build.peer.name == peer.name);
         Entry::read(peer, build.and_then(|build| build.program.as_ref().err().cloned()), &kept(project, peer))
     });
-    let report = Report { entries: entries.collect::<Result<_>>()? };
+    let document = project.root.join(DOCUMENT);
+    let old =
+        std::fs::read_to_string(&document).with_context(|| format!("reading {}", document.display()))?;
+    let report = Report { entries: entries.collect::<Result<_>>()? }.keeping(&old);
     say::heading("Results");
     println!("{}", report.overview());
-    report::write(&project.root.join(DOCUMENT), &report.markdown())?;
+    report::write(&document, &old, &report.markdown())?;
     println!("All of it is in {DOCUMENT} now.");
     Ok(chosen.iter().all(|peer| report.is_complete(peer.name)))
 }

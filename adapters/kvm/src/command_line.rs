@@ -1,13 +1,13 @@
 //! The kernel command line under KVM.
 
+use crate::arch::PLATFORM;
 use ktstr_machine::{CommandLine, MachineError, MachineSpec};
 
 /// Our own arguments, then the test's.
 pub(crate) fn build(spec: &MachineSpec) -> Result<String, MachineError> {
     let mut line = CommandLine::new();
-    line.extend(["console=ttyS0", "rdinit=/init", "panic=-1", "reboot=t"])?;
-    // KVM's clock is the host's: nothing to check it against, and no PC timer here.
-    line.extend(["tsc=reliable", "no_timer_check"])?;
+    line.extend(PLATFORM)?;
+    line.extend(["rdinit=/init", "panic=-1"])?;
     // A test guest runs nothing that it must be protected from.
     line.extend(["mitigations=off", "nokaslr"])?;
     if spec.verbose {

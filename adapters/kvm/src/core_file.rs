@@ -2,6 +2,7 @@
 //! region with its physical address, and an NT_PRSTATUS note a vCPU (System V gABI,
 //! chapter 5; `struct elf_prstatus` in include/linux/elfcore.h).
 
+use crate::arch::{EM_MACHINE, prstatus};
 use ktstr_vmm::{GuestRam, Registers};
 use std::fs::File;
 use std::io;
@@ -14,11 +15,6 @@ const HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
-const NT_PRSTATUS: u32 = 1;
-/// `sizeof(struct elf_prstatus)` on x86-64, and where `pr_pid` and `pr_reg` are.
-const PRSTATUS: usize = 336;
-const PR_PID: usize = 32;
-const PR_REG: usize = 112;
 
 /// Writes the core; what is zero in RAM becomes a hole in the file.
 pub(crate) fn write(path: &Path, ram: &GuestRam, vcpus: &[Registers]) -> io::Result<()> {
@@ -56,12 +52,12 @@ fn copy(source: &File, from: u64, target: &File, to: u64, bytes: u64) -> io::Res
     Ok(())
 }
 
-/// ELF header: 64-bit, little-endian, ET_CORE, EM_X86_64.
+/// ELF header: 64-bit, little-endian, ET_CORE.
 fn header(program_headers: u16) -> Vec<u8> {
     let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
     bytes.resize(16, 0);
     bytes.extend(4u16.to_le_bytes());
-    bytes.extend(62u16.to_le_bytes());
+    bytes.extend(EM_MACHINE.to_le_bytes());
     bytes.extend(1u32.to_le_bytes());
     bytes.extend(0u64.to_le_bytes());
     bytes.extend((HEADER as u64).to_le_bytes());
@@ -80,29 +76,6 @@ fn program_header(kind: u32, offset: u64, physical: u64, bytes: u64) -> Vec<u8> 
         header.extend(word.to_le_bytes());
     }
     header
-}
-
-/// The note of one vCPU; `pid` counts from 1, as 0 means the idle task to readers.
-fn prstatus(pid: u32, registers: &Registers) -> Vec<u8> {
-    let mut note = Vec::new();
-    for word in [5u32, PRSTATUS as u32, NT_PRSTATUS] {
-        note.extend(word.to_le_bytes());
-    }
-    note.extend(b"CORE\0\0\0\0");
-    let mut status = vec![0u8; PRSTATUS];
-    status[PR_PID..PR_PID + 4].copy_from_slice(&pid.to_le_bytes());
-    let [ax, bx, cx, dx, si, di, bp, r8, r9, r10, r11, r12, r13, r14, r15] = registers.general;
-    let Registers { ip, sp, flags, per_cpu, .. } = *registers;
-    // struct user_regs_struct (arch/x86/include/asm/user_64.h).
-    let user = [
-        r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, ax, ip, 0x10, flags, sp, 0x18, 0,
-        per_cpu,
-    ];
-    for (at, register) in (PR_REG..).step_by(8).zip(user) {
-        status[at..at + 8].copy_from_slice(&register.to_le_bytes());
-    }
-    note.extend(status);
-    note
 }
 
 #[cfg(test)]

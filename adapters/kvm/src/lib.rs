@@ -9,6 +9,7 @@
 //! that machines are saved in. Knows
 //! nothing of tests.
 
+mod arch;
 mod command_line;
 mod core_file;
 mod errors;

@@ -58,6 +58,15 @@ pub(super) struct Entry {
     platforms: BTreeSet<String>,
     /// What `cargo ktstr verifier` wrote.
     sweep: Option<Value>,
+    /// What the document tells of an earlier run, if this one knows nothing.
+    told: Option<Told>,
+}
+
+/// A scheduler's row and section in the document.
+#[derive(Debug, Clone, PartialEq)]
+struct Told {
+    row: String,
+    section: String,
 }
 
 impl Entry {
@@ -105,7 +114,14 @@ impl Entry {
         self.endings.get(&format!("{}/{scenario}/{machine}", self.name))
     }
 
+    fn is_unknown(&self) -> bool {
+        self.endings.is_empty() && self.not_built.is_none()
+    }
+
     fn overview(&self) -> String {
+        if let Some(told) = &self.told {
+            return format!("{}\n", told.row);
+        }
         let (name, version) = (self.name, self.version);
         let counts = match &self.not_built {
             Some(why) => format!("not built: {} | | | | | | |", cell(why)),
@@ -129,6 +145,9 @@ impl Entry {
     }
 
     fn section(&self) -> String {
+        if let Some(told) = &self.told {
+            return told.section.clone();
+        }
         let platforms: Vec<_> = self.platforms.iter().map(String::as_str).collect();
         let mut text = format!("\n### {}\n\nRan on {}.\n\n", self.name, platforms.join("; "));
         text += &self.scenarios();
@@ -208,21 +227,29 @@ impl Report {
         })
     }
 
+    /// Takes over from the document what it tells of those that have no results here: a run of some does not lose
+    /// what is known of the others, wherever it was found out.
+    pub(super) fn keeping(mut self, document: &str) -> Self {
+        for entry in self.entries.iter_mut().filter(|entry| entry.is_unknown()) {
+            entry.told = told_before(document, entry.name, entry.version);
+        }
+        self
+    }
+
     pub(super) fn overview(&self) -> String {
         let head = "| scheduler | version | passed | failed | inconclusive | skipped | no result | worst spread | worst gap |\n|---|---|---|---|---|---|---|---|---|\n";
         std::iter::once(head.to_owned()).chain(self.entries.iter().map(Entry::overview)).collect()
     }
 
     pub(super) fn markdown(&self) -> String {
-        let ran = self.entries.iter().filter(|entry| !entry.endings.is_empty());
+        let ran = self.entries.iter().filter(|entry| !entry.endings.is_empty() || entry.told.is_some());
         std::iter::once(self.overview()).chain(ran.map(Entry::section)).collect()
     }
 }
 
 /// Puts the results into the document, between its marks.
-pub(super) fn write(document: &Path, results: &str) -> Result<()> {
-    let old = std::fs::read_to_string(document).with_context(|| format!("reading {}", document.display()))?;
-    let new = between_marks(&old, results)
+pub(super) fn write(document: &Path, old: &str, results: &str) -> Result<()> {
+    let new = between_marks(old, results)
         .with_context(|| format!("{}: expected the lines {BEGIN:?} and {END:?}", document.display()))?;
     std::fs::write(document, new).with_context(|| format!("writing {}", document.display()))
 }
@@ -231,6 +258,16 @@ fn between_marks(old: &str, results: &str) -> Option<String> {
     let (head, rest) = old.split_once(BEGIN)?;
     let (_, tail) = rest.split_once(END)?;
     Some(format!("{head}{BEGIN}\n\n{results}\n{END}{tail}"))
+}
+
+/// What the document has of this version; nothing where it says that it was not run.
+fn told_before(document: &str, name: &str, version: &str) -> Option<Told> {
+    let (_, rest) = document.split_once(BEGIN)?;
+    let (results, _) = rest.split_once(END)?;
+    let row = results.lines().find(|line| line.starts_with(&format!("| {name} | {version} | ")))?;
+    let (_, after) = results.split_once(&format!("\n### {name}\n"))?;
+    let body = after.split_once("\n### ").map_or(after.trim_end(), |(body, _)| body.trim_end());
+    Some(Told { row: row.to_owned(), section: format!("\n### {name}\n{body}\n") })
 }
 
 fn places() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -305,6 +342,25 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_the_document_knows_of_others_stays() {
+        let ran = |name| {
+            let mut entry = Entry { name, version: "1", ..Entry::default() };
+            entry.add(&sidecar(&format!("{name}/steady/1n1l2c1t"), "passed", &[]));
+            entry
+        };
+        let written = |entries: Vec<Entry>, old: &str| {
+            between_marks(old, &Report { entries }.keeping(old).markdown()).unwrap()
+        };
+        let unknown = |name, version| Entry { name, version, ..Entry::default() };
+        let empty = format!("{BEGIN}\n{END}\n");
+        let both = written(vec![ran("scx_a"), ran("scx_b")], &empty);
+        assert_eq!(written(vec![ran("scx_a"), unknown("scx_b", "1")], &both), both);
+        assert_eq!(written(vec![unknown("scx_a", "1"), ran("scx_b")], &both), both);
+        // Of another version it is no news.
+        assert!(written(vec![unknown("scx_a", "2")], &both).contains("| scx_a | 2 | not run "));
     }
 
     #[test]

@@ -60,7 +60,7 @@ const fn header(name: &'static str, part: Part, what: &'static str, package: &'s
 /// Those of the kernel build were found by building the guest kernel of kconfig/ in
 /// an otherwise empty Debian 12: it needs these and nothing else, not even kmod, cpio or rsync. OpenSSL is
 /// for trees that sign modules; adapters/kernel-build asks for it in any case.
-pub(super) const NEEDS: [Need; 28] = [
+pub(super) const NEEDS: [Need; 29] = [
     Need {
         name: "qemu-system-x86_64",
         part: Part::Machine,
@@ -94,6 +94,7 @@ pub(super) const NEEDS: [Need; 28] = [
     header("zlib.h", Part::Peers, "schedulers of the scx project: libbpf", "zlib1g-dev"),
     header("seccomp.h", Part::Peers, "schedulers of the scx project: scx_lavd", "libseccomp-dev"),
     program("clang-19", Part::Tests, "checks scx-fixture's BPF object against its source", "clang-19"),
+    program("iasl", Part::Tests, "reads the monitor's ACPI tables as a second opinion", "acpica-tools"),
     program("llvm-strip-19", Part::Tests, "checks scx-fixture's BPF object against its source", "llvm-19"),
     Need {
         name: "cargo-nextest",
