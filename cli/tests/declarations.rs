@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{assert_says, fails, run};
+use common::{CaseOutput, assert_says, case, run};
 use ktstr::prelude::*;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ declare_scheduler!(FIXTURE, {
     verifier = false,
 });
 
-/// Everything that a declaration can say of its tests' machines.
+// Everything that a declaration can say of its tests' machines.
 declare_scheduler!(SCRIPT, {
     name = "script",
     binary_path = "tests/declarations/wraps.sh",
@@ -32,7 +32,7 @@ declare_scheduler!(SCRIPT, {
     verifier = false,
 });
 
-/// Each test brings its configuration.
+// Each test brings its configuration.
 declare_scheduler!(UNCONFIGURED, {
     name = "unconfigured",
     binary_path = "tests/declarations/wraps.sh",
@@ -166,15 +166,21 @@ fn broken_workspace() {
 #[test]
 fn a_package_that_does_not_build_fails_its_test() {
     broken_workspace();
-    // Another directory for what is built would hide the program of before.
-    let here = ("CARGO_TARGET_DIR", "");
-    let text = fails("drill_does_not_build", &[here]);
+    let built = |stale: &[(&str, &str)]| {
+        let (mut command, _results) = case("drill_does_not_build");
+        // Another directory for what is built would hide the program of before.
+        command.env_remove("CARGO_TARGET_DIR").envs(stale.iter().copied());
+        let output: CaseOutput = command.output().expect("running the case").into();
+        assert_eq!(output.code, Some(1), "{}", output.text);
+        output.text
+    };
+    let text = built(&[]);
     assert_says(
         &text,
         &["building package", "could not compile", "no_such_function", "an older program is not used unless"],
     );
     assert!(!text.contains("exit code 9") && text.contains("not started"), "{text}");
-    let text = fails("drill_does_not_build", &[here, ("KTSTR_SCHEDULER_ALLOW_STALE_FALLBACK", "1")]);
+    let text = built(&[("KTSTR_SCHEDULER_ALLOW_STALE_FALLBACK", "1")]);
     assert_says(
         &text,
         &["warning: scheduler \"scx-broken\": an older ", "its program ended with exit code 9"],

@@ -199,6 +199,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_test_brings_its_configuration_where_there_is_a_place_for_it() {
+        let empty = || Schedulers { plans: Vec::new(), files: Vec::new(), packed: BTreeSet::new() };
+        let plain = Scheduler::named("plain");
+        let mut all = empty();
+        all.config(&plain, None).unwrap();
+        let error = all.config(&plain, Some("{}")).unwrap_err().to_string();
+        assert!(error.contains("\"plain\"") && error.contains("add `config_file_def"), "{error}");
+        let open = Scheduler { config_file_def: Some(("-c={file}", "/etc/c")), ..plain };
+        all.config(&open, None).unwrap();
+        assert!(all.files.is_empty(), "no text, no file");
+        all.config(&open, Some("{}")).unwrap();
+        assert_eq!(all.files, [("/etc/c".to_string(), 0o644, b"{}".to_vec())]);
+        all.config(&open, Some("{}")).unwrap();
+        let error = all.config(&Scheduler { name: "other", ..open }, Some("[]")).unwrap_err().to_string();
+        assert!(error.contains("another file at /etc/c"), "{error}");
+        let gone = Scheduler { config_file: Some("no/such/file"), declared_in: "/none", ..open };
+        assert!(empty().config(&gone, None).unwrap_err().to_string().contains("/none/no/such/file"));
+        let mut own = empty();
+        own.config(&gone, Some("mine")).unwrap();
+        assert_eq!(own.files[0].2, b"mine", "the declaration's file is not even read");
+    }
+
+    #[test]
     fn a_script_names_its_interpreter() {
         let of = |text: &str| interpreters(text.as_bytes(), Path::new("s"));
         assert_eq!(of("\x7fELF").unwrap(), None);
