@@ -33,9 +33,9 @@ mod host_check;
 mod registry;
 mod run;
 mod settings;
+mod sweep;
 pub mod test_support;
 pub mod timeline;
-mod verifier;
 
 #[cfg(feature = "cli-bins")]
 pub mod cli;
@@ -45,12 +45,25 @@ pub use ktstr_kconfig::{
     merge_kconfig_fragments,
 };
 pub use ktstr_kernel::KTSTR_KERNEL_HINT;
+#[cfg(feature = "integration")]
+pub use ktstr_procfs::resolve_func_ip;
 pub use linkme::{self, distributed_slice};
 pub use run::kernel::find_kernel;
 
 pub use guest::{read_kmsg, send_kmsg};
 pub use ktstr_macros::{Claim, declare_scheduler, json, ktstr_test};
 pub use ktstr_scheduler::per_name_scheduler_env;
+pub use run::programs::{build_and_find_binary, scheduler_profile_name};
+pub use settings::{
+    KTSTR_SCHEDULER_ALLOW_STALE_FALLBACK_ENV, KTSTR_SCHEDULER_ENV, KTSTR_SCHEDULER_PROFILE_ENV,
+};
+pub use sweep::{KTSTR_VERIFIER_RAW_ENV, KTSTR_VERIFIER_RESULT_DIR_ENV, KTSTR_VERIFIER_SCHEDULER_ENV};
+
+/// Logs of the kernel's BPF verifier: parsed, shortened, summed up over a sweep.
+pub mod verifier {
+    pub use ktstr_verifier::*;
+}
+
 // Macros of ktstr-assert, under the name that users write.
 pub use ktstr_assert::{claim, claim_present};
 

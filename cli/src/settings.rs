@@ -5,6 +5,13 @@ use ktstr_machine::AccelChoice;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Name of the variable with the program of every scheduler that is found by name.
+pub const KTSTR_SCHEDULER_ENV: &str = "KTSTR_SCHEDULER";
+/// Name of the variable with the cargo profile that schedulers are built with.
+pub const KTSTR_SCHEDULER_PROFILE_ENV: &str = "KTSTR_SCHEDULER_PROFILE";
+/// Name of the variable that, when it is not empty, lets an older program do after a failed build.
+pub const KTSTR_SCHEDULER_ALLOW_STALE_FALLBACK_ENV: &str = "KTSTR_SCHEDULER_ALLOW_STALE_FALLBACK";
+
 /// The settings of a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
@@ -87,9 +94,9 @@ impl Settings {
             template_max_bytes: template_max_mib(get("KTSTR_TEMPLATE_MAX_MIB").as_deref())? << 20,
             scheduler: ktstr_scheduler::Wanted {
                 by_name: None,
-                for_all: get("KTSTR_SCHEDULER").map(PathBuf::from),
-                profile: get("KTSTR_SCHEDULER_PROFILE"),
-                allow_stale: get("KTSTR_SCHEDULER_ALLOW_STALE_FALLBACK").is_some(),
+                for_all: get(KTSTR_SCHEDULER_ENV).map(PathBuf::from),
+                profile: get(KTSTR_SCHEDULER_PROFILE_ENV),
+                allow_stale: get(KTSTR_SCHEDULER_ALLOW_STALE_FALLBACK_ENV).is_some(),
             },
             monitor_period: period("KTSTR_MONITOR_MS", &get, ktstr_monitor::DEFAULT_PERIOD)?,
             stall_poll: period("KTSTR_STALL_POLL_MS", &get, STALL_POLL)?,

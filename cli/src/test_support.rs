@@ -1,6 +1,6 @@
 //! What `#[ktstr_test]` expands to, and how a test binary answers its runner.
 
-use crate::{guest, run, verifier};
+use crate::{guest, run, sweep};
 use ktstr_run::{case_name, test_of_case};
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
@@ -59,7 +59,7 @@ fn answer(args: &[OsString]) -> Option<i32> {
             };
             entry
         }
-        None => words.find_map(verifier::entry)?,
+        None => words.find_map(sweep::entry)?,
     };
     let result = run::run_case(entry);
     if !result.text.is_empty() {
@@ -73,7 +73,13 @@ fn list(ignored_only: bool) -> i32 {
     let ours = KTSTR_TESTS.iter().filter(|e| !ignored_only || e.spec.is_ignored());
     let mut lines: Vec<String> = ours.map(|e| format!("{}: test", case_name(e.spec.name))).collect();
     if !ignored_only {
-        lines.extend(verifier::cells().iter().map(|name| format!("{name}: test")));
+        match sweep::cells() {
+            Ok(cells) => lines.extend(cells.iter().map(|name| format!("{name}: test"))),
+            Err(e) => {
+                eprintln!("ktstr: listing the cells of the verifier sweep: {e:#}");
+                return 1;
+            }
+        }
     }
     lines.sort();
     match libtest_list(ignored_only) {

@@ -51,8 +51,16 @@ fn the_scheduler_changes_in_the_middle(ctx: &Ctx) -> Result<AssertResult> {
         Step::new(vec![Op::restart_scheduler()], third),
         Step::new(vec![Op::detach_scheduler()], third),
     ];
-    let result = execute_steps(ctx, steps)?;
+    let mut result = execute_steps(ctx, steps)?;
     ensure!(attached()? == "disabled ", "the kernel says {:?}", attached()?);
+    let half = HoldSpec::frac(0.2);
+    let with =
+        |name: &'static str, op| Step { ops: vec![op], ..Step::with_defs(vec![ctx.cgroup_def(name)], half) };
+    result.merge(execute_steps(ctx, vec![with("cg_1", Op::attach_staged_scheduler("other"))])?);
+    ensure!(attached()? == "enabled second", "the kernel says {:?}", attached()?);
+    let back = vec![Step::new(vec![Op::detach_scheduler()], half), with("cg_2", Op::attach_scheduler())];
+    result.merge(execute_steps(ctx, back)?);
+    ensure!(attached()? == "enabled fixture", "the kernel says {:?}", attached()?);
     Ok(result)
 }
 

@@ -103,3 +103,26 @@ mod getting_started {
         execute_steps(ctx, steps)
     }
 }
+
+/// Names of the public crate that the documents have.
+#[test]
+fn public_names_mean_what_the_documents_say() {
+    let variables = [
+        (ktstr::KTSTR_SCHEDULER_ENV, "KTSTR_SCHEDULER"),
+        (ktstr::KTSTR_SCHEDULER_PROFILE_ENV, "KTSTR_SCHEDULER_PROFILE"),
+        (ktstr::KTSTR_SCHEDULER_ALLOW_STALE_FALLBACK_ENV, "KTSTR_SCHEDULER_ALLOW_STALE_FALLBACK"),
+        (ktstr::KTSTR_VERIFIER_RAW_ENV, "KTSTR_VERIFIER_RAW"),
+        (ktstr::KTSTR_VERIFIER_RESULT_DIR_ENV, "KTSTR_VERIFIER_RESULT_DIR"),
+        (ktstr::KTSTR_VERIFIER_SCHEDULER_ENV, "KTSTR_VERIFIER_SCHEDULER"),
+    ];
+    assert!(variables.iter().all(|(constant, name)| constant == name), "{variables:?}");
+    assert_eq!(ktstr::per_name_scheduler_env("scx_layered"), "KTSTR_SCHEDULER_BIN_SCX_LAYERED");
+    let said = std::env::var(ktstr::KTSTR_SCHEDULER_PROFILE_ENV).ok().filter(|profile| !profile.is_empty());
+    assert_eq!(ktstr::scheduler_profile_name(), said.unwrap_or_else(|| "release".to_string()));
+    let error = ktstr::build_and_find_binary("no-such-package").expect_err("there is no such package");
+    assert!(format!("{error:#}").contains("no-such-package"), "{error:#}");
+    let log =
+        "processed 42 insns (limit 1000000) max_states_per_insn 1 total_states 4 peak_states 3 mark_read 2";
+    let stats = ktstr::verifier::Stats::parse(log.lines()).expect("statistics");
+    assert_eq!((stats.processed, stats.total_states), (42, 4));
+}

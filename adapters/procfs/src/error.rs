@@ -27,6 +27,22 @@ pub enum SystemError {
         /// What is there.
         seen: String,
     },
+    /// The running kernel has no function of that name.
+    #[error(
+        "looking for the kernel function {name:?}: /proc/kallsyms has none of that name; it may be inlined, or of a module that is not loaded"
+    )]
+    NoFunction {
+        /// The name.
+        name: String,
+    },
+    /// The kernel does not say where its functions are.
+    #[error(
+        "looking for the kernel function {name:?}: /proc/kallsyms shows zeros instead of addresses; run as root with kernel.kptr_restrict at most 1"
+    )]
+    HiddenAddress {
+        /// The name.
+        name: String,
+    },
     /// The files contradict each other.
     #[error("reading the CPU topology from {root}: {source}")]
     Contradiction {

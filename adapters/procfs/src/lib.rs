@@ -4,12 +4,14 @@
 //! again.
 
 mod error;
+mod kallsyms;
 mod process;
 mod read;
 mod render;
 mod sysfs;
 
 pub use error::SystemError;
+pub use kallsyms::resolve_func_ip;
 pub use process::HostProcesses;
 pub use render::render_topology;
 pub use sysfs::{ObservedTopology, observe_topology, test_topology_from_sysfs};

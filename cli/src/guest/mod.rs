@@ -4,7 +4,7 @@ mod kernel_types;
 mod link;
 
 use crate::registry::{KTSTR_TESTS, KernelsOwn, KtstrTestEntry};
-use crate::verifier;
+use crate::sweep;
 use anyhow::{Context, Result, anyhow, bail};
 use ktstr_assert::{Assert, AssertResult, Detail, DetailKind};
 use ktstr_cgroupfs::CgroupManager;
@@ -201,7 +201,7 @@ fn find_entry(plan: &GuestPlan) -> Result<&'static KtstrTestEntry> {
     KTSTR_TESTS
         .iter()
         .find(|e| e.spec.name == plan.test && e.spec.module == plan.module)
-        .or_else(|| verifier::entry(&plan.test))
+        .or_else(|| sweep::entry(&plan.test))
         .ok_or_else(|| anyhow!("looking for test {}::{}: not in this binary", plan.module, plan.test))
 }
 

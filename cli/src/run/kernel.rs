@@ -1,7 +1,10 @@
 //! The kernel a test runs on.
 
 use anyhow::{Context, Result};
-use ktstr_kernel::{Arch, DiscoverEnv, Found, Origin, crc_hex, discover};
+use ktstr_kernel::ports::KernelStore;
+use ktstr_kernel::{
+    Arch, CacheKey, DiscoverEnv, Found, Identity, KernelSpec, Origin, crc_hex, discover, expand_tilde,
+};
 use ktstr_kernel_cache::KernelCache;
 use ktstr_kernel_source::OsFiles;
 use ktstr_templates::TemplateStore;
@@ -27,6 +30,27 @@ impl Kernel {
     /// The release, or the path where it is unknown.
     pub(crate) fn label(&self) -> String {
         self.release.clone().unwrap_or_else(|| self.image.display().to_string())
+    }
+
+    /// Whether it is one of those that `specs` mean, as for `--kernel`; relative paths are below `base`.
+    ///
+    /// # Errors
+    /// When a spec names no kernel, or the cache can't be read.
+    pub(crate) fn is_among(&self, specs: &[&str], base: &Path) -> Result<bool> {
+        let key = CacheKey::new(self.origin.as_str()).ok();
+        let entry = key.map(|key| KernelCache::from_env()?.lookup(&key).map_err(anyhow::Error::from));
+        let entry = entry.transpose()?.flatten();
+        let identity = Identity {
+            image: &self.image,
+            release: self.release.as_deref(),
+            entry: entry.as_ref().map(|entry| (&entry.key, &entry.metadata)),
+        };
+        for spec in specs {
+            if absolute(spec.parse()?, base)?.includes(&identity) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// CRC-32 of the image without its last four bytes; empty if it can't be read.
@@ -90,6 +114,14 @@ fn discover_here() -> Result<ktstr_kernel::Discovery> {
     };
     let cache = KernelCache::from_env()?;
     Ok(discover(&env, &cache, &OsFiles)?)
+}
+
+/// A spec with a path as kernels have theirs: absolute, links followed as far as it exists.
+fn absolute(spec: KernelSpec, base: &Path) -> Result<KernelSpec> {
+    let KernelSpec::Path(path) = spec else { return Ok(spec) };
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+    let path = base.join(expand_tilde(&path, home.as_deref())?);
+    Ok(KernelSpec::Path(path.canonicalize().unwrap_or(path)))
 }
 
 fn origin(found: &Found) -> String {

@@ -7,6 +7,7 @@ mod image;
 pub(crate) mod kernel;
 mod machine;
 mod performance;
+pub(crate) mod programs;
 mod record;
 mod repro;
 mod schedulers;
@@ -14,7 +15,7 @@ mod stalls;
 
 use crate::registry::KtstrTestEntry;
 use crate::settings::Settings;
-use crate::verifier;
+use crate::sweep;
 use anyhow::{Context, Result};
 use ktstr_assert::{AssertResult, Outcome, ScenarioStats};
 use ktstr_machine::{Accel, CommandLine, MachineSpec, Pace, memory_floor_mib};
@@ -74,7 +75,7 @@ pub(crate) fn run_case(entry: &'static KtstrTestEntry) -> CaseRun {
         Err(e) => {
             let kernel = kernel::resolve_for_test().ok().map(|kernel| kernel.label());
             let result = AssertResult::fail(format!("{e:#}"));
-            if let Err(e) = verifier::record(entry, kernel.as_deref(), &result, &[]) {
+            if let Err(e) = sweep::record(entry, kernel.as_deref(), &result, None) {
                 eprintln!("ktstr: warning: {e:#}");
             }
             not_run(entry, "not started", &e)
@@ -110,7 +111,7 @@ fn facts(entry: &KtstrTestEntry, settings: &Settings) -> RunFacts {
         checks: entry.spec.own_checks(),
         verbose: settings.verbose,
         scheduler: entry.spec.scheduler.name.to_string(),
-        raw_verifier_log: std::env::var_os(verifier::RAW).is_some(),
+        raw_verifier_log: std::env::var_os(sweep::KTSTR_VERIFIER_RAW_ENV).is_some(),
         ..RunFacts::default()
     }
 }
@@ -132,6 +133,10 @@ fn run_in_machine(
     let (hypervisor, accel) = hypervisor::choose(settings)?;
     let pace = hypervisor.pace(accel);
     let kernel = kernel::resolve_for_test()?;
+    if let Some(why) = sweep::left_out(entry, &kernel)? {
+        sweep::record(entry, Some(&kernel.label()), &AssertResult::skip(why.as_str()), None)?;
+        return Ok(skipped(entry, settings, why));
+    }
     let image = image::of_this_binary(settings)?;
     if let Ok(store) = machine::store(settings)
         && !settings.no_template
@@ -244,7 +249,7 @@ fn run_in_machine(
         repro_dump: repro_dump.as_ref(),
     };
     run.record(settings, &mut facts);
-    verifier::record(entry, Some(&kernel.label()), &case.result, &seen.schedulers)?;
+    sweep::record(entry, Some(&kernel.label()), &case.result, Some(&seen))?;
     Ok(finish(settings, &facts, &case, Some(&seen)))
 }
 

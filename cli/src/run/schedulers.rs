@@ -9,7 +9,6 @@ use ktstr_scheduler::{
     Found, Program, Scheduler, SchedulerPlan, SchedulerSpec, Wanted, WatchdogOrder, find,
     per_name_scheduler_env,
 };
-use ktstr_scheduler_programs::HostPrograms;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -33,9 +32,9 @@ impl Schedulers {
     pub(super) fn of(entry: &KtstrTestEntry, settings: &Settings, image: &Image) -> Result<Self> {
         let spec = &entry.spec;
         let mut all = Self { plans: Vec::new(), files: Vec::new(), packed: image.library_paths() };
-        let own = std::iter::once((spec.scheduler, spec.extra_sched_args));
-        let staged = spec.staged_schedulers.iter().map(|s| (*s, [].as_slice()));
-        for (scheduler, extra) in own.chain(staged).filter(|(s, _)| !s.is_eevdf()) {
+        let own = std::iter::once((spec.scheduler, spec.extra_sched_args, spec.config));
+        let staged = spec.staged_schedulers.iter().map(|s| (*s, [].as_slice(), None));
+        for (scheduler, extra, config) in own.chain(staged).filter(|(s, ..)| !s.is_eevdf()) {
             if let Some(problem) = scheduler.problem() {
                 bail!(problem);
             }
@@ -45,7 +44,9 @@ impl Schedulers {
                     scheduler.name
                 );
             }
-            all.add(scheduler, extra, spec.watchdog_timeout_s, settings)
+            all.config(scheduler, config)?;
+            let arguments = scheduler.arguments(config, extra);
+            all.add(scheduler, arguments, spec.watchdog_timeout_s, settings)
                 .with_context(|| format!("preparing scheduler {:?}", scheduler.name))?;
         }
         Ok(all)
@@ -67,7 +68,7 @@ impl Schedulers {
     fn add(
         &mut self,
         scheduler: &Scheduler,
-        extra: &[&str],
+        args: Vec<String>,
         watchdog_s: Option<u32>,
         settings: &Settings,
     ) -> Result<()> {
@@ -84,15 +85,9 @@ impl Schedulers {
                 let name = found.program.file_name().unwrap_or_default().to_string_lossy();
                 let path = format!("{HOME}/{}/{name}", scheduler.name);
                 self.program(&found.program, &path)?;
-                Program::Binary { path, args: scheduler.arguments(extra) }
+                Program::Binary { path, args }
             }
         };
-        if let (Some(file), Some((path, _))) = (scheduler.config_file, scheduler.config_in_guest()) {
-            let file = Path::new(scheduler.declared_in).join(file);
-            let content =
-                std::fs::read(&file).with_context(|| format!("reading config_file {}", file.display()))?;
-            self.file(path, 0o644, content);
-        }
         self.plans.push(SchedulerPlan {
             name: scheduler.name.to_string(),
             program,
@@ -101,6 +96,37 @@ impl Schedulers {
             attach_within_ms: ATTACH_WITHIN_MS,
             watchdog,
         });
+        Ok(())
+    }
+
+    /// The configuration file: what the test says is in it, else the declaration's.
+    fn config(&mut self, scheduler: &Scheduler, own: Option<&str>) -> Result<()> {
+        let Some((path, _)) = scheduler.config_in_guest() else {
+            return match own {
+                Some(_) => bail!(
+                    "configuring scheduler {:?}: the test has a `config`, but the declaration does not say where it \
+                     belongs; add `config_file_def = (\"--config={{file}}\", \"/path\")`",
+                    scheduler.name
+                ),
+                None => Ok(()),
+            };
+        };
+        let content = match (own, scheduler.config_file) {
+            (Some(text), _) => text.as_bytes().to_vec(),
+            (None, Some(file)) => {
+                let file = Path::new(scheduler.declared_in).join(file);
+                std::fs::read(&file).with_context(|| format!("reading config_file {}", file.display()))?
+            }
+            (None, None) => return Ok(()),
+        };
+        if self.files.iter().any(|(known, _, other)| *known == path && *other != content) {
+            bail!(
+                "configuring scheduler {:?}: another scheduler of the test has another file at {path}; give it a `config_file_def` \
+                 with a path of its own",
+                scheduler.name
+            );
+        }
+        self.file(path, 0o644, content);
         Ok(())
     }
 
@@ -160,11 +186,7 @@ fn program_of(scheduler: &Scheduler, settings: &Settings) -> Result<Found> {
         _ => None,
     };
     let wanted = Wanted { by_name, ..settings.scheduler.clone() };
-    let programs = HostPrograms {
-        path: std::env::var_os("PATH"),
-        cargo: std::env::var_os("CARGO").filter(|v| !v.is_empty()).map(PathBuf::from),
-    };
-    let found = find(scheduler, &wanted, &programs)?;
+    let found = find(scheduler, &wanted, &super::programs::of_this_host())?;
     let found = found.ok_or_else(|| anyhow!("finding scheduler {:?}: it has no program", scheduler.name))?;
     if let Some(warning) = &found.warning {
         eprintln!("ktstr: warning: scheduler {:?}: {warning}", scheduler.name);
@@ -175,6 +197,29 @@ fn program_of(scheduler: &Scheduler, settings: &Settings) -> Result<Found> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_test_brings_its_configuration_where_there_is_a_place_for_it() {
+        let empty = || Schedulers { plans: Vec::new(), files: Vec::new(), packed: BTreeSet::new() };
+        let plain = Scheduler::named("plain");
+        let mut all = empty();
+        all.config(&plain, None).unwrap();
+        let error = all.config(&plain, Some("{}")).unwrap_err().to_string();
+        assert!(error.contains("\"plain\"") && error.contains("add `config_file_def"), "{error}");
+        let open = Scheduler { config_file_def: Some(("-c={file}", "/etc/c")), ..plain };
+        all.config(&open, None).unwrap();
+        assert!(all.files.is_empty(), "no text, no file");
+        all.config(&open, Some("{}")).unwrap();
+        assert_eq!(all.files, [("/etc/c".to_string(), 0o644, b"{}".to_vec())]);
+        all.config(&open, Some("{}")).unwrap();
+        let error = all.config(&Scheduler { name: "other", ..open }, Some("[]")).unwrap_err().to_string();
+        assert!(error.contains("another file at /etc/c"), "{error}");
+        let gone = Scheduler { config_file: Some("no/such/file"), declared_in: "/none", ..open };
+        assert!(empty().config(&gone, None).unwrap_err().to_string().contains("/none/no/such/file"));
+        let mut own = empty();
+        own.config(&gone, Some("mine")).unwrap();
+        assert_eq!(own.files[0].2, b"mine", "the declaration's file is not even read");
+    }
 
     #[test]
     fn a_script_names_its_interpreter() {

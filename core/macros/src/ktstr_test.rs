@@ -25,6 +25,8 @@ enum Kind {
     Strings,
     /// A string literal that is not empty.
     Text,
+    /// Text known at compile time: a literal, a constant by its path, or a macro such as `json!`.
+    Content,
     /// A constant by its path.
     Constant,
     /// A function by its path.
@@ -79,6 +81,7 @@ const ATTRIBUTES: &[(&str, Kind, Into)] = &[
     ("post_vm_unconditional", Kind::Function, Into::Hook("post_vm_unconditional")),
     ("scheduler", Kind::Constant, Into::Scheduler),
     ("extra_sched_args", Kind::Strings, Into::Field("extra_sched_args")),
+    ("config", Kind::Content, Into::Optional("config")),
     ("watchdog_timeout_s", Kind::Count(1), Into::Optional("watchdog_timeout_s")),
     ("baseline", Kind::Flag, Into::Field("baseline")),
     ("staged_schedulers", Kind::Constants, Into::Field("staged_schedulers")),
@@ -136,12 +139,25 @@ pub(crate) fn expand(attributes: TokenStream, function: &ItemFn) -> Result<Token
         let (name, value) = (Ident::new(&g.name, g.span), &g.value);
         quote!(#name: ::core::option::Option::Some(#value))
     });
+    let config = config(&given);
     let changes = quote! {
+        #config
         spec.gauntlet = #gauntlet;
         spec.checks = ::ktstr::assert::Assert { #(#checks,)* ..::ktstr::assert::Assert::NO_OVERRIDES };
         #(#fields)*
     };
     Ok(entry(function, &shape, &changes, is_ignored(&given, function)))
+}
+
+/// Where the scheduler's declaration has no place for a configuration, the test doesn't compile.
+fn config(given: &[Given]) -> Option<TokenStream> {
+    let (config, scheduler) = (find(given, "config")?, &find(given, "scheduler")?.value);
+    Some(quote_spanned! {config.span=>
+        ::core::assert!(
+            #scheduler.takes_config(),
+            "`config` needs a scheduler whose declaration says where it belongs: give it a `config_file_def`"
+        );
+    })
 }
 
 fn is_ignored(given: &[Given], function: &ItemFn) -> bool {
@@ -283,6 +299,13 @@ fn set_value(one: &mut Given, kind: Kind, value: &Expr) -> Result<()> {
         (Kind::Text, Some(Lit::Str(text))) if !text.value().is_empty() => {}
         (Kind::Text, _) => {
             return bad("a string literal that is not empty: an empty one would match anything");
+        }
+        (Kind::Content, Some(Lit::Str(_))) => {}
+        (Kind::Content, _) if matches!(value, Expr::Path(_) | Expr::Macro(_)) => {}
+        (Kind::Content, _) => {
+            return bad(
+                "text: a string literal, a constant, or a macro such as `json!({…})` or `include_str!(\"…\")`",
+            );
         }
         (Kind::Constants, _) => match value {
             Expr::Array(array) if array.elems.iter().all(|e| matches!(e, Expr::Path(_))) => {
@@ -451,6 +474,7 @@ fn check_combinations(given: &[Given]) -> Result<()> {
     for name in [
         "expect_auto_repro",
         "extra_sched_args",
+        "config",
         "watchdog_timeout_s",
         "baseline",
         "staged_schedulers",

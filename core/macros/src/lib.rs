@@ -48,6 +48,8 @@ pub fn json(input: TokenStream) -> TokenStream {
 ///   `memory_mib` = 256, `kargs = ["…"]`;
 /// - the scheduler: `scheduler = CONST` (see `declare_scheduler!`), whose machine is
 ///   inherited as far as the test declares none, `extra_sched_args = ["…"]`,
+///   `config = json!({…})` (or a literal, a constant, `include_str!`: what the scheduler's configuration file holds,
+///   see `config_file_def` of its declaration),
 ///   `watchdog_timeout_s` (1 to 30: how long the kernel lets a task wait before it drops the
 ///   scheduler; without it the declaration's, else the scheduler's own),
 ///   `baseline` to run under EEVDF first and compare (`ctx.baseline`),
@@ -84,11 +86,13 @@ pub fn ktstr_test(attributes: TokenStream, function: TokenStream) -> TokenStream
 /// - `ops = "…"`: how the kernel's name of it begins;
 /// - `topology = (numa_nodes, llcs, cores, threads)`: the machine of tests that declare none;
 /// - `sched_args`, `kargs`: lists of strings; `sysctls = [Sysctl::new("key", "value")]`;
-/// - `config_file = "…"`, and `config_file_def = ("--config={file}", "/path/in/guest")`;
+/// - `config_file = "…"`, and `config_file_def = ("--config={file}", "/path/in/guest")`; with either, tests can have a
+///   `config` of their own;
 /// - `watchdog_timeout_s` = 1 to 30: how long the kernel lets a task wait, in tests that don't say;
 /// - `cgroup_parent = "/…"`: tests' cgroups are made below it;
 /// - `assert = …`: checks for all of its tests;
-/// - `constraints`, `kernels`, `verifier_exclude_topologies`: where sweeps take it.
+/// - `constraints`, `kernels = ["apt:6.12", "6.14"]` (in the words of `--kernel`), `verifier_exclude_topologies`,
+///   `verifier = false`: where the verifier sweep takes it, or not at all.
 #[proc_macro]
 pub fn declare_scheduler(input: TokenStream) -> TokenStream {
     finish(declare_scheduler::expand(input.into()))

@@ -17,6 +17,8 @@ pub struct TestSpec {
     pub scheduler: &'static Scheduler,
     /// Arguments of the scheduler after its own.
     pub extra_sched_args: &'static [&'static str],
+    /// What the scheduler's configuration file holds; else what its declaration says.
+    pub config: Option<&'static str>,
     /// How long the kernel lets a task wait before it drops a scheduler of the test's, s; else its declaration says.
     pub watchdog_timeout_s: Option<u32>,
     /// Schedulers that lie ready for ops that change it.
@@ -79,6 +81,7 @@ impl TestSpec {
             module,
             scheduler: &Scheduler::EEVDF,
             extra_sched_args: &[],
+            config: None,
             watchdog_timeout_s: None,
             staged_schedulers: &[],
             bpf_map_write: &[],
@@ -135,6 +138,25 @@ mod tests {
         let spec = TestSpec { name: "t", module: "my_tests::inner", ..TestSpec::DEFAULT };
         assert_eq!(spec.libtest_path(), "inner::t");
         assert_eq!(TestSpec { name: "t", module: "my_tests", ..TestSpec::DEFAULT }.libtest_path(), "t");
+    }
+
+    /// Default, scheduler, test: the later one that says something wins, check by check.
+    #[test]
+    fn checks_come_from_the_scheduler_and_the_test_has_the_last_word() {
+        static STRICT: Scheduler = Scheduler {
+            assert: Assert { max_gap_ms: Some(50), not_starved: Some(false), ..Assert::NO_OVERRIDES },
+            ..Scheduler::named("strict")
+        };
+        let own = Assert { max_gap_ms: Some(900), isolation: Some(true), ..Assert::NO_OVERRIDES };
+        let checks = TestSpec { scheduler: &STRICT, checks: own, ..TestSpec::DEFAULT }.own_checks();
+        assert_eq!(
+            (checks.max_gap_ms, checks.not_starved, checks.isolation, checks.max_spread_pct),
+            (Some(900), Some(false), Some(true), None)
+        );
+        let inherited = TestSpec { scheduler: &STRICT, ..TestSpec::DEFAULT }.own_checks();
+        assert_eq!((inherited.max_gap_ms, inherited.isolation), (Some(50), None));
+        let plain = TestSpec { checks: own, ..TestSpec::DEFAULT }.own_checks();
+        assert_eq!((plain.max_gap_ms, plain.not_starved), (Some(900), None));
     }
 
     #[test]

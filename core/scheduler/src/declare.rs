@@ -60,18 +60,21 @@ pub struct Scheduler {
     /// How long the kernel lets a task wait before it drops the scheduler, s; a test's own wins. `None`: what the scheduler
     /// itself says.
     pub watchdog_timeout_s: Option<u32>,
-    /// Machines of the gauntlet that it is made for.
+    /// Machines of the gauntlet that it is made for. The verifier sweep keeps to minima, to `requires_smt` and to maxima
+    /// that differ from the default's.
     pub constraints: ShapeBounds,
     /// The cgroup, from the root, that it looks after; tests' cgroups are made below it.
     pub cgroup_parent: Option<&'static str>,
-    /// A file that it reads, relative to the declaring package.
+    /// A file that it reads, relative to the declaring package; a test's own `config` replaces its content.
     pub config_file: Option<&'static str>,
     /// How it is told of the file: an argument with `{file}` in it, and the file's path in the
-    /// guest. Without it: `--config`, and `/include-files/` with the file's own name.
+    /// guest. Without it: `--config`, and `/include-files/` with the file's own name. Without a `config_file`,
+    /// tests that have a `config` are started with it, others without the argument.
     pub config_file_def: Option<(&'static str, &'static str)>,
     /// Checks that differ from the defaults; a test's own win.
     pub assert: Assert,
-    /// Kernels that the verifier sweep loads it on; empty means the one found.
+    /// Kernels that the verifier sweep loads it on, in the words of `--kernel`: without that option these, with it those
+    /// given that are among these. Empty means every kernel given, or the one found. Tests run on any kernel.
     pub kernels: &'static [&'static str],
     /// Machines that the verifier sweep leaves out, by preset name.
     pub verifier_exclude_topologies: &'static [&'static str],
@@ -123,23 +126,29 @@ impl Scheduler {
         matches!(self.spec, SchedulerSpec::Discover(_) | SchedulerSpec::Path(_))
     }
 
-    /// Where its configuration file lies in the guest, and the arguments that say so.
-    pub fn config_in_guest(&self) -> Option<(String, Vec<String>)> {
-        let file = self.config_file?;
-        Some(match self.config_file_def {
-            Some((argument, path)) => (path.to_string(), vec![argument.replace("{file}", path)]),
-            None => {
-                let name = file.rsplit('/').next().unwrap_or(file);
-                let path = format!("/include-files/{name}");
-                (path.clone(), vec!["--config".to_string(), path])
-            }
-        })
+    /// Whether the declaration says where a configuration belongs.
+    pub const fn takes_config(&self) -> bool {
+        self.config_file.is_some() || self.config_file_def.is_some()
     }
 
-    /// All arguments of a start, in order: the configuration file's, the declaration's, the
-    /// test's.
-    pub fn arguments(&self, extra: &[&str]) -> Vec<String> {
-        let config = self.config_in_guest().map(|(_, args)| args).unwrap_or_default();
+    /// Where its configuration file lies in the guest, and the arguments that say so; `None` if it takes none.
+    pub fn config_in_guest(&self) -> Option<(String, Vec<String>)> {
+        match (self.config_file_def, self.config_file) {
+            (Some((argument, path)), _) => Some((path.to_string(), vec![argument.replace("{file}", path)])),
+            (None, Some(file)) => {
+                let name = file.rsplit('/').next().unwrap_or(file);
+                let path = format!("/include-files/{name}");
+                Some((path.clone(), vec!["--config".to_string(), path]))
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// All arguments of a start, in order: the configuration file's if the scheduler is given one (its declaration's,
+    /// or the test's `config`), the declaration's, the test's.
+    pub fn arguments(&self, config: Option<&str>, extra: &[&str]) -> Vec<String> {
+        let given = self.config_file.or(config).and_then(|_| self.config_in_guest());
+        let config = given.map(|(_, args)| args).unwrap_or_default();
         let own = self.sched_args.iter().chain(extra).map(ToString::to_string);
         config.into_iter().chain(own).collect()
     }
@@ -158,9 +167,6 @@ impl Scheduler {
             ));
         }
         if let Some((argument, path)) = self.config_file_def {
-            if self.config_file.is_none() {
-                return wrong("config_file_def without config_file".to_string());
-            }
             if !argument.contains("{file}") || !path.starts_with('/') {
                 return wrong(format!(
                     "config_file_def ({argument:?}, {path:?}): expected an argument with {{file}} in it and a path \
@@ -183,10 +189,19 @@ mod tests {
             config_file: Some("conf/layers.json"),
             ..Scheduler::named("scx_layered")
         };
-        assert_eq!(scheduler.arguments(&["-x"]), ["--config", "/include-files/layers.json", "-v", "-x"]);
+        assert_eq!(
+            scheduler.arguments(None, &["-x"]),
+            ["--config", "/include-files/layers.json", "-v", "-x"]
+        );
         let own = Scheduler { config_file_def: Some(("f:{file}", "/etc/l.json")), ..scheduler };
-        assert_eq!(own.arguments(&[]), ["f:/etc/l.json", "-v"]);
+        assert_eq!(own.arguments(None, &[]), ["f:/etc/l.json", "-v"]);
         assert_eq!(own.config_in_guest().unwrap().0, "/etc/l.json");
+        let tests_own = Scheduler { config_file: None, ..own };
+        assert_eq!(tests_own.arguments(None, &[]), ["-v"], "no file, so no argument that names one");
+        assert_eq!(tests_own.arguments(Some("{}"), &[]), ["f:/etc/l.json", "-v"]);
+        let none = Scheduler { config_file_def: None, ..tests_own };
+        assert!(tests_own.takes_config() && scheduler.takes_config() && !none.takes_config());
+        assert_eq!(none.arguments(Some("{}"), &[]), ["-v"]);
     }
 
     #[test]
@@ -201,7 +216,7 @@ mod tests {
             of(Scheduler { cgroup_parent: Some("w"), ..Scheduler::named("a") }).contains("cgroup_parent")
         );
         let def = Scheduler { config_file_def: Some(("--c", "/x")), ..Scheduler::named("a") };
-        assert!(of(def).contains("without config_file"));
+        assert!(of(def).contains("{file}"));
         assert!(of(Scheduler { config_file: Some("x"), ..def }).contains("{file}"));
     }
 }

@@ -4,6 +4,9 @@ use crate::ports::{ProgramError, Programs};
 use crate::{Scheduler, SchedulerSpec};
 use std::path::{Path, PathBuf};
 
+/// The cargo profile that schedulers are built with where nothing else is said.
+pub const DEFAULT_PROFILE: &str = "release";
+
 /// What the environment wants of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -11,7 +14,7 @@ pub struct Wanted {
     pub by_name: Option<PathBuf>,
     /// `KTSTR_SCHEDULER`: for every scheduler that is found by name.
     pub for_all: Option<PathBuf>,
-    /// `KTSTR_SCHEDULER_PROFILE`: the cargo profile; `None` is `release`.
+    /// `KTSTR_SCHEDULER_PROFILE`: the cargo profile; `None` is [`DEFAULT_PROFILE`].
     pub profile: Option<String>,
     /// `KTSTR_SCHEDULER_ALLOW_STALE_FALLBACK`: after a failed build an earlier program will do.
     pub allow_stale: bool,
@@ -144,7 +147,7 @@ fn build(
     programs: &dyn Programs,
 ) -> Result<Found, FindError> {
     let dir = Path::new(scheduler.declared_in);
-    let profile = wanted.profile.as_deref().unwrap_or("release");
+    let profile = wanted.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
     match programs.build(dir, package, profile) {
         Ok(program) => Ok(found(program, format!("built from package {package}, profile {profile}"))),
         Err(source) => {

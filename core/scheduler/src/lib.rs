@@ -31,7 +31,7 @@ pub use attach::{NotAttached, why_not_attached};
 pub use declare::{Scheduler, SchedulerSpec, Sysctl};
 pub use dump::{DumpCpu, DumpTask, ScxDump};
 pub use exit::{ExitKind, ScxExit, StuckTask};
-pub use find::{FindError, Found, Wanted, find, per_name_scheduler_env};
+pub use find::{DEFAULT_PROFILE, FindError, Found, Wanted, find, per_name_scheduler_env};
 pub use last_words::last_words;
 pub use log::{BoundedLog, without_colours};
 pub use map_write::BpfMapWrite;

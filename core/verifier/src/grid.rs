@@ -1,8 +1,13 @@
 //! The outcome of a sweep: schedulers × topologies × kernels.
 
+mod render;
+
+use crate::{Comparison, ProgramSummary};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write};
+use std::collections::BTreeMap;
+use std::fmt;
+
+pub(crate) use render::aligned;
 
 /// How one cell came out. Worse ones are greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -46,9 +51,29 @@ pub struct Cell {
     /// Instructions verified, by program.
     #[serde(default)]
     pub verified_insns: BTreeMap<String, u64>,
+    /// What the verifier said of each program, as far as the scheduler printed it: statistics and verdict.
+    #[serde(default)]
+    pub programs: Vec<ProgramSummary>,
+    /// The verifier's log of the program that the kernel refused, as people are shown it; empty if it took all.
+    #[serde(default)]
+    pub log: String,
 }
 
 impl Cell {
+    /// A cell that tells no more than how it came out.
+    pub fn new(scheduler: &str, topology: &str, kernel: &str, outcome: Outcome) -> Self {
+        Self {
+            scheduler: scheduler.to_string(),
+            topology: topology.to_string(),
+            kernel: kernel.to_string(),
+            outcome,
+            detail: String::new(),
+            verified_insns: BTreeMap::new(),
+            programs: Vec::new(),
+            log: String::new(),
+        }
+    }
+
     fn place(&self) -> (&str, &str, &str) {
         (&self.scheduler, &self.topology, &self.kernel)
     }
@@ -58,6 +83,8 @@ impl Cell {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grid {
     cells: Vec<Cell>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    comparisons: Vec<Comparison>,
 }
 
 impl Grid {
@@ -94,80 +121,34 @@ impl Grid {
         ranges
     }
 
-    /// A table of outcomes, what went wrong, and the programs' sizes. A cell that never
-    /// came is a dash.
-    pub fn render(&self) -> String {
-        let kernels: BTreeSet<&str> = self.cells.iter().map(|cell| cell.kernel.as_str()).collect();
-        let mut table = vec![row(["scheduler", "topology"], kernels.iter().copied())];
-        for (scheduler, topology) in self.rows() {
-            let outcomes = kernels.iter().map(|kernel| {
-                let place = (scheduler, topology, *kernel);
-                let cell = self.cells.iter().find(|cell| cell.place() == place);
-                cell.map_or_else(|| "-".to_string(), |cell| cell.outcome.to_string())
-            });
-            table.push(row([scheduler, topology], outcomes));
-        }
-        let mut text = aligned(&table);
-        for cell in self.cells.iter().filter(|cell| !cell.detail.is_empty()) {
-            let Cell { scheduler, topology, kernel, outcome, detail, .. } = cell;
-            let _ = writeln!(text, "{outcome} {scheduler} {topology} {kernel}: {detail}");
-        }
-        text.push_str(&self.render_programs(&kernels));
-        text
+    /// Compares two schedulers of the sweep on every machine and kernel that either has a cell of.
+    pub fn compare(&mut self, a: &str, b: &str) {
+        let at = |scheduler: &str, cell: &Cell| {
+            self.cells.iter().find(|c| c.place() == (scheduler, &cell.topology, &cell.kernel))
+        };
+        let of_a = self.cells.iter().filter(|cell| cell.scheduler == a);
+        let only_b = self.cells.iter().filter(|cell| cell.scheduler == b && at(a, cell).is_none());
+        let made = of_a
+            .chain(only_b)
+            .filter_map(|cell| Comparison::of((a, at(a, cell)), (b, at(b, cell))))
+            .collect();
+        self.comparisons = made;
     }
 
-    fn render_programs(&self, kernels: &BTreeSet<&str>) -> String {
-        let schedulers: BTreeSet<&str> = self.cells.iter().map(|cell| cell.scheduler.as_str()).collect();
-        let mut table = Vec::new();
-        for scheduler in schedulers {
-            let by_kernel: Vec<_> =
-                kernels.iter().map(|kernel| self.verified_insns(scheduler, kernel)).collect();
-            let programs: BTreeSet<&str> = by_kernel.iter().flatten().map(|(name, _)| *name).collect();
-            for program in programs {
-                let ranges = by_kernel.iter().map(|known| known.get(program).map_or("-".into(), range));
-                table.push(row([scheduler, program], ranges));
-            }
-        }
-        if table.is_empty() {
-            return String::new();
-        }
-        table.insert(0, row(["scheduler", "verified_insns"], kernels.iter().copied()));
-        format!("\n{}", aligned(&table))
-    }
-
-    /// Scheduler and topology of each row, in the order they came.
-    fn rows(&self) -> Vec<(&str, &str)> {
-        let mut seen = BTreeSet::new();
-        let places = self.cells.iter().map(|cell| (cell.scheduler.as_str(), cell.topology.as_str()));
-        places.filter(|place| seen.insert(*place)).collect()
-    }
-}
-
-/// `lo..hi`, or the one number.
-fn range(&(low, high): &(u64, u64)) -> String {
-    if low == high { low.to_string() } else { format!("{low}..{high}") }
-}
-
-fn row<T: Into<String>>(heads: [&str; 2], rest: impl Iterator<Item = T>) -> Vec<String> {
-    heads.into_iter().map(str::to_string).chain(rest.map(Into::into)).collect()
-}
-
-/// Columns as wide as their widest entry, two spaces between.
-pub(crate) fn aligned(table: &[Vec<String>]) -> String {
-    let columns = table.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        table.iter().filter_map(|row| row.get(column)).map(|it| it.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in table {
-        let line = row.iter().zip(&widths).fold(String::new(), |mut line, (entry, width)| {
-            let _ = write!(line, "{entry:width$}  ");
-            line
+    /// Compares every cell of the sweep (a) with the one of the same place in an earlier sweep (b), which is called
+    /// `name`.
+    pub fn compare_with(&mut self, earlier: &Self, name: &str) {
+        let made = self.cells.iter().filter_map(|cell| {
+            let before = earlier.cells.iter().find(|known| known.place() == cell.place());
+            Comparison::of((&cell.scheduler, Some(cell)), (name, before))
         });
-        let _ = writeln!(text, "{}", line.trim_end());
+        self.comparisons = made.collect();
     }
-    text
+
+    /// What was compared.
+    pub fn comparisons(&self) -> &[Comparison] {
+        &self.comparisons
+    }
 }
 
 #[cfg(test)]

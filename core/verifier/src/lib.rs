@@ -4,7 +4,7 @@
 //! libbpf frames, with its [`Verdict`] and [`Stats`]. [`render`] makes of a log a text that
 //! a person can read: register states dropped but at the end, repeated rounds of a loop
 //! [collapsed](collapse) to the first and the last. [`Grid`] is the outcome of a sweep over
-//! schedulers, topologies and kernels; [`deltas`] compares two runs program by program.
+//! schedulers, topologies and kernels; a [`Comparison`] is two of its cells beside each other, program by program.
 //!
 //! Pure. Whatever the text, nothing here panics: a log may be cut, or no log at all.
 
@@ -17,7 +17,7 @@ mod render;
 mod stats;
 
 pub use collapse::{Collapsed, MAX_PASSES, MIN_PERIOD, MIN_ROUNDS, collapse};
-pub use delta::{ProgramDelta, deltas, render_deltas};
+pub use delta::{Comparison, ProgramDelta, deltas, render_deltas};
 pub use grid::{Cell, Grid, Outcome};
 pub use line::{LineKind, kind, without_registers};
 pub use log::{ProgramLog, ProgramSummary, Verdict, VerifierLog, scheduler_output};

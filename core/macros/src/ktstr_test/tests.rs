@@ -50,6 +50,24 @@ fn a_scheduler_lends_its_machine() {
 }
 
 #[test]
+fn a_configuration_is_any_text_known_at_compile_time() {
+    for (given, one) in [
+        (quote!("a=1"), "\"a=1\""),
+        (quote!(my::CONFIG), "my :: CONFIG"),
+        (quote!(json!({"a": 1})), "json ! ({ \"a\" : 1 })"),
+    ] {
+        let code = expanded(quote!(scheduler = S, config = #given));
+        assert!(
+            code.contains(&format!("spec . config = :: core :: option :: Option :: Some ({one})")),
+            "{code}"
+        );
+        assert!(code.contains("S . takes_config ()"), "{code}");
+    }
+    assert!(error(quote!(scheduler = S, config = 3)).contains("takes text"));
+    assert!(error(quote!(config = "a=1")).contains("needs `scheduler = …`"));
+}
+
+#[test]
 fn mistakes_are_named() {
     assert!(error(quote!(llc = 2)).contains("did you mean `llcs`?"));
     assert!(error(quote!(llcs = 2, llcs = 3)).contains("given twice"));
