@@ -53,7 +53,7 @@ pub(super) fn run(args: &VerifierArgs) -> Result<ExitCode> {
     for spec in kernels {
         let mut command = sweep(args, &cargo, &records.dir);
         if let Some(spec) = spec {
-            let resolved = kernel::get(&kernel::request(spec)?)?;
+            let resolved = kernel::get(&kernel::request(spec)?, &crate::settings::Settings::from_env()?)?;
             let (name, value) = kernel::environment(&resolved);
             command.env_remove("KTSTR_TEST_KERNEL").env_remove("KTSTR_KERNEL").env(name, value);
         }
