@@ -67,6 +67,13 @@ pub mod verifier {
 // Macros of ktstr-assert, under the name that users write.
 pub use ktstr_assert::{claim, claim_present};
 
+/// Whether locks on the host's CPUs are left alone (`KTSTR_BYPASS_LLC_LOCKS`, not empty): then machines may share CPUs
+/// with one in performance mode.
+#[must_use]
+pub fn bypass_llc_locks_active() -> bool {
+    std::env::var_os(settings::BYPASS_LLC_LOCKS).is_some_and(|value| !value.is_empty())
+}
+
 /// Checks, claims and results.
 pub mod assert {
     pub use crate::timeline::{PhaseBucket, build_phase_buckets_with_stimulus};

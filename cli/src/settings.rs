@@ -51,10 +51,14 @@ pub(crate) struct Settings {
     pub(crate) stall_poll: Option<Duration>,
     /// `KTSTR_HOST_CGROUP_PARENT`.
     pub(crate) host_cgroup_parent: Option<String>,
-    /// `KTSTR_NO_PERF_MODE`: tests in performance mode are skipped.
+    /// `KTSTR_NO_PERF_MODE`: tests in performance mode are skipped, others run on a part of the host.
     pub(crate) no_perf_mode: bool,
-    /// `KTSTR_REQUIRE_PERF_MODE`: they are skipped, too, where the host can't give all of it.
+    /// `KTSTR_REQUIRE_PERF_MODE`: tests in performance mode fail where the host can't give all of it.
     pub(crate) require_perf_mode: bool,
+    /// `KTSTR_CPU_CAP`: the most CPUs of the host that a machine or a kernel's build uses.
+    pub(crate) cpu_cap: Option<usize>,
+    /// `KTSTR_BYPASS_LLC_LOCKS`: locks on the host's CPUs are neither taken nor looked at.
+    pub(crate) bypass_llc_locks: bool,
     /// `KTSTR_LOCK_DIR`: where processes find each other's locks on CPUs.
     pub(crate) lock_dir: PathBuf,
 }
@@ -63,6 +67,19 @@ impl Settings {
     /// Reads the environment of this process. An empty variable counts as unset.
     pub(crate) fn from_env() -> Result<Self> {
         Self::from_lookup(&|name| std::env::var(name).ok())
+    }
+
+    /// These, with a cap that was given as `--cpu-cap`.
+    ///
+    /// # Errors
+    /// A cap beside locks that are left alone.
+    #[cfg(feature = "cli-bins")]
+    pub(crate) fn capped(self, cap: Option<std::num::NonZeroUsize>) -> Result<Self> {
+        let cpu_cap = cap.map(std::num::NonZeroUsize::get).or(self.cpu_cap);
+        if let Some(cap) = cpu_cap.filter(|_| self.bypass_llc_locks) {
+            bail!(no_contract(cap));
+        }
+        Ok(Self { cpu_cap, ..self })
     }
 
     fn from_lookup(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
@@ -103,9 +120,31 @@ impl Settings {
             host_cgroup_parent: get("KTSTR_HOST_CGROUP_PARENT"),
             no_perf_mode: get("KTSTR_NO_PERF_MODE").is_some_and(|v| v != "0"),
             require_perf_mode: get("KTSTR_REQUIRE_PERF_MODE").is_some_and(|v| v != "0"),
+            cpu_cap: cpu_cap(&get)?,
+            bypass_llc_locks: get(BYPASS_LLC_LOCKS).is_some(),
             lock_dir: get("KTSTR_LOCK_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from),
         })
     }
+}
+
+/// The variable that has locks left alone.
+pub(crate) const BYPASS_LLC_LOCKS: &str = "KTSTR_BYPASS_LLC_LOCKS";
+
+fn cpu_cap(get: &dyn Fn(&str) -> Option<String>) -> Result<Option<usize>> {
+    let Some(text) = get("KTSTR_CPU_CAP") else { return Ok(None) };
+    match text.parse() {
+        Ok(cap) if cap > 0 && get(BYPASS_LLC_LOCKS).is_some() => bail!(no_contract(cap)),
+        Ok(cap) if cap > 0 => Ok(Some(cap)),
+        _ => bail!("reading KTSTR_CPU_CAP={text:?}: expected a number of CPUs, at least 1"),
+    }
+}
+
+/// Why a cap and locks that are left alone don't go together.
+fn no_contract(cap: usize) -> String {
+    format!(
+        "a cap of {cap} CPUs (KTSTR_CPU_CAP, `--cpu-cap`) is a resource contract with all who lock the CPUs that they use, \
+         and {BYPASS_LLC_LOCKS} (`--bypass-llc-locks`) leaves these locks alone: drop one of the two"
+    )
 }
 
 /// Between two looks at the workers of a test on the host.
@@ -177,9 +216,28 @@ mod tests {
             ("KTSTR_MONITOR_MS", "often"),
             ("KTSTR_STALL_POLL_MS", "-1"),
             ("KTSTR_TEMPLATE_MAX_MIB", "1G"),
+            ("KTSTR_CPU_CAP", "0"),
+            ("KTSTR_CPU_CAP", "all"),
         ] {
             let text = format!("{:#}", with(&[(name, value)]).unwrap_err());
             assert!(text.contains(name) && text.contains(value), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cap_that_nobody_keeps_to_is_refused() {
+        assert_eq!(with(&[("KTSTR_CPU_CAP", "3")]).unwrap().cpu_cap, Some(3));
+        assert!(with(&[(BYPASS_LLC_LOCKS, "1")]).unwrap().bypass_llc_locks);
+        let both = [("KTSTR_CPU_CAP", "3"), (BYPASS_LLC_LOCKS, "1")];
+        let text = with(&both).unwrap_err().to_string();
+        assert!(text.contains("resource contract") && text.contains("--bypass-llc-locks"), "{text}");
+        #[cfg(feature = "cli-bins")]
+        {
+            let cap = std::num::NonZeroUsize::new(4);
+            assert_eq!(with(&[("KTSTR_CPU_CAP", "3")]).unwrap().capped(cap).unwrap().cpu_cap, Some(4));
+            assert_eq!(with(&[("KTSTR_CPU_CAP", "3")]).unwrap().capped(None).unwrap().cpu_cap, Some(3));
+            let text = with(&both[1..]).unwrap().capped(cap).unwrap_err().to_string();
+            assert!(text.contains("resource contract"), "{text}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_says, case, run};
+use common::{assert_says, run};
 use ktstr::prelude::*;
 
 #[ktstr_test(ignore, performance_mode, cores = 1, duration_s = 1)]
@@ -12,6 +12,16 @@ fn wants_the_host(ctx: &Ctx) -> Result<AssertResult> {
 
 #[ktstr_test(ignore, performance_mode, llcs = 64, cores = 1, duration_s = 1)]
 fn wants_more_than_there_is(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, no_perf_mode, cpu_budget = 1, duration_s = 1)]
+fn needs_no_speed(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+#[ktstr_test(ignore, no_perf_mode, cpu_budget = 100000, duration_s = 1)]
+fn has_more_than_there_is(ctx: &Ctx) -> Result<AssertResult> {
     scenarios::steady(ctx)
 }
 
@@ -33,17 +43,10 @@ fn a_test_runs_without_what_the_host_lacks_and_says_so() {
 }
 
 #[test]
-fn whoever_insists_has_the_test_skipped_with_the_same_words() {
-    let (mut command, results) = case("wants_more_than_there_is");
-    let output = command.env("KTSTR_REQUIRE_PERF_MODE", "1").env("KTSTR_LOG_PASSES", "1").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_says(&text, &["SKIP: ", "KTSTR_REQUIRE_PERF_MODE", lacks()[0], lacks()[1]]);
-    assert!(output.status.success(), "{text}");
-    drop(results);
-    let settings = [("KTSTR_REQUIRE_PERF_MODE", "1"), ("KTSTR_NO_SKIP_MODE", "1")];
-    let output = run("wants_more_than_there_is", &settings);
+fn whoever_insists_has_the_test_fail_with_the_same_words() {
+    let output = run("wants_more_than_there_is", &[("KTSTR_REQUIRE_PERF_MODE", "1")]);
     assert_eq!(output.code, Some(1), "{}", output.text);
-    assert_says(&output.text, &[lacks()[0], lacks()[1], "a skip counts as a failure"]);
+    assert_says(&output.text, &["KTSTR_REQUIRE_PERF_MODE", lacks()[0], lacks()[1]]);
 }
 
 #[test]
@@ -53,4 +56,22 @@ fn without_performance_mode_such_a_test_needs_no_machine() {
     let output = run("wants_the_host", &settings);
     assert_eq!(output.code, Some(0), "{}", output.text);
     assert_says(&output.text, &["SKIP: ", "KTSTR_NO_PERF_MODE"]);
+}
+
+#[test]
+fn a_budget_is_kept_to_and_told() {
+    let output = run("needs_no_speed", &[("KTSTR_LOG_PASSES", "1"), ("KTSTR_ACCEL", "deterministic")]);
+    assert_eq!(output.code, Some(0), "{}", output.text);
+    assert_says(&output.text, &["passed", "without performance mode: it ran on 1 of the host's CPUs ("]);
+}
+
+#[test]
+fn a_budget_that_the_host_lacks_fails() {
+    let output = run("has_more_than_there_is", &[]);
+    assert_eq!(output.code, Some(1), "{}", output.text);
+    assert_says(&output.text, &["a budget of 100000 CPUs was asked for", "may be used here"]);
+    let both = [("KTSTR_CPU_CAP", "1"), ("KTSTR_BYPASS_LLC_LOCKS", "1")];
+    let output = run("needs_no_speed", &both);
+    assert_eq!(output.code, Some(1), "{}", output.text);
+    assert_says(&output.text, &["resource contract", "--cpu-cap", "--bypass-llc-locks"]);
 }

@@ -218,6 +218,8 @@ fn a_stall_is_found_with_task_and_cpu() {
         &text,
         &[
             "the kernel dropped it: runnable task stall: ",
+            "the kernel's log since scheduler \"fixture\" was enabled:",
+            "sched_ext: BPF scheduler \"fixture\" enabled",
             "failed to run for",
             "BUG SUMMARY: fixture: runnable task stall (stall), task ",
             " on CPU 1",

@@ -60,6 +60,29 @@ fn its_clock_advances(vm: &VmResult<'_>) -> Result<AssertResult> {
     Ok(v.into_result())
 }
 
+/// Its kernel chooses where it lies, and is read there.
+#[ktstr_test(kaslr, duration_s = 1, num_snapshots = 2, snapshot_paths = ["init_task.comm"], post_vm = reads_its_kernel)]
+fn a_kernel_that_moves_is_read(ctx: &Ctx) -> Result<AssertResult> {
+    let arguments = std::fs::read_to_string("/proc/cmdline").context("reading the kernel's arguments")?;
+    ensure!(!arguments.contains("kaslr"), "{arguments}");
+    let symbols = std::fs::read_to_string("/proc/kallsyms").context("reading the kernel's symbols")?;
+    let text = symbols.lines().find(|line| line.ends_with(" _stext")).context("_stext")?;
+    let mut result = scenarios::steady(ctx)?;
+    // One of some hundred places, the usual one among them.
+    result.note(format!("the kernel lies at {text}"));
+    Ok(result)
+}
+
+fn reads_its_kernel(vm: &VmResult<'_>) -> Result<AssertResult> {
+    let mut v = Verdict::new();
+    let names =
+        vm.series().periodic_only().host("comm", |s| Ok(s.get("init_task.comm")?.as_str()?.to_string()));
+    claim!(v, names.values().count()).eq(2);
+    let all_swapper = names.values().all(|name| name.starts_with("swapper"));
+    claim!(v, all_swapper).eq(true);
+    Ok(v.into_result())
+}
+
 // The tests that are looked at; they wait to be asked.
 
 /// Four spinners on one CPU, then on both; a snapshot of each.

@@ -27,6 +27,14 @@ pub enum HostError {
         /// What it holds.
         seen: String,
     },
+    /// A thread can't be kept on some CPUs.
+    #[error("keeping this thread on the host's CPUs {cpus}: {source}")]
+    Affinity {
+        /// The CPUs.
+        cpus: CpuSet,
+        /// The system's answer.
+        source: std::io::Error,
+    },
 }
 
 /// The priority of the thread that must be able to end vCPUs; theirs is one less.

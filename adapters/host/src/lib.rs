@@ -1,10 +1,14 @@
 //! What a host has for machines that want it to themselves: which CPUs this process may use, whether threads can have a
-//! real-time priority, how many huge pages are free; and locks, so that two such machines don't share an LLC.
+//! real-time priority, how many huge pages are free; locks, so that two such machines don't share an LLC, and others stay
+//! out of it; and threads that are kept on some CPUs.
 //!
-//! May touch: `/proc`, `/sys`, a thread of its own for a moment, and the lock files. Knows nothing of tests.
+//! May touch: `/proc`, `/sys`, a thread of its own for a moment, CPUs of the calling thread, and the lock files. Knows
+//! nothing of tests.
 
 mod abilities;
+mod affinity;
 mod locks;
 
 pub use abilities::{HostError, free_huge_pages, realtime, usable_cpus};
-pub use locks::{Lease, LockError, Locks, Taken, Wanted};
+pub use affinity::{Kept, keep_on};
+pub use locks::{Lease, LockError, Locks, Part, Shared, Taken, Wanted};

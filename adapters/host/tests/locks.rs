@@ -1,7 +1,8 @@
 //! Locks between processes.
 
-use ktstr_host::{Locks, Taken, Wanted};
-use ktstr_machine::Placement;
+use ktstr_host::{Locks, Part, Shared, Taken, Wanted};
+use ktstr_machine::{Placement, Share};
+use ktstr_topology::{CpuSet, TestTopology};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -93,4 +94,78 @@ fn a_directory_that_is_none_and_a_link_are_refused() {
     assert!(why.contains("ktstr-llc-0.lock") && why.contains("KTSTR_LOCK_DIR"), "{why}");
     std::os::unix::fs::symlink("/etc/hostname", dir.path().join("ktstr-llc-0.lock")).unwrap();
     assert!(Locks::new(dir.path()).try_take(&wanted).is_err());
+}
+
+/// A host of two LLCs of four CPUs.
+fn host() -> TestTopology {
+    TestTopology::from_vm_topology(&"1n2l4c1t".parse().unwrap()).unwrap()
+}
+
+fn share(locks: &Locks, share: Share) -> Result<Part, Vec<Wanted>> {
+    let host = host();
+    match locks.try_share(share, &host, &host.all_cpuset(), 0).unwrap().unwrap() {
+        Shared::Got(part) => Ok(part),
+        Shared::Busy(busy) => Err(busy),
+    }
+}
+
+fn cpus(part: &Part) -> String {
+    format!("{} of {:?}{}", part.budget.cpus, part.budget.llcs, if part.own { "" } else { ", shared" })
+}
+
+#[test]
+fn windows_are_apart_while_there_is_room_and_then_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let locks = Locks::new(dir.path());
+    let window = || share(&locks, Share::Window(3)).unwrap();
+    let (one, two, three) = (window(), window(), window());
+    assert_eq!([&one, &two, &three].map(cpus), ["0-2 of [0]", "4-6 of [1]", "0-7 of [0, 1], shared"]);
+    // A smaller one finds room still.
+    assert_eq!(cpus(&share(&locks, Share::Window(2)).unwrap()), "3,7 of [0, 1]");
+    drop(one);
+    assert_eq!(cpus(&window()), "0-2 of [0]");
+}
+
+#[test]
+fn an_llc_that_somebody_has_is_nobody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let locks = Locks::new(dir.path());
+    let whole = placement(&[0], None, &[0, 1], 2);
+    let Ok(Taken::All(lease)) = locks.try_take(&whole) else { panic!("busy") };
+    assert_eq!(cpus(&share(&locks, Share::Window(6)).unwrap()), "4-7 of [1], shared");
+    assert_eq!(cpus(&share(&locks, Share::Budget(4)).unwrap()), "4-7 of [1]");
+    // A budget is kept to.
+    assert_eq!(share(&locks, Share::Budget(5)).unwrap_err(), [Wanted::Llc(0)]);
+    drop(lease);
+    let part = share(&locks, Share::Budget(5)).unwrap();
+    assert_eq!(cpus(&part), "0-4 of [0, 1]");
+    assert_eq!(busy(&locks, &whole), Some(Wanted::Llc(0)), "parts keep out who wants all of it");
+    let everything = placement(&[0, 1], None, &[0, 1], 2);
+    let second = share(&locks, Share::Budget(5)).unwrap();
+    assert_eq!(cpus(&second), "0-4 of [0, 1], shared");
+    drop((part, second));
+    assert_eq!(busy(&locks, &everything), None);
+    let Ok(Taken::All(_lease)) = locks.try_take(&everything) else { panic!("busy") };
+    assert_eq!(share(&locks, Share::Window(1)).unwrap_err(), [Wanted::Llc(0), Wanted::Llc(1)]);
+}
+
+#[test]
+fn a_budget_that_no_host_gives_is_refused_whoever_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let locks = Locks::new(dir.path());
+    let host = host();
+    let some = CpuSet::from([1, 5]);
+    let ask =
+        |cpus| locks.try_share(Share::Budget(cpus), &host, &some, 0).unwrap().err().unwrap().to_string();
+    assert!(ask(3).contains("2 may be used") && ask(0).contains("0 CPUs"), "{} {}", ask(3), ask(0));
+}
+
+#[test]
+fn one_at_a_time_looks_for_a_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let locks = Locks::new(dir.path());
+    let turn = locks.try_turn().unwrap();
+    assert!(turn.is_some() && locks.try_turn().unwrap().is_none());
+    drop(turn);
+    assert!(locks.try_turn().unwrap().is_some());
 }

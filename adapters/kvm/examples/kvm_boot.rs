@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         accel: Accel::Kvm,
         seed: 0,
         verbose: false,
+        kaslr: false,
         performance: None,
     };
     let mut vm = Kvm::new().boot(&spec)?;

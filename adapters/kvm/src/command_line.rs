@@ -9,7 +9,10 @@ pub(crate) fn build(spec: &MachineSpec) -> Result<String, MachineError> {
     line.extend(PLATFORM)?;
     line.extend(["rdinit=/init", "panic=-1"])?;
     // A test guest runs nothing that it must be protected from.
-    line.extend(["mitigations=off", "nokaslr"])?;
+    line.push("mitigations=off")?;
+    if !spec.kaslr {
+        line.push("nokaslr")?;
+    }
     if spec.verbose {
         line.extend(["loglevel=7", "earlyprintk=serial"])?;
     } else {
@@ -42,6 +45,7 @@ mod tests {
             accel: Accel::Kvm,
             seed: 0,
             verbose,
+            kaslr: false,
             performance: None,
         }
     }
@@ -51,6 +55,8 @@ mod tests {
         let line = build(&spec(&["loglevel=4"], false)).unwrap();
         assert!(line.starts_with("console=ttyS0 ") && line.ends_with("loglevel=1 loglevel=4"), "{line}");
         assert!(build(&spec(&[], true)).unwrap().contains("earlyprintk=serial"));
+        let moving = MachineSpec { kaslr: true, ..spec(&[], false) };
+        assert!(line.contains(" nokaslr ") && !build(&moving).unwrap().contains("kaslr"));
     }
 
     #[test]

@@ -149,6 +149,7 @@ mod tests {
             accel: Accel::Kvm,
             seed: 0,
             verbose: false,
+            kaslr: false,
             performance: None,
         }
     }

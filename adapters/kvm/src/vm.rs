@@ -128,8 +128,11 @@ pub(crate) fn channels(queue: &Arc<Queue>) -> Channels {
 /// Polling makes wake-ups quick where every vCPU can have a host CPU, and steals time
 /// from other vCPUs where not.
 pub(crate) fn halt_poll(vcpus: u32) -> Duration {
-    let host = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    if vcpus as usize > host { Duration::ZERO } else { HALT_POLL }
+    halt_poll_on(std::thread::available_parallelism().map_or(1, std::num::NonZero::get), vcpus)
+}
+
+fn halt_poll_on(host_cpus: usize, vcpus: u32) -> Duration {
+    if vcpus as usize > host_cpus { Duration::ZERO } else { HALT_POLL }
 }
 
 fn part(blob: &Blob) -> Result<Part, MachineError> {
@@ -251,5 +254,19 @@ impl Vm for KvmVm {
 impl Drop for KvmVm {
     fn drop(&mut self) {
         self.queue.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_halted_vcpu_is_polled_for_where_no_other_needs_its_cpu() {
+        let polled = |host, vcpus| halt_poll_on(host, vcpus).as_micros();
+        assert_eq!([polled(4, 1), polled(4, 4), polled(4, 5), polled(1, 2)], [200, 200, 0, 0]);
+        let host = std::thread::available_parallelism().unwrap().get();
+        assert_eq!(halt_poll(u32::try_from(host).unwrap()), HALT_POLL);
+        assert_eq!(halt_poll(u32::try_from(host).unwrap() + 1), Duration::ZERO);
     }
 }

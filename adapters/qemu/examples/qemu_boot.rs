@@ -28,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         accel,
         seed: 0,
         verbose: false,
+        kaslr: false,
         performance: None,
     };
     let qemu = Qemu::find(None, std::env::var("PATH").ok().as_deref())?;

@@ -212,7 +212,10 @@ fn command_line(spec: &MachineSpec, start: Start, tsc_khz: Option<u32>) -> Resul
         line.push(&format!("tsc_early_khz={khz}"))?;
     }
     // Speculation barriers are only cost under emulation.
-    line.extend(["mitigations=off", "nokaslr"])?;
+    line.push("mitigations=off")?;
+    if !spec.kaslr {
+        line.push("nokaslr")?;
+    }
     if spec.verbose {
         line.extend(["loglevel=7", "earlyprintk=serial"])?;
     } else {
@@ -248,6 +251,7 @@ mod tests {
             accel,
             seed: 7,
             verbose: false,
+            kaslr: false,
             performance: None,
         }
     }
@@ -279,6 +283,13 @@ mod tests {
         let resume = build(&spec, &fds(), Start::Resume, TSC).unwrap().join(" ");
         assert!(resume.contains("-incoming defer") && resume.contains("watchdog=none"), "{resume}");
         assert!(!resume.contains("-initrd") && !resume.contains("-append"), "{resume}");
+    }
+
+    #[test]
+    fn a_kernel_that_may_move_is_not_told_to_stay() {
+        let stays = spec(Topology::uniform(1, 1, 2, 1), Accel::Tcg);
+        let moves = MachineSpec { kaslr: true, ..stays.clone() };
+        assert!(lines(&stays).contains(" nokaslr ") && !lines(&moves).contains("kaslr"));
     }
 
     #[test]

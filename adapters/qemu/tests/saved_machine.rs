@@ -49,6 +49,7 @@ fn spec(accel: Accel, arguments: &[&str]) -> MachineSpec {
         accel,
         seed: 0,
         verbose: false,
+        kaslr: false,
         performance: None,
     }
 }

@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         accel,
         seed: 0,
         verbose: false,
+        kaslr: false,
         performance: None,
     };
     let mut vm = Qemu::find(None, std::env::var("PATH").ok().as_deref())?.boot(&spec)?;

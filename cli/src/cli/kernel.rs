@@ -1,18 +1,21 @@
 //! `kernel build | list | clean`.
 
 use super::progress::Printer;
+use crate::run::shares;
+use crate::settings::Settings;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
-use ktstr_kernel::ports::{KernelStore, SourceError};
+use ktstr_kernel::ports::{BuildError, BuildJob, Built, KernelBuilder, KernelStore, SourceError};
 use ktstr_kernel::{
-    Arch, CleanPolicy, KernelError, KernelOrigin, KernelSpec, ListRow, Request, ResolvedKernel, age,
-    list_rows, resolve,
+    Arch, CleanPolicy, KernelError, KernelOrigin, KernelSpec, ListRow, Progress, Request, ResolvedKernel,
+    age, list_rows, resolve,
 };
 use ktstr_kernel_build::MakeBuilder;
 use ktstr_kernel_cache::KernelCache;
 use ktstr_kernel_source::Sources;
 use std::io::{IsTerminal, Write};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -45,6 +48,9 @@ pub(super) struct BuildArgs {
     /// `make mrproper` first (source trees only)
     #[arg(long)]
     clean: bool,
+    /// Build with N compilers at once, on N of the host's CPUs that no test has to itself
+    #[arg(long, value_name = "N")]
+    cpu_cap: Option<NonZeroUsize>,
 }
 
 /// Arguments of `kernel clean`.
@@ -71,10 +77,32 @@ pub(super) fn run(command: &KernelCommand) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Builds kernels on no more CPUs than the settings say.
+struct Builder<'a> {
+    make: MakeBuilder,
+    settings: &'a Settings,
+}
+
+impl KernelBuilder for Builder<'_> {
+    fn preflight(&self, arch: Arch) -> Result<(), BuildError> {
+        self.make.preflight(arch)
+    }
+
+    fn build(&self, job: &BuildJob, progress: &mut dyn Progress) -> Result<Built, BuildError> {
+        match shares::for_build(self.settings).map_err(|e| BuildError::Other(e.into()))? {
+            None => self.make.build(job, progress),
+            Some((cpus, _place)) => {
+                let jobs = NonZeroUsize::new(cpus).unwrap_or(NonZeroUsize::MIN);
+                self.make.clone().with_jobs(jobs).build(job, progress)
+            }
+        }
+    }
+}
+
 /// The kernel that a user named, from the cache or fetched and built.
-pub(super) fn get(request: &Request) -> Result<ResolvedKernel> {
+pub(super) fn get(request: &Request, settings: &Settings) -> Result<ResolvedKernel> {
     let cache = KernelCache::from_env()?;
-    let builder = MakeBuilder::new(cache.log_dir());
+    let builder = Builder { make: MakeBuilder::new(cache.log_dir()), settings };
     let sources = Sources::from_env();
     let attempt = || resolve(request, &cache, &sources, &builder, &mut Printer::new());
     let kernel = match attempt() {
@@ -117,7 +145,8 @@ fn build(args: &BuildArgs) -> Result<ResolvedKernel> {
             .with_context(|| format!("reading the extra kernel options {}", path.display()))?;
         request.extra_kconfig = Some(text);
     }
-    let kernel = get(&request)?;
+    let settings = Settings::from_env()?.capped(args.cpu_cap)?;
+    let kernel = get(&request, &settings)?;
     eprintln!("ktstr: kernel {} at {}", kernel.version, kernel.image.display());
     if let KernelOrigin::InTree { reason, .. } = &kernel.origin {
         eprintln!("ktstr: not kept in the cache: {reason}");

@@ -1,10 +1,13 @@
 //! `cargo ktstr test`: resolve the kernel once, then let nextest run the tests.
 
 use super::kernel;
+use crate::run::shares;
+use crate::settings::{BYPASS_LLC_LOCKS, Settings};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ktstr_machine::AccelChoice;
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::process::{Command, ExitCode};
 
 /// Arguments of `cargo ktstr test`.
@@ -29,9 +32,15 @@ pub(super) struct TestArgs {
     /// Count skipped tests as failures
     #[arg(long)]
     no_skip_mode: bool,
-    /// Skip tests that want the host's CPUs to themselves
+    /// Skip tests that want the host's CPUs to themselves, and run the others on a part of it (30 % of its CPUs)
     #[arg(long)]
     no_perf_mode: bool,
+    /// That part of the host, in CPUs: of a machine, and of a kernel's build
+    #[arg(long, value_name = "N", requires = "no_perf_mode")]
+    cpu_cap: Option<NonZeroUsize>,
+    /// Neither take nor look at locks on the host's CPUs
+    #[arg(long)]
+    bypass_llc_locks: bool,
     /// Build the tests in release mode: stricter default checks
     #[arg(long)]
     release: bool,
@@ -56,6 +65,13 @@ pub(super) fn run(args: &TestArgs) -> Result<ExitCode> {
     }
     command.args(&args.nextest);
     command.env("KTSTR_ORCHESTRATED", "1");
+    let settings = check_cap(args)?;
+    if let Some(cap) = args.cpu_cap {
+        command.env("KTSTR_CPU_CAP", cap.to_string());
+    }
+    if args.bypass_llc_locks {
+        command.env(BYPASS_LLC_LOCKS, "1");
+    }
     if args.no_skip_mode {
         command.env("KTSTR_NO_SKIP_MODE", "1");
     }
@@ -74,17 +90,28 @@ pub(super) fn run(args: &TestArgs) -> Result<ExitCode> {
     if let Some(accel) = args.accel {
         command.env("KTSTR_ACCEL", accel.name());
     }
-    choose_kernel(args, &mut command)?;
+    choose_kernel(args, &settings, &mut command)?;
     let status = command.status().context("running cargo nextest")?;
     let code = status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1);
     Ok(ExitCode::from(code))
 }
 
-fn choose_kernel(args: &TestArgs, command: &mut Command) -> Result<()> {
+/// Before any test: one that can't be kept to would fail them all.
+fn check_cap(args: &TestArgs) -> Result<Settings> {
+    let mut settings = Settings::from_env()?;
+    settings.bypass_llc_locks |= args.bypass_llc_locks;
+    let settings = settings.capped(args.cpu_cap)?;
+    if settings.cpu_cap.is_some() {
+        shares::capped(&settings)?;
+    }
+    Ok(settings)
+}
+
+fn choose_kernel(args: &TestArgs, settings: &Settings, command: &mut Command) -> Result<()> {
     match args.kernel.as_slice() {
         [] => Ok(()),
         [spec] => {
-            let resolved = kernel::get(&kernel::request(spec)?)?;
+            let resolved = kernel::get(&kernel::request(spec)?, settings)?;
             let (name, value) = kernel::environment(&resolved);
             for other in ["KTSTR_TEST_KERNEL", "KTSTR_KERNEL"] {
                 command.env_remove(other);

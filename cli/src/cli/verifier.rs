@@ -121,7 +121,7 @@ impl Passes<'_> {
             command.env(OWN_KERNELS, "1");
         }
         if let Some(spec) = spec {
-            let resolved = kernel::get(&kernel::request(spec)?)?;
+            let resolved = kernel::get(&kernel::request(spec)?, &crate::settings::Settings::from_env()?)?;
             let (name, value) = kernel::environment(&resolved);
             command
                 .env_remove("KTSTR_TEST_KERNEL")

@@ -69,11 +69,14 @@ fn finish(guest: Guest, plan: &GuestPlan, returned: &TestReturn) -> ! {
 
 fn report(guest: &Guest, plan: &GuestPlan, returned: &TestReturn) -> Result<()> {
     guest.channel().send(&Message::Result(returned.encode()?))?;
-    let passed = matches!(returned, TestReturn::Judged(result) if result.is_pass() || result.is_skip());
-    if plan.want_kernel_log && !passed {
+    if plan.want_kernel_log && !passed(returned) {
         guest.send_kernel_log()?;
     }
     Ok(())
+}
+
+fn passed(returned: &TestReturn) -> bool {
+    matches!(returned, TestReturn::Judged(result) if result.is_pass() || result.is_skip())
 }
 
 /// Attaches the scheduler, calls the test function, detaches.
@@ -119,7 +122,15 @@ fn run(guest: &Guest, plan: &GuestPlan) -> TestReturn {
             TestReturn::Judged(result)
         }
     };
-    match send_reports(guest, &schedulers.finish()) {
+    let reports = schedulers.finish();
+    // The host won't let it pass, and will want to know what the kernel said.
+    if plan.want_kernel_log && passed(&returned) && reports.iter().any(|report| report.failure.is_some()) {
+        // A log that can't be had is no reason to lose the reports.
+        if let Err(e) = guest.send_kernel_log() {
+            eprintln!("ktstr: sending the kernel's log: {e}");
+        }
+    }
+    match send_reports(guest, &reports) {
         Ok(()) => returned,
         Err(e) => TestReturn::Error(format!("reporting on the scheduler: {e:#}")),
     }

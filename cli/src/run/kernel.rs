@@ -7,6 +7,7 @@ use ktstr_kernel::{
 };
 use ktstr_kernel_cache::KernelCache;
 use ktstr_kernel_source::OsFiles;
+use ktstr_machine::{KERNEL_HEADER_BYTES, kernel_bytes};
 use ktstr_templates::TemplateStore;
 use std::fs::File;
 use std::io::Read;
@@ -66,6 +67,11 @@ impl Kernel {
     /// Has `store` remember the sum, or know it already.
     pub(crate) fn summed_up_by(&self, store: &TemplateStore) {
         self.mark.get_or_init(|| self.with_length(store.remembered_sum(&self.image, || self.sum_up())));
+    }
+
+    /// RAM that it takes to boot, as far as the image says; one that can't be read won't boot either.
+    pub(crate) fn bytes_to_boot(&self) -> u64 {
+        beginning(&self.image, KERNEL_HEADER_BYTES).and_then(|head| kernel_bytes(&head)).unwrap_or(0)
     }
 
     fn sum_up(&self) -> std::io::Result<String> {
@@ -134,9 +140,13 @@ fn origin(found: &Found) -> String {
 /// The release string of a bzImage: the setup header's `kernel_version` field points
 /// at it (Documentation/arch/x86/boot.rst, offset 0x20e).
 fn release(image: &Path) -> Option<String> {
+    release_in(&beginning(image, 1 << 16)?)
+}
+
+fn beginning(image: &Path, bytes: usize) -> Option<Vec<u8>> {
     let mut head = Vec::new();
-    File::open(image).ok()?.take(1 << 16).read_to_end(&mut head).ok()?;
-    release_in(&head)
+    File::open(image).ok()?.take(bytes as u64).read_to_end(&mut head).ok()?;
+    Some(head)
 }
 
 fn release_in(head: &[u8]) -> Option<String> {

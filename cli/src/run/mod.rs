@@ -11,14 +11,16 @@ pub(crate) mod programs;
 mod record;
 mod repro;
 mod schedulers;
+pub(crate) mod shares;
 mod stalls;
 
 use crate::registry::KtstrTestEntry;
 use crate::settings::Settings;
 use crate::sweep;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use kernel::Kernel;
 use ktstr_assert::{AssertResult, Outcome, ScenarioStats};
-use ktstr_machine::{Accel, CommandLine, MachineSpec, Pace, memory_floor_mib};
+use ktstr_machine::{Accel, CommandLine, MachineSpec, Pace, memory_floor_mib, memory_to_boot_mib};
 use ktstr_monitor::MonitorLog;
 use ktstr_run::{
     CaseResult, Crash, GuestPlan, Limits, Observation, RunFacts, judge, judge_kernel_state, judge_repro,
@@ -156,21 +158,19 @@ fn run_in_machine(
         initramfs: vec![image::plan_archive(&plan, &schedulers)?],
         cmdline: kernel_arguments(entry)?,
         topology: entry.spec.topology.clone(),
-        memory_mib: memory(entry, image.len() + schedulers.len()),
+        memory_mib: memory(entry, &kernel, image.len() + schedulers.len()),
         accel,
         seed: settings.seed,
         verbose: settings.verbose,
+        kaslr: entry.spec.kaslr,
         performance: None,
     };
     // Held until the run is judged: a second run of a crash has the same CPUs.
-    let host = if entry.spec.performance_mode {
-        performance::prepare(settings, hypervisor.as_ref(), &mut spec)?
-    } else {
-        performance::Prepared::default()
-    };
+    let host = performance::prepare(&entry.spec, settings, hypervisor.as_ref(), &mut spec)?;
     if let Some(lacks) = host.lacks().filter(|_| settings.require_perf_mode) {
-        let why =
-            format!("KTSTR_REQUIRE_PERF_MODE is set, and performance mode lacks something here: {lacks}");
+        bail!("KTSTR_REQUIRE_PERF_MODE is set, and performance mode lacks something here: {lacks}");
+    }
+    if let Some(why) = host.contended() {
         return Ok(skipped(entry, settings, why));
     }
     let duration = settings.duration.unwrap_or(entry.spec.duration);
@@ -212,8 +212,8 @@ fn run_in_machine(
     for _ in 0..played.restarts {
         case.result.note(machine::LOST_PATCH);
     }
-    for lacks in &host.missing {
-        case.result.note(format!("performance mode, as far as this host has it: {lacks}"));
+    for note in host.notes() {
+        case.result.note(note);
     }
     if accel == Accel::Deterministic && !played.resumed && !settings.no_template && !settings.verbose {
         case.result.note(machine::NOT_SAVED);
@@ -294,12 +294,9 @@ fn kernel_arguments(entry: &KtstrTestEntry) -> Result<CommandLine> {
     Ok(line)
 }
 
-/// The unpacked initramfs lives in a tmpfs of at most half the RAM, beside the
-/// packed one that is freed later: four times its size fits both and the kernel.
-fn memory(entry: &KtstrTestEntry, initramfs_bytes: usize) -> u64 {
-    let asked = u64::from(entry.spec.memory_mib);
-    let unpacking = (initramfs_bytes as u64 * 4) >> 20;
-    memory_floor_mib(entry.spec.topology.total_cpus(), asked.max(unpacking))
+fn memory(entry: &KtstrTestEntry, kernel: &Kernel, initramfs_bytes: usize) -> u64 {
+    let boot = memory_to_boot_mib(kernel.bytes_to_boot(), initramfs_bytes as u64);
+    memory_floor_mib(entry.spec.topology.total_cpus(), boot.max(u64::from(entry.spec.memory_mib)))
 }
 
 fn finish(settings: &Settings, facts: &RunFacts, case: &CaseResult, seen: Option<&Observation>) -> CaseRun {

@@ -22,6 +22,7 @@ pub(crate) fn panicked_machine() -> Box<dyn Vm> {
         accel: Accel::Tcg,
         seed: 0,
         verbose: false,
+        kaslr: false,
         performance: None,
     };
     let qemu = Qemu::find(None, std::env::var("PATH").ok().as_deref()).expect("QEMU");

@@ -6,6 +6,7 @@
 //! of tests; it names no process and opens no file.
 
 mod accel;
+mod budget;
 mod cmdline;
 mod console;
 mod error;
@@ -16,6 +17,7 @@ pub mod ports;
 mod spec;
 
 pub use accel::{Accel, AccelChoice, Pace, UnknownAccel};
+pub use budget::{Budget, NoBudget, Share, choose};
 pub use cmdline::{CommandLine, CommandLineError};
 pub use console::{ConsoleTail, Digest};
 pub use error::MachineError;
@@ -23,4 +25,4 @@ pub use mailbox::Wake;
 pub use performance::{Host, Missing, Performance, Plan, plan};
 pub use placement::{NoPlace, Placement, place};
 pub use ports::{Hypervisor, PhysicalMemory, RamFile, Template, VcpuRegisters, Vm, VmEvent, VmExit};
-pub use spec::{Blob, MachineSpec, memory_floor_mib};
+pub use spec::{Blob, KERNEL_HEADER_BYTES, MachineSpec, kernel_bytes, memory_floor_mib, memory_to_boot_mib};

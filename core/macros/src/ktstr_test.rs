@@ -71,6 +71,9 @@ const ATTRIBUTES: &[(&str, Kind, Into)] = &[
     ("host_only", Kind::Flag, Into::Field("host_only")),
     ("expect_err", Kind::Flag, Into::Field("expect_err")),
     ("performance_mode", Kind::Flag, Into::Field("performance_mode")),
+    ("no_perf_mode", Kind::Flag, Into::Field("no_perf_mode")),
+    ("cpu_budget", Kind::Count(1), Into::Optional("cpu_budget")),
+    ("kaslr", Kind::Flag, Into::Field("kaslr")),
     ("auto_repro", Kind::Flag, Into::Field("auto_repro")),
     ("expect_auto_repro", Kind::Flag, Into::Field("expect_auto_repro")),
     ("ignore", Kind::Flag, Into::Field("ignored")),
@@ -486,9 +489,19 @@ fn check_combinations(given: &[Given]) -> Result<()> {
             return Err(Error::new(one.span, format!("`{name}` needs `scheduler = …`")));
         }
     }
-    if let (Some(_), Some(performance)) = (on("host_only"), on("performance_mode")) {
-        let text = "`performance_mode` is about a machine, but the test is `host_only`";
-        return Err(Error::new(performance.span, text));
+    for name in ["performance_mode", "no_perf_mode", "cpu_budget", "kaslr"] {
+        if let (Some(_), Some(one)) = (on("host_only"), on(name)) {
+            let text = format!("`{name}` is about a machine, but the test is `host_only`");
+            return Err(Error::new(one.span, text));
+        }
+    }
+    if let (Some(_), Some(one)) = (on("performance_mode"), on("no_perf_mode")) {
+        let text = "`no_perf_mode` and `performance_mode` contradict each other: leave one out";
+        return Err(Error::new(one.span, text));
+    }
+    if let (None, Some(budget)) = (on("no_perf_mode"), find(given, "cpu_budget")) {
+        let text = "`cpu_budget` is how much of the host a test without performance mode gets, so it needs `no_perf_mode`";
+        return Err(Error::new(budget.span, text));
     }
     for name in ["num_snapshots", "snapshot_paths", "post_vm", "post_vm_unconditional"] {
         if let (Some(_), Some(one)) = (on("host_only"), find(given, name)) {

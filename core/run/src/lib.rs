@@ -8,6 +8,7 @@
 mod drive;
 mod guest;
 mod judge;
+mod kernel_log;
 mod limits;
 mod names;
 pub mod ports;

@@ -49,6 +49,12 @@ pub struct TestSpec {
     pub expect_err: bool,
     /// Wants the host's CPUs to itself: [`Performance`](ktstr_machine::Performance).
     pub performance_mode: bool,
+    /// Needs no speed: runs on a part of the host's CPUs, [`Share`](ktstr_machine::Share).
+    pub no_perf_mode: bool,
+    /// How many CPUs of the host that part is; else 30 % of them.
+    pub cpu_budget: Option<u32>,
+    /// Its kernel lies somewhere else with every boot (`CONFIG_RANDOMIZE_BASE`).
+    pub kaslr: bool,
     /// A crash is repeated with probes.
     pub auto_repro: bool,
     /// The test is meant to fail by a crash that comes again under probes: that is a pass.
@@ -97,6 +103,9 @@ impl TestSpec {
             host_only: false,
             expect_err: false,
             performance_mode: false,
+            no_perf_mode: false,
+            cpu_budget: None,
+            kaslr: false,
             auto_repro: true,
             expect_auto_repro: false,
             ignored: false,

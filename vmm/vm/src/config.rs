@@ -45,7 +45,7 @@ pub struct Config {
     /// Where its threads run on the host.
     pub threads: Threads,
     /// How long a halted vCPU is waited for on its host CPU before that is given up
-    /// (`KVM_CAP_HALT_POLL`); `None` leaves it to the host's `kvm.halt_poll_ns`.
+    /// (`KVM_CAP_HALT_POLL`); `None`, or an older kernel, leaves it to the host's `kvm.halt_poll_ns`.
     pub halt_poll: Option<Duration>,
     /// True to confine each of the machine's threads by a seccomp filter: it can run the guest, read, write, lock and
     /// wait, and no more. Sinks and `on_end` run on these threads and must get along with that. What is asked for

@@ -277,7 +277,9 @@ pub(crate) fn open(topology: &Topology, halt_poll: Option<Duration>) -> Result<(
     }
     arch::check(&kvm, topology)?;
     let vm = kvm.create_vm().map_err(VmError::kvm("making a VM"))?;
-    if let Some(halt_poll) = halt_poll {
+    // Only for speed: older kernels have no time of its own for each machine, and go by the host's.
+    let can_be_set = || vm.check_extension_raw(KVM_CAP_HALT_POLL.into()) > 0;
+    if let Some(halt_poll) = halt_poll.filter(|_| can_be_set()) {
         let mut cap = kvm_enable_cap { cap: KVM_CAP_HALT_POLL, ..Default::default() };
         cap.args[0] = u64::try_from(halt_poll.as_nanos()).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
         vm.enable_cap(&cap).map_err(VmError::kvm("setting the halt-polling time"))?;

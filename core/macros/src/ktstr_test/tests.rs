@@ -32,6 +32,19 @@ fn attributes_reach_the_declaration() {
 }
 
 #[test]
+fn how_much_of_the_host_it_gets_reaches_the_declaration() {
+    let code = expanded(quote!(no_perf_mode, cpu_budget = 3, kaslr));
+    for part in
+        ["no_perf_mode = true", "cpu_budget = :: core :: option :: Option :: Some (3)", "kaslr = true"]
+    {
+        assert!(code.contains(&format!("spec . {part}")), "{part}: {code}");
+    }
+    // Off, they contradict nothing.
+    expanded(quote!(performance_mode, no_perf_mode = false));
+    expanded(quote!(performance_mode = false, no_perf_mode));
+}
+
+#[test]
 fn a_scheduler_lends_its_machine() {
     let code = expanded(quote!(scheduler = my::S, cores = 4));
     assert!(
@@ -99,6 +112,12 @@ fn mistakes_are_named() {
     assert!(error(quote!(num_snapshots = 16)).contains("94 ms apart"));
     assert!(error(quote!(host_only, num_snapshots = 2)).contains("needs a machine"));
     assert!(error(quote!(host_only, performance_mode)).contains("is about a machine"));
+    assert!(error(quote!(host_only, no_perf_mode)).contains("is about a machine"));
+    assert!(error(quote!(host_only, kaslr)).contains("is about a machine"));
+    assert!(error(quote!(performance_mode, no_perf_mode)).contains("contradict each other"));
+    assert!(error(quote!(cpu_budget = 2)).contains("needs `no_perf_mode`"));
+    assert!(error(quote!(no_perf_mode = false, cpu_budget = 2)).contains("needs `no_perf_mode`"));
+    assert!(error(quote!(no_perf_mode, cpu_budget = 0)).contains("at least 1"));
     assert!(error(quote!(topology = M, llcs = 2)).contains("already declares whole"));
 }
 

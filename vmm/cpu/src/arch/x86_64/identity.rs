@@ -71,6 +71,9 @@ pub fn for_cpu(
     let vendor = vendor(supported);
     leaves.raise_maximum(0, 0xb);
     basic(&mut leaves, ids, cpu, options);
+    if let Some(leaf) = leaves.get_mut(0xa) {
+        performance_counters(leaf);
+    }
     levels(&mut leaves, 0xb, ids, cpu);
     match vendor {
         Vendor::Intel => {
@@ -95,6 +98,25 @@ fn basic(leaves: &mut Leaves, ids: Ids, cpu: u32, options: Options) {
     leaf.ecx |= LEAF1_ECX_X2APIC | LEAF1_ECX_HYPERVISOR;
     set(&mut leaf.ecx, LEAF1_ECX_TSC_DEADLINE, options.tsc_deadline);
     set(&mut leaf.edx, LEAF1_EDX_HTT, ids.cpus_per_package() > 1);
+}
+
+/// What Intel's leaf 0xA promises, so that guests count alike on hosts of many generations: version 2, which has
+/// counters of a fixed purpose and one register to start them all, and no more than so many counters of so many bits. AMD
+/// has no such leaf, and its counters have 48 bits.
+const PMU_VERSION: u32 = 2;
+const PMU_COUNTERS: u32 = 4;
+const PMU_BITS: u32 = 48;
+const PMU_FIXED_COUNTERS: u32 = 3;
+
+fn performance_counters(leaf: &mut kvm_cpuid_entry2) {
+    let field = |word: u32, at: u32, bits: u32, most: u32| (word >> at & ((1 << bits) - 1)).min(most) << at;
+    let [version, counters, bits] =
+        [(0, PMU_VERSION), (8, PMU_COUNTERS), (16, PMU_BITS)].map(|(at, most)| field(leaf.eax, at, 8, most));
+    // The highest byte: how many bits of EBX say which events there are not.
+    leaf.eax = leaf.eax & 0xff00_0000 | bits | counters | version;
+    // From version 5 on, which counters of a fixed purpose there are; up to then it is their number that counts.
+    leaf.ecx = 0;
+    leaf.edx = field(leaf.edx, 0, 5, PMU_FIXED_COUNTERS) | field(leaf.edx, 5, 8, PMU_BITS);
 }
 
 /// Extended topology: one sub-leaf a level, then an empty one.

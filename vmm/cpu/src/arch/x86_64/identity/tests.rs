@@ -52,6 +52,22 @@ fn the_hosts_cache_size_survives_and_its_sharing_does_not() {
 }
 
 #[test]
+fn a_pmu_is_no_more_than_version_2_of_four_counters() {
+    let ids = Ids::new(&shape(1, 2, 1));
+    let pmu = |eax, ecx, edx| {
+        let mut host = host(b"GenuineIntel", 0x1f);
+        host.push(kvm_cpuid_entry2 { function: 0xa, eax, ebx: 3, ecx, edx, ..Default::default() });
+        let leaf = find(&for_cpu(&host, ids, 1, Options::default()), 0xa, 0);
+        [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]
+    };
+    // Version 5, 8 counters of 52 bits, 8 architectural events; 4 fixed ones of 52 bits, AnyThread deprecated.
+    assert_eq!(pmu(0x0834_0805, 0xf, 0x8000 | 52 << 5 | 4), [0x0830_0402, 3, 0, 48 << 5 | 3]);
+    // Less stays less, as does nothing.
+    assert_eq!(pmu(0x0720_0201, 0, 40 << 5 | 2), [0x0720_0201, 3, 0, 40 << 5 | 2]);
+    assert_eq!(pmu(0, 0, 0), [0, 3, 0, 0]);
+}
+
+#[test]
 fn hints_follow_the_options() {
     let ids = Ids::new(&shape(1, 2, 1));
     let hints = |realtime| {

@@ -1,0 +1,119 @@
+//! What the kernel said of a scheduler that died, as a part of the verdict.
+
+use crate::drive::Observation;
+use crate::judge::CaseResult;
+use ktstr_assert::{Detail, DetailKind};
+
+/// The most lines of it that are told; the whole log is what a `post_vm` check sees.
+const MOST_LINES: usize = 40;
+/// Bytes of a line that are told.
+const MOST_BYTES: usize = 400;
+
+/// Adds the kernel's log since the last scheduler that died was enabled, where the guest sent it.
+pub(crate) fn tell(seen: &Observation, case: &mut CaseResult) {
+    let Some(dead) = seen.schedulers.iter().rev().find(|report| report.failure.is_some()) else { return };
+    let log = String::from_utf8_lossy(&seen.kernel_log);
+    if log.trim().is_empty() {
+        return;
+    }
+    let ops = dead.ops.as_deref().unwrap_or(&dead.name);
+    let (part, since) = match since_enabled(&log, ops) {
+        Some(part) => (part, format!("since scheduler {ops:?} was enabled")),
+        None => (&*log, format!("to its end (it says nothing of scheduler {ops:?} being enabled)")),
+    };
+    let lines: Vec<&str> = part.lines().collect();
+    let left_out = lines.len().saturating_sub(MOST_LINES);
+    let mut text = format!("the kernel's log {since}");
+    if left_out > 0 {
+        text.push_str(&format!(", without its first {left_out} lines"));
+    }
+    text.push(':');
+    for line in lines.iter().skip(left_out) {
+        text.push_str("\n  ");
+        text.push_str(bounded(line));
+    }
+    case.result.push(Detail::fail(DetailKind::Scheduler, text));
+}
+
+/// From the line on that `scx_ops_enable()` of `kernel/sched/ext.c` prints when all is done.
+fn since_enabled<'a>(log: &'a str, ops: &str) -> Option<&'a str> {
+    let at = log.rfind(&format!("sched_ext: BPF scheduler \"{ops}\" enabled"))?;
+    Some(&log[log[..at].rfind('\n').map_or(0, |end| end + 1)..])
+}
+
+fn bounded(line: &str) -> &str {
+    let end = (0..=MOST_BYTES.min(line.len())).rev().find(|end| line.is_char_boundary(*end));
+    &line[..end.unwrap_or(0)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drive::tests_support::silent;
+    use crate::guest::TestReturn;
+    use crate::judge::judge;
+    use crate::spec::TestSpec;
+    use ktstr_assert::AssertResult;
+    use ktstr_machine::VmExit;
+    use ktstr_scheduler::{Scheduler, SchedulerReport};
+
+    static DEMO: Scheduler = Scheduler::named("demo");
+    const LOG: &str = "Linux version 6.12\nsched_ext: BPF scheduler \"demo\" enabled\nolder\n\
+        sched_ext: BPF scheduler \"demo\" enabled\nsomething else\n\
+        sched_ext: BPF scheduler \"demo\" disabled (runnable task stall)\n";
+
+    fn seen(log: &str, failure: Option<&str>) -> Observation {
+        let failure = failure.map(str::to_string);
+        let (name, ops) = ("declared".to_string(), Some("demo".to_string()));
+        Observation {
+            returned: Some(TestReturn::Judged(AssertResult::pass())),
+            goodbye: true,
+            exit: Some(VmExit::PowerOff),
+            schedulers: vec![SchedulerReport { name, ops, failure, ..SchedulerReport::default() }],
+            kernel_log: log.as_bytes().to_vec(),
+            ..silent()
+        }
+    }
+
+    fn details(seen: &Observation) -> Vec<String> {
+        let spec = TestSpec { scheduler: &DEMO, ..TestSpec::DEFAULT };
+        judge(&spec, seen).result.details.into_iter().map(|detail| detail.message).collect()
+    }
+
+    #[test]
+    fn the_log_since_it_was_enabled_goes_with_its_death() {
+        let told = details(&seen(LOG, Some("it stalled")));
+        assert_eq!(told[0], "scheduler \"declared\" failed: it stalled");
+        assert_eq!(
+            told[1],
+            "the kernel's log since scheduler \"demo\" was enabled:\n  sched_ext: BPF scheduler \"demo\" enabled\n  \
+             something else\n  sched_ext: BPF scheduler \"demo\" disabled (runnable task stall)"
+        );
+        assert_eq!(told.len(), 2);
+        assert_eq!(details(&seen(LOG, None)), [""; 0], "nobody died");
+        assert_eq!(details(&seen("", Some("it stalled"))).len(), 1, "nothing was sent");
+    }
+
+    #[test]
+    fn it_is_bounded_and_says_what_is_left_out() {
+        let lines: String = (0..100).map(|n| format!("line {n} {}\n", "é".repeat(500))).collect();
+        let told = details(&seen(&lines, Some("x"))).remove(1);
+        assert!(
+            told.contains("says nothing of scheduler \"demo\"") && told.contains("first 60 lines"),
+            "{told}"
+        );
+        assert!(told.contains("\n  line 60 é") && !told.contains("line 59 "), "{told}");
+        assert!(told.len() < 41 * (MOST_BYTES + 10), "{}", told.len());
+    }
+
+    #[test]
+    fn a_check_on_the_host_has_all_of_it() {
+        fn check(vm: &crate::VmResult<'_>) -> AssertResult {
+            AssertResult::fail(format!("seen: {}", vm.guest_kmsg()))
+        }
+        let spec = TestSpec { post_vm_unconditional: Some(check), scheduler: &DEMO, ..TestSpec::DEFAULT };
+        let case = judge(&spec, &seen(LOG, Some("it stalled")));
+        let last = case.result.details.last().map(|detail| detail.message.as_str());
+        assert_eq!(last, Some(format!("seen: {LOG}").as_str()));
+    }
+}
