@@ -36,7 +36,7 @@ mod tests {
         let sample = |ms, nr_running| Sample {
             at: Duration::from_millis(ms),
             cpus: vec![CpuSample { nr_running, clock: ms, ..CpuSample::default() }],
-            events: None,
+            ..Sample::default()
         };
         let event = |ms, step_index, is_step_end, total_iterations| StimulusEvent {
             elapsed_ms: ms,

@@ -153,6 +153,74 @@ fn is_too_slow(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("slow").workers(2).comm("snail")])
 }
 
+/// Three deadline tasks that use up nearly all that they may have, and a CPU more than those.
+#[ktstr_test(
+    ignore,
+    cores = 4,
+    duration_s = 2,
+    min_iteration_rate = 1e12,
+    not_starved = false,
+    max_gap_ms = 60000,
+    max_spread_pct = 100.0
+)]
+fn is_bound_by_deadlines(ctx: &Ctx) -> Result<AssertResult> {
+    // Of three lengths, so that not all have used theirs up at once.
+    let group = |name: &'static str, period_ms: u64| {
+        let period_ns = period_ms * 1_000_000;
+        let runtime_ns = period_ns / 10 * 9;
+        let policy = SchedPolicy::Deadline { runtime_ns, deadline_ns: period_ns, period_ns };
+        CgroupDef::named(name).workers(1).comm("late").sched_policy(policy)
+    };
+    execute_defs(ctx, vec![group("late_0", 100), group("late_1", 130), group("late_2", 170)])
+}
+
+/// What the guest's own files say of CPU times, softirqs, pressure, pages and tasks, in one line.
+fn seen_from_inside() -> Result<String> {
+    let read = |path: &str| std::fs::read_to_string(path).with_context(|| format!("reading {path}"));
+    let lines = |text: String, wanted: &[&str]| -> Vec<String> {
+        let is_wanted = |line: &&str| wanted.iter().any(|start| line.trim_start().starts_with(start));
+        text.lines()
+            .filter(is_wanted)
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect()
+    };
+    let mut found = lines(read("/proc/stat")?, &["cpu0", "cpu1"]);
+    found.extend(lines(read("/proc/softirqs")?, &["TIMER:", "SCHED:", "RCU:"]));
+    found.extend(lines(read("/proc/pressure/cpu")?, &["some"]));
+    found.extend(lines(read("/sys/devices/system/node/node0/numastat")?, &["numa_hit", "local_node"]));
+    for entry in std::fs::read_dir("/proc")? {
+        // Of one that has ended there is nothing to read.
+        let Ok(stat) = std::fs::read_to_string(entry?.path().join("stat")) else { continue };
+        if let Some((pid, rest)) = stat.split_once(" (busy) ") {
+            let ids: Vec<&str> = rest.split(' ').skip(1).take(3).collect();
+            found.push(format!("busy {pid} {}", ids.join(" ")));
+        }
+    }
+    Ok(found.join("; "))
+}
+
+/// Two workers a CPU, and threads that write one file, which one of them at a time can do. Tells what the guest says of
+/// itself, and panics at once.
+#[ktstr_test(ignore, cores = 2, duration_s = 2)]
+fn says_what_it_sees(ctx: &Ctx) -> Result<AssertResult> {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::create("/shared").context("making a file")?;
+    let writers = (0..6).map(|_| {
+        let file = file.try_clone()?;
+        let write = move || {
+            let bytes = vec![1; 4 << 20];
+            while file.write_all_at(&bytes, 0).is_ok() {}
+        };
+        std::thread::Builder::new().name("writer".into()).spawn(write)
+    });
+    let _writers: Vec<_> = writers.collect::<std::io::Result<_>>().context("starting threads")?;
+    let config = WorkloadConfig { num_workers: 4, comm: Some("busy".into()), ..WorkloadConfig::default() };
+    let mut workers = WorkloadHandle::spawn(&config)?;
+    workers.start();
+    std::thread::sleep(ctx.duration);
+    panic!("seen from inside: {};", seen_from_inside()?);
+}
+
 /// The sidecar's part of the monitor, after a run that ended with `code`.
 fn watched(test: &str, env: &[(&str, &str)], code: i32) -> (Value, String) {
     let (mut command, results) = case(test);
@@ -182,6 +250,13 @@ fn healthy(env: &[(&str, &str)]) {
     assert_eq!(monitor["violations"], Value::Array(Vec::new()), "{monitor:#}");
     assert!(text.contains("no violation (2 checks set by the test)"), "{text}");
     assert!(monitor["schedstat"]["pcount"].as_u64().is_some_and(|n| n > 0), "{monitor:#}");
+    // Domains are told by how they balanced, and what could not be sampled by why.
+    let counters = &monitor["counters"];
+    let domains = counters["domains"].as_object().expect("domains");
+    assert!(domains.values().all(|domain| domain["lb_count.newly_idle"].is_u64()), "{counters:#}");
+    assert!(!domains.is_empty(), "{counters:#}");
+    let reasons = counters["left_out"].as_array().expect("reasons");
+    assert!(reasons.iter().any(|why| why.as_str().is_some_and(|why| why.contains("performance counters"))));
     // Four spinners for most of the time, and little else.
     let running = monitor["total"]["avg_nr_running"].as_f64().expect("a number");
     assert!((0.5..2.0).contains(&running), "{monitor:#}");
@@ -301,6 +376,90 @@ fn a_real_time_hog_that_stalls_a_runqueue_is_named() {
     let tasks = tasks_of(&dump, 1);
     assert!(tasks[0] == "hog" && tasks.iter().any(|t| t == "victim"), "{tasks:?}");
     assert_eq!(dump["runqueues"][1]["current"]["class"], "rt", "{dump:#}");
+}
+
+#[test]
+fn deadline_tasks_that_run_and_wait_are_listed() {
+    let (dump, text) = dumped("is_bound_by_deadlines", &[]);
+    let runqueues = dump["runqueues"].as_array().expect("runqueues");
+    let queued = runqueues.iter().flat_map(|rq| rq["runnable"].as_array().expect("tasks"));
+    let late: Vec<&Value> = queued.filter(|task| task["class"] == "dl").collect();
+    assert!(!late.is_empty(), "{text}");
+    assert!(late.iter().all(|task| task["comm"] == "late" && task["prio"] == -1), "{late:#?}");
+    let all = dump["tasks"].as_array().expect("tasks");
+    assert_eq!(
+        all.iter().filter(|task| task["class"] == "dl" && task["comm"] == "late").count(),
+        3,
+        "{text}"
+    );
+}
+
+/// The numbers behind a word in what the guest said of itself.
+fn said(seen: &[&str], word: &str) -> Vec<u64> {
+    let line = seen.iter().find(|line| line.split(' ').next() == Some(word));
+    let line = line.unwrap_or_else(|| panic!("no {word} in {seen:?}"));
+    line.split([' ', '=']).filter_map(|number| number.parse().ok()).collect()
+}
+
+/// Each number as the guest said it just before, or a little more.
+fn assert_a_little_more(what: &str, said: u64, dumped: &Value, more: u64) {
+    let dumped = dumped.as_u64().unwrap_or_else(|| panic!("{what}: no number: {dumped}"));
+    assert!((said..=said + more).contains(&dumped), "{what}: the guest said {said}, the dump has {dumped}");
+}
+
+#[test]
+fn times_softirqs_pressure_pages_and_tasks_are_what_the_guest_says() {
+    let (dump, text) = dumped("says_what_it_sees", &[]);
+    let (_, seen) = text.split_once("seen from inside: ").expect("what the guest said");
+    let (seen, _) = seen.split_once(";\n").or_else(|| seen.split_once(";\"")).unwrap_or((seen, ""));
+    let seen: Vec<&str> = seen.split("; ").collect();
+    for cpu in 0..2 {
+        // USER_HZ is 100; a tick may not have been counted yet, nor idle time to the end.
+        let times = &dump["cpu_use"][cpu]["times"];
+        let told = said(&seen, &format!("cpu{cpu}"));
+        for (name, jiffies) in ["user", "nice", "system", "idle"].iter().zip(&told) {
+            let ns = (jiffies * 10_000_000).saturating_sub(20_000_000);
+            assert_a_little_more(&format!("cpu{cpu} {name}"), ns, &times[*name], 3_000_000_000);
+        }
+        assert!(told[0] > 20, "the workers used cpu{cpu}: {told:?}");
+        for softirq in ["TIMER", "SCHED", "RCU"] {
+            let told = said(&seen, &format!("{softirq}:"))[cpu];
+            assert_a_little_more(softirq, told, &dump["cpu_use"][cpu]["softirqs"][softirq], 20_000);
+        }
+    }
+    let pressure = dump["pressure"].as_array().expect("pressure");
+    let cpu = pressure.iter().find(|p| p["resource"] == "cpu").expect("of the CPU");
+    let told = said(&seen, "some").last().copied().expect("a total");
+    assert!(told > 500_000, "ten threads wait for two CPUs: {told} us");
+    assert_a_little_more("pressure", told.saturating_sub(5_000), &cpu["some"]["total_us"], 3_000_000);
+    for name in ["numa_hit", "local_node"] {
+        assert_a_little_more(name, said(&seen, name)[0], &dump["nodes"][0]["counters"][name], 100_000);
+    }
+    let tasks = dump["tasks"].as_array().expect("tasks");
+    let busy: Vec<&&str> = seen.iter().filter(|line| line.starts_with("busy ")).collect();
+    assert_eq!(busy.len(), 4, "{seen:?}");
+    for line in busy {
+        let [pid, parent, pgid, sid] = said(&[line], "busy")[..] else { panic!("{line}") };
+        let task =
+            tasks.iter().find(|task| task["pid"] == pid).unwrap_or_else(|| panic!("no {pid}:\n{text}"));
+        assert_eq!(
+            (&task["parent"], &task["pgid"], &task["sid"]),
+            (&parent.into(), &pgid.into(), &sid.into())
+        );
+        assert_eq!((&task["weight"], &task["static_prio"]), (&1024.into(), &120.into()), "{task:#}");
+        assert!(task["nivcsw"].as_u64().is_some_and(|n| n > 0), "{task:#}");
+    }
+    // Two of them run at most; the others can do nothing but wait for the file.
+    let path = "rwsem_down_write_slowpath";
+    let waiting = tasks.iter().filter(|task| task["comm"] == "writer" && task["lock_slow_path"] == path);
+    assert!(waiting.count() >= 2, "{text}");
+    common::assert_says(&text, &["task writer (pid ", ", waits in rwsem_down_write_slowpath", " flags 0x"]);
+    let domain = &dump["runqueues"][0]["domains"][0];
+    assert!(domain["span_weight"] == 2 && domain["schedstat"]["lb_count.idle"].is_u64(), "{domain:#}");
+    let reasons = dump["left_out"].as_array().expect("reasons");
+    assert!(
+        !reasons.is_empty() && reasons.iter().all(|why| why.as_str().is_some_and(|why| why.contains(": ")))
+    );
 }
 
 #[test]

@@ -255,6 +255,12 @@ fn a_stalled_queue_and_the_schedulers_variables_are_dumped() {
     assert!(queue["nr"].as_u64().is_some_and(|nr| nr > 0), "{queue:#}");
     let tasks = queue["tasks"].as_array().expect("tasks");
     assert!(tasks.iter().any(|task| task[1] == "stuck_one"), "{queue:#}");
+    assert!(queue["origin"] == "" && queue["seq"].as_u64().is_some_and(|seq| seq > 0), "{queue:#}");
+    for origin in ["cpu 0", "cpu 1", "node 0"] {
+        assert!(list("dsqs").iter().any(|queue| queue["origin"] == origin), "no queue of {origin}: {scx:#}");
+    }
+    let rq = &dump["runqueues"][0];
+    assert!(rq["scx_ops_qseq"].as_u64().is_some_and(|n| n > 0) && rq["scx_kick_sync"].is_u64(), "{rq:#}");
     let enqueue = list("programs").into_iter().find(|p| p["implements"] == "enqueue").expect("enqueue");
     assert!(enqueue["verified_insns"].as_u64().is_some_and(|n| n > 0), "{enqueue:#}");
     let variables = |map: &serde_json::Value| map["variables"].as_array().cloned().unwrap_or_default();

@@ -1,61 +1,110 @@
 //! What stands around the runqueues: scheduling domains, cgroups.
 
-use ktstr_introspect_kernel::{Cgroup, CgroupNode, Cpus, Kernel, SchedDomain, Task};
+use crate::around::PressureReader;
+use crate::reasons::Reasons;
+use ktstr_introspect_kernel::{
+    Cgroup, CgroupNode, Cpus, DomainSchedstat, ErrorKind, Kernel, SchedDomain, Task, Value,
+};
 use ktstr_introspect_memory::VirtAddr;
 use ktstr_monitor::{CgroupState, DomainState};
-use std::fmt::Write;
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
 
 /// cgroups that are listed, and tasks of each.
-const MAX_CGROUPS: usize = 256;
+const MAX_CGROUPS: usize = 1024;
 const MAX_MEMBERS: usize = 64;
 
-pub(crate) fn domain(kernel: &Kernel, at: VirtAddr) -> DomainState {
-    let domain = SchedDomain::read(kernel, at);
-    let level = domain.level.unwrap_or(-1);
+/// A domain of a CPU with its balancing counters.
+pub(crate) fn domain(kernel: &Kernel, cpu: u32, at: VirtAddr, reasons: &mut Reasons) -> DomainState {
+    let seen = SchedDomain::read(kernel, at);
+    let of = format!("a domain of cpu{cpu}");
+    let level = reasons.value(&of, "level", seen.level).unwrap_or(-1);
+    let name = reasons.quiet(&of, "name", kernel.domain_name(at));
+    let span = reasons.value(&of, "span", kernel.domain_span(at));
     DomainState {
-        name: kernel.domain_name(at).unwrap_or_else(|_| format!("level {level}")),
+        name: name.unwrap_or_else(|| format!("level {level}")),
         level,
-        span: kernel.domain_span(at).map(|cpus| cpulist(&cpus)).unwrap_or_default(),
-        flags: domain.flags.unwrap_or_default() as u64,
-        balance_interval: domain.balance_interval.unwrap_or_default(),
-        nr_balance_failed: domain.nr_balance_failed.unwrap_or_default(),
-        max_newidle_lb_cost: domain.max_newidle_lb_cost.unwrap_or_default(),
+        span: span.map(|cpus| cpulist(&cpus)).unwrap_or_default(),
+        span_weight: reasons.value(&of, "span_weight", seen.span_weight).unwrap_or_default(),
+        flags: reasons.value(&of, "flags", seen.flags).unwrap_or_default() as u64,
+        balance_interval: reasons.value(&of, "interval", seen.balance_interval).unwrap_or_default(),
+        nr_balance_failed: reasons.value(&of, "failures", seen.nr_balance_failed).unwrap_or_default(),
+        max_newidle_lb_cost: reasons.value(&of, "cost", seen.max_newidle_lb_cost).unwrap_or_default(),
+        schedstat: domain_counters(kernel, at, &of, reasons),
     }
 }
 
-/// The live cgroups with their members. A kernel with fewer than two has no tree to show.
-pub(crate) fn cgroups(kernel: &Kernel, problems: &mut Vec<String>) -> Vec<CgroupState> {
-    let mut all = kernel.cgroups().unwrap_or_else(|e| {
-        problems.push(format!("the cgroup tree: {e}"));
-        Vec::new()
-    });
+/// A domain's balancing counters as [`DomainState`] names them; none on kernels without.
+pub(crate) fn domain_counters(
+    kernel: &Kernel,
+    at: VirtAddr,
+    of: &dyn Display,
+    reasons: &mut Reasons,
+) -> BTreeMap<String, u64> {
+    let seen = DomainSchedstat::read(kernel, at);
+    let types = kernel.idle_types();
+    let mut found = BTreeMap::new();
+    for field in seen.fields(kernel) {
+        match field.value {
+            Ok(Value::Unsigned(count)) => {
+                let by_type = field.name.rsplit_once('_').and_then(|(name, index)| {
+                    let index: usize = index.parse().ok()?;
+                    Some(format!("{name}.{}", types.get(index)?))
+                });
+                found.insert(by_type.unwrap_or_else(|| field.name.to_string()), count);
+            }
+            Ok(_) => {}
+            // Which of them there are is the kernel's version; that there are none is told below.
+            Err(e) if matches!(e.kind(), ErrorKind::Absent | ErrorKind::Null) => {}
+            Err(e) => reasons.problem(format!("{of}'s {}: {e}", field.name)),
+        }
+    }
+    if found.is_empty() {
+        reasons.left_out("balancing counters of domains: this kernel has no CONFIG_SCHEDSTATS".to_string());
+    }
+    found
+}
+
+/// The live cgroups with their members and what held those up. A kernel with fewer than two has no tree to show.
+pub(crate) fn cgroups(
+    kernel: &Kernel,
+    pressure: Option<&PressureReader<'_>>,
+    reasons: &mut Reasons,
+) -> Vec<CgroupState> {
+    let mut all = reasons.value(&"the kernel", "cgroup tree", kernel.cgroups()).unwrap_or_default();
     all.retain(|node| node.online);
-    if all.len() > MAX_CGROUPS {
-        problems.push(format!("the cgroup tree: {} of {} cgroups are listed", MAX_CGROUPS, all.len()));
-        all.truncate(MAX_CGROUPS);
-    }
-    all.iter().map(|node| cgroup(kernel, node, problems)).collect()
+    reasons.cut(&"the cgroups", &mut all, MAX_CGROUPS);
+    all.iter().map(|node| cgroup(kernel, node, pressure, reasons)).collect()
 }
 
-fn cgroup(kernel: &Kernel, node: &CgroupNode, problems: &mut Vec<String>) -> CgroupState {
+fn cgroup(
+    kernel: &Kernel,
+    node: &CgroupNode,
+    pressure: Option<&PressureReader<'_>>,
+    reasons: &mut Reasons,
+) -> CgroupState {
     let seen = Cgroup::read(kernel, node.address);
-    let tasks = kernel.cgroup_tasks(node.address).unwrap_or_else(|e| {
-        problems.push(format!("the tasks of cgroup {}: {e}", node.path));
-        Vec::new()
-    });
-    let member = |at: &VirtAddr| {
-        let task = Task::read(kernel, *at);
-        (task.pid.unwrap_or(-1), task.comm.unwrap_or_else(|e| format!("({e})")))
-    };
-    let cpus = kernel.cpuset(node.address).ok().flatten();
-    let cpus = cpus.and_then(|set| kernel.cpuset_cpus(set, "effective_cpus").ok());
+    let of = format!("cgroup {}", node.path);
+    let tasks = reasons.value(&of, "tasks", kernel.cgroup_tasks(node.address)).unwrap_or_default();
+    let asking = reasons.value(&of, "freezer", seen.freezer_e_freeze);
+    let set = reasons.value(&of, "cpuset", kernel.cpuset(node.address)).flatten();
+    let cpus = set.and_then(|set| reasons.value(&of, "CPUs", kernel.cpuset_cpus(set, "effective_cpus")));
     CgroupState {
         path: node.path.clone(),
         cpus: cpus.map(|cpus| cpulist(&cpus)),
-        frozen: seen.freezer_e_freeze.is_ok_and(|asking| asking > 0),
+        frozen: asking.is_some_and(|asking| asking > 0),
         more: tasks.len().saturating_sub(MAX_MEMBERS),
-        tasks: tasks.iter().take(MAX_MEMBERS).map(member).collect(),
+        tasks: tasks.iter().take(MAX_MEMBERS).map(|at| named(kernel, *at)).collect(),
+        pressure: pressure
+            .map(|pressure| pressure.of_cgroup(node.address, &node.path, reasons))
+            .unwrap_or_default(),
     }
+}
+
+/// A task by pid and name; what stands for a name that can't be read says why.
+pub(crate) fn named(kernel: &Kernel, at: VirtAddr) -> (i64, String) {
+    let task = Task::read(kernel, at);
+    (task.pid.unwrap_or(-1), task.comm.unwrap_or_else(|e| format!("({e})")))
 }
 
 /// CPUs as a list, such as `0-3,8`.

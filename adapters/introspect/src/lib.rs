@@ -14,6 +14,8 @@
 //! May touch: the vmlinux file or file of types it is given, one thread, and the files about running machines and
 //! the indexes of kernels in the directories that it is given.
 
+mod around;
+mod counters;
 mod expression;
 mod functions;
 mod groups;
@@ -23,9 +25,11 @@ mod maps;
 mod memory;
 mod open;
 mod process_memory;
+mod reasons;
 mod running;
 mod scheduler;
 mod state;
+mod tasks;
 mod types;
 mod variables;
 

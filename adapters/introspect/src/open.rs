@@ -1,5 +1,6 @@
 //! Finding the kernel, and what of it is sampled.
 
+use crate::counters::CounterReader;
 use crate::index::{ByIndex, IndexCache};
 use crate::memory::MachineMemory;
 use crate::variables::Variables;
@@ -29,6 +30,7 @@ pub(crate) struct Opened {
     /// Where each possible CPU's runqueue is.
     runqueues: BTreeMap<u32, VirtAddr>,
     counts_events: bool,
+    counters: CounterReader,
     buffer: Vec<RunqueueSample>,
 }
 
@@ -40,6 +42,7 @@ struct Plans {
     curr_pid: Option<Plan>,
     curr_prio: Option<Plan>,
     curr_comm: Option<Plan>,
+    irq_util: Option<Plan>,
     schedstat: Option<[Plan; 7]>,
 }
 
@@ -87,10 +90,12 @@ impl Opened {
             curr_pid: plan("rq.curr->pid"),
             curr_prio: plan("rq.curr->prio"),
             curr_comm: plan("rq.curr->comm"),
+            irq_util: plan("rq.avg_irq.util_avg"),
             schedstat: schedstat_plans(&kernel),
         };
         let counts_events = !matches!(kernel.scx_events(), Err(e) if e.kind() == ErrorKind::Absent);
         let sampler = RunqueueSampler::new(&kernel)?;
+        let counters = CounterReader::new(&kernel);
         let (finding, buffer, variables) = Default::default();
         Ok(Self {
             kernel,
@@ -102,6 +107,7 @@ impl Opened {
             plans,
             runqueues,
             counts_events,
+            counters,
             buffer,
         })
     }
@@ -113,7 +119,10 @@ impl Opened {
         let cpus = self.buffer.iter().filter(|s| online.contains(&s.cpu)).map(|s| self.cpu(s)).collect();
         // A scheduler that is being unloaded takes its counters along: then there are none.
         let events = self.counts_events.then(|| self.kernel.scx_events().ok()).flatten();
-        Ok(Sample { at, cpus, events: events.map(|events| events.into_iter().collect()) })
+        let events = events.map(|events| events.into_iter().collect());
+        let mut sample = Sample { at, cpus, events, ..Sample::default() };
+        self.counters.add_to(&mut sample, &self.kernel);
+        Ok(sample)
     }
 
     fn cpu(&self, sample: &RunqueueSample) -> CpuSample {
@@ -133,6 +142,7 @@ impl Opened {
             tick_stopped: read(&self.plans.tick_stopped).map(|n| n != 0),
             vcpu_time: None,
             schedstat: rq.and_then(|rq| self.schedstat(*rq)),
+            irq_util: read(&self.plans.irq_util).and_then(|n| u32::try_from(n).ok()),
         }
     }
 

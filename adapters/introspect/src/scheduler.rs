@@ -1,9 +1,11 @@
 //! sched_ext as a whole, and the BPF scheduler behind it: its queues, programs, maps and variables.
 
+use crate::groups::named;
 use crate::maps::map;
+use crate::reasons::Reasons;
 use crate::state::code;
 use ktstr_introspect_kernel::{
-    BpfMapKind, BpfProgram, DispatchQueue, ErrorKind, Kernel, KernelError, SchedExtOps, Task,
+    BpfMapKind, BpfProgram, DispatchQueue, ErrorKind, Field, Kernel, KernelError, SchedExtOps,
 };
 use ktstr_introspect_memory::VirtAddr;
 use ktstr_monitor::{MapState, ProgramState, QueueState, SchedExtState, SchedulerExit};
@@ -16,39 +18,56 @@ const MAX_QUEUED: usize = 16;
 const MAX_TEXT: usize = 512;
 
 /// `None` where the kernel has no sched_ext.
-pub(crate) fn sched_ext(kernel: &Kernel, problems: &mut Vec<String>) -> Option<SchedExtState> {
+pub(crate) fn sched_ext(kernel: &Kernel, reasons: &mut Reasons) -> Option<SchedExtState> {
     let seen = kernel.sched_ext();
+    let enabled = match seen.state {
+        Err(e) if e.kind() == ErrorKind::Absent => {
+            reasons.left_out(format!("sched_ext: {e}"));
+            return None;
+        }
+        other => other,
+    };
+    let mut told = Of(reasons);
+    let name = told.value("ops", seen.ops).and_then(|at| {
+        // What is left of a scheduler may have no name.
+        told.value("name", SchedExtOps::read(kernel, at).name).filter(|name| !name.is_empty())
+    });
     let mut state = SchedExtState {
-        state: seen.state.ok()?,
-        ops: seen.ops.ok().and_then(|at| SchedExtOps::read(kernel, at).name.ok()).filter(|n| !n.is_empty()),
-        exit_kind: seen.exit_kind.ok(),
-        bypass_depth: seen.bypass_depth.ok(),
-        enable_seq: seen.enable_seq.ok(),
-        watchdog_timeout: seen.watchdog_timeout.ok(),
-        nr_rejected: seen.nr_rejected.ok(),
+        state: told.value("state", enabled).unwrap_or_else(|| "?".to_string()),
+        ops: name,
+        exit_kind: told.value("exit kind", seen.exit_kind),
+        aborting: told.value("aborting", seen.aborting),
+        bypass_depth: told.value("bypass depth", seen.bypass_depth),
+        enable_seq: told.value("enable_seq", seen.enable_seq),
+        watchdog_timeout: told.value("watchdog timeout", seen.watchdog_timeout),
+        nr_rejected: told.value("nr_rejected", seen.nr_rejected),
+        // A scheduler that is being unloaded takes queues and exit information along.
+        exit: exit(kernel, reasons),
+        dsqs: queues(kernel, reasons),
         ..SchedExtState::default()
     };
-    // A scheduler that is being unloaded takes queues and exit information along.
-    state.exit = exit(kernel);
-    state.dsqs = kernel
-        .dispatch_queues()
-        .unwrap_or_default()
-        .into_iter()
-        .take(MAX_QUEUES)
-        .filter_map(|at| queue(kernel, at))
-        .collect();
-    match scheduler(kernel) {
-        Ok(found) => (state.programs, state.maps) = found,
-        Err(e) if e.kind() == ErrorKind::Absent => {}
-        Err(e) => problems.push(format!("the scheduler's BPF programs and maps: {e}")),
+    let events = Of(reasons).value("event counters", kernel.scx_events());
+    state.events = events.unwrap_or_default().into_iter().collect();
+    let found = scheduler(kernel, reasons);
+    if let Some(found) = reasons.value(&"the scheduler", "BPF programs and maps", found) {
+        (state.programs, state.maps) = found;
     }
     Some(state)
 }
 
+/// The reasons of sched_ext as a whole.
+struct Of<'a>(&'a mut Reasons);
+
+impl Of<'_> {
+    fn value<T>(&mut self, what: &str, result: Result<T, KernelError>) -> Option<T> {
+        self.0.value(&"the kernel", &format!("sched_ext {what}"), result)
+    }
+}
+
 /// Why the scheduler ends, from the kernel; where that has forgotten already, from the scheduler.
-fn exit(kernel: &Kernel) -> Option<SchedulerExit> {
-    let of_kernel = kernel.scx_exit_report().ok().flatten().filter(|report| report.kind != "none");
-    if let Some(report) = of_kernel {
+fn exit(kernel: &Kernel, reasons: &mut Reasons) -> Option<SchedulerExit> {
+    let of_kernel = Of(reasons).value("exit information", kernel.scx_exit_report()).flatten();
+    if let Some(report) = of_kernel.filter(|report| report.kind != "none") {
         return Some(SchedulerExit {
             kind: report.kind,
             exit_code: Some(report.exit_code),
@@ -61,8 +80,8 @@ fn exit(kernel: &Kernel) -> Option<SchedulerExit> {
                 .collect(),
         });
     }
-    let records = kernel.bpf_exit_records().unwrap_or_default();
-    let record = records.into_iter().find(|record| record.kind != 0)?;
+    let records = reasons.value(&"the scheduler", "own exit record", kernel.bpf_exit_records());
+    let record = records.unwrap_or_default().into_iter().find(|record| record.kind != 0)?;
     Some(SchedulerExit {
         kind: kernel.scx_exit_kind_name(record.kind),
         exit_code: Some(record.exit_code),
@@ -72,42 +91,64 @@ fn exit(kernel: &Kernel) -> Option<SchedulerExit> {
     })
 }
 
-/// A dispatch queue with the first of its tasks. `None` for one that goes away.
-fn queue(kernel: &Kernel, at: VirtAddr) -> Option<QueueState> {
-    let queue = DispatchQueue::read(kernel, at);
-    let (id, nr) = (queue.id.ok()?, queue.nr.ok()?);
-    let tasks = if nr == 0 { Vec::new() } else { kernel.queued_tasks(at).unwrap_or_default() };
-    let named = |at: &VirtAddr| {
-        let task = Task::read(kernel, *at);
-        (task.pid.unwrap_or(-1), task.comm.unwrap_or_else(|e| format!("({e})")))
-    };
-    Some(QueueState {
-        id,
-        name: kernel.queue_name(id),
-        nr,
-        tasks: tasks.iter().take(MAX_QUEUED).map(named).collect(),
-        by_vtime: nr > 0 && kernel.queued_by_vtime(at).is_ok_and(|tasks| !tasks.is_empty()),
-    })
+/// All dispatch queues: the local one of each CPU and the one for bypass mode, then those of nodes and the scheduler's.
+fn queues(kernel: &Kernel, reasons: &mut Reasons) -> Vec<QueueState> {
+    let mut found = Vec::new();
+    let cpus = reasons.value(&"the kernel", "possible CPUs", kernel.possible_cpus());
+    for cpu in cpus.unwrap_or_default().0 {
+        let of = format!("cpu{cpu}");
+        let local = kernel.runqueue(cpu).and_then(|rq| kernel.local_queue(rq));
+        for (what, at) in [("local DSQ", local), ("bypass DSQ", kernel.bypass_queue(cpu))] {
+            if let Some(at) = reasons.value(&of, what, at) {
+                found.extend(queue(kernel, at, format!("cpu {cpu}"), reasons));
+            }
+        }
+    }
+    let mut others = Of(reasons).value("dispatch queues", kernel.dispatch_queues()).unwrap_or_default();
+    reasons.cut(&"the dispatch queues of nodes and of the scheduler", &mut others, MAX_QUEUES);
+    let mut nodes = 0..;
+    for at in others {
+        let Some(mut state) = queue(kernel, at, String::new(), reasons) else { continue };
+        // Those of nodes come first, in their order.
+        if state.name == "global" {
+            state.origin = nodes.next().map(|node: u32| format!("node {node}")).unwrap_or_default();
+        }
+        found.push(state);
+    }
+    found
 }
 
-/// All dispatch queues: the local ones of each CPU, then the rest as the kernel has them.
+/// A dispatch queue with the first of its tasks.
+fn queue(kernel: &Kernel, at: VirtAddr, origin: String, reasons: &mut Reasons) -> Option<QueueState> {
+    let seen = DispatchQueue::read(kernel, at);
+    let of = format!("the dispatch queue at {at}");
+    let id = reasons.value(&of, "id", seen.id)?;
+    let name = kernel.queue_name(id);
+    let of = format!("dispatch queue {name}{}{origin}", if origin.is_empty() { "" } else { " of " });
+    let nr = reasons.value(&of, "length", seen.nr)?;
+    let mut state = QueueState { id, name, origin, nr, ..QueueState::default() };
+    state.seq = reasons.value(&of, "DSQ seq", seen.seq);
+    if nr > 0 {
+        let tasks = reasons.value(&of, "tasks", kernel.queued_tasks(at)).unwrap_or_default();
+        state.tasks = tasks.iter().take(MAX_QUEUED).map(|at| named(kernel, *at)).collect();
+        let ordered = reasons.value(&of, "order", kernel.queued_by_vtime(at));
+        state.by_vtime = ordered.is_some_and(|tasks| !tasks.is_empty());
+    }
+    Some(state)
+}
+
+/// All dispatch queues as a dump has them, and what could not be read of them or is left out.
 ///
 /// # Errors
 /// [`KernelError`], [`ErrorKind::Absent`] without sched_ext.
-pub fn dispatch_queues(kernel: &Kernel) -> Result<Vec<(Option<u32>, QueueState)>, KernelError> {
-    let mut found = Vec::new();
+pub fn dispatch_queues(kernel: &Kernel) -> Result<(Vec<QueueState>, Vec<String>), KernelError> {
     for cpu in kernel.possible_cpus()?.0 {
-        let at = kernel.local_queue(kernel.runqueue(cpu)?)?;
-        found.extend(queue(kernel, at).map(|queue| (Some(cpu), queue)));
+        kernel.local_queue(kernel.runqueue(cpu)?)?;
     }
-    let others = match kernel.dispatch_queues() {
-        Ok(others) => others,
-        // No scheduler is loaded.
-        Err(e) if e.kind() == ErrorKind::Null => Vec::new(),
-        Err(e) => return Err(e),
-    };
-    found.extend(others.into_iter().filter_map(|at| queue(kernel, at)).map(|queue| (None, queue)));
-    Ok(found)
+    let mut reasons = Reasons::default();
+    let found = queues(kernel, &mut reasons);
+    let (problems, left_out) = reasons.into_lists();
+    Ok((found, [problems, left_out].concat()))
 }
 
 /// All BPF programs of the kernel, by ID.
@@ -116,8 +157,9 @@ pub fn dispatch_queues(kernel: &Kernel) -> Result<Vec<(Option<u32>, QueueState)>
 /// [`KernelError`], [`ErrorKind::Absent`] without BPF.
 pub fn programs(kernel: &Kernel) -> Result<Vec<ProgramState>, KernelError> {
     let one = |at| {
+        // Others than those of struct_ops implement nothing.
         let implements = kernel.bpf_program_implements(at).unwrap_or_default();
-        program(kernel, &BpfProgram::read(kernel, at), &implements)
+        program(kernel, &BpfProgram::read(kernel, at), &implements, &mut Reasons::default())
     };
     Ok(kernel.bpf_programs()?.into_iter().map(one).collect())
 }
@@ -134,15 +176,15 @@ type Parts = (Vec<ProgramState>, Vec<MapState>);
 
 /// What the maps of kind struct_ops that implement `sched_ext_ops` refer to. Of a scheduler whose program is still
 /// there it is found even after the kernel dropped it.
-fn scheduler(kernel: &Kernel) -> Result<Parts, KernelError> {
+fn scheduler(kernel: &Kernel, reasons: &mut Reasons) -> Result<Parts, KernelError> {
     let maps = kernel.bpf_maps()?;
     let mut implements = BTreeMap::new();
     for map in &maps {
         if kernel.bpf_map_kind(*map).ok() != Some(BpfMapKind::StructOps) {
             continue;
         }
-        // One that goes away is as good as gone.
-        let Ok(ops) = kernel.bpf_struct_ops(*map) else { continue };
+        let ops = reasons.value(&format!("the BPF map at {map}"), "struct_ops", kernel.bpf_struct_ops(*map));
+        let Some(ops) = ops else { continue };
         if ops.interface == "sched_ext_ops" {
             implements.extend(ops.programs.into_iter().map(|(member, id)| (u64::from(id), member)));
         }
@@ -154,22 +196,34 @@ fn scheduler(kernel: &Kernel) -> Result<Parts, KernelError> {
     for at in kernel.bpf_programs()? {
         let seen = BpfProgram::read(kernel, at);
         let Some(member) = seen.id.as_ref().ok().and_then(|id| implements.get(id)) else { continue };
-        programs.push(program(kernel, &seen, member));
-        used.extend(kernel.bpf_program_maps(at).unwrap_or_default());
+        programs.push(program(kernel, &seen, member, reasons));
+        let of = format!("BPF program {member}");
+        used.extend(reasons.value(&of, "maps", kernel.bpf_program_maps(at)).unwrap_or_default());
+    }
+    if kernel.bpf_stats_enabled().is_ok_and(|enabled| !enabled) {
+        let why = "runs of BPF programs: the kernel doesn't count them while kernel.bpf_stats_enabled is 0";
+        reasons.left_out(why.to_string());
     }
     let maps = maps.iter().filter(|at| used.contains(at)).map(|at| map(kernel, *at)).collect();
     Ok((programs, maps))
 }
 
 /// A program; `implements` is the operation that it is.
-fn program(kernel: &Kernel, seen: &BpfProgram, implements: &str) -> ProgramState {
-    let stats = kernel.bpf_program_stats(seen.address).unwrap_or_default();
+fn program(kernel: &Kernel, seen: &BpfProgram, implements: &str, reasons: &mut Reasons) -> ProgramState {
+    let at = seen.address;
+    let of = format!("the BPF program at {at}");
+    let copied = |field: &Field<u64>| field.as_ref().ok().copied();
+    let stats = reasons.value(&of, "statistics", kernel.bpf_program_stats(at)).unwrap_or_default();
+    let kind = reasons.value(&of, "kind", kernel.bpf_program_kind(at)).unwrap_or_else(|| "?".to_string());
+    if let Err(e) = &seen.id {
+        reasons.problem(format!("{of}'s ID: {e}"));
+    }
     ProgramState {
-        id: seen.id.as_ref().copied().unwrap_or_default(),
-        name: kernel.bpf_program_name(seen.address).unwrap_or_else(|e| format!("({e})")),
-        kind: kernel.bpf_program_kind(seen.address).unwrap_or_default(),
+        id: copied(&seen.id).unwrap_or_default(),
+        name: kernel.bpf_program_name(at).unwrap_or_else(|e| format!("({e})")),
+        kind,
         implements: implements.to_string(),
-        verified_insns: seen.verified_insns.as_ref().ok().copied(),
+        verified_insns: copied(&seen.verified_insns),
         run_count: stats.run_count,
         run_time_ns: stats.run_time_ns,
         misses: stats.misses,

@@ -203,7 +203,9 @@ fn runqueues(kernel: &Kernel) -> Result<Table> {
         let rq = Runqueue::read(kernel, at);
         let current = format!("{} ({})", cell(&rq.curr_comm), cell(&rq.curr_pid));
         let mut waiting = Vec::new();
-        for queue in [kernel.rt_tasks(at), kernel.cfs_tasks(at), kernel.scx_runnable(at)] {
+        let queues =
+            [kernel.dl_tasks(at), kernel.rt_tasks(at), kernel.cfs_tasks(at), kernel.scx_runnable(at)];
+        for queue in queues {
             let tasks = match queue {
                 Ok(tasks) => tasks,
                 Err(e) if e.kind() == ktstr_introspect_kernel::ErrorKind::Absent => continue,
@@ -266,13 +268,15 @@ fn cgroups(kernel: &Kernel) -> Result<Table> {
 }
 
 fn dsqs(kernel: &Kernel) -> Result<Table> {
-    let mut table = table(&["DSQ", "CPU", "TASKS", "ORDER", "FIRST"]);
-    let all = ktstr_live_kernel::dispatch_queues(kernel).context("reading the dispatch queues")?;
-    for (cpu, queue) in all {
+    let mut table = table(&["DSQ", "OF", "SEQ", "TASKS", "ORDER", "FIRST"]);
+    let (all, missing) = ktstr_live_kernel::dispatch_queues(kernel).context("reading the dispatch queues")?;
+    missing.iter().for_each(|why| eprintln!("ktstr: {why}"));
+    for queue in all {
         let first: Vec<String> = queue.tasks.iter().map(|(pid, comm)| format!("{comm} ({pid})")).collect();
         table.add_row([
             queue.name,
-            cpu.map_or_else(|| "-".to_string(), |cpu| cpu.to_string()),
+            if queue.origin.is_empty() { "-".to_string() } else { queue.origin },
+            queue.seq.map_or_else(|| "-".to_string(), |seq| seq.to_string()),
             queue.nr.to_string(),
             if queue.by_vtime { "vtime" } else { "fifo" }.to_string(),
             first.join(" "),

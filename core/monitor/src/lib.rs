@@ -29,13 +29,16 @@ pub use dump::{DumpSchema, FailureDump, LongestWait};
 pub use monitor::{DEFAULT_PERIOD, Mark, Monitor, MonitorLog};
 pub use ports::{Inspector, Place, Readings, SampleError, Sampler};
 pub use render::{render_assessment, render_state};
-pub use sample::{CpuSample, MAX_PLAUSIBLE_DSQ_DEPTH, Sample, Schedstat, clock_ratio, implausible};
+pub use sample::{
+    Counters, CpuSample, MAX_PLAUSIBLE_DSQ_DEPTH, ProgramRuns, Sample, Schedstat, clock_ratio, implausible,
+};
 pub use series::SampleSeries;
 pub use snapshot::{FromValue, MAX_SNAPSHOTS, Snapshot, SnapshotCause, SnapshotError, Snapshots, Value};
 pub use stalls::{Processes, RunFigures, StallWatch};
 pub use state::{
-    CgroupState, DomainState, EntryState, KernelState, MapState, ProgramState, QueueState, RunqueueState,
-    SchedExtState, SchedulerExit, TaskState, VariableState, VcpuState, state_letter,
+    CgroupState, CpuTimes, CpuUse, DomainState, EntryState, KernelState, MapState, NodeState, PressureState,
+    ProgramState, QueueState, RunqueueState, SchedExtState, SchedulerExit, StallState, TaskState,
+    VariableState, VcpuState, state_letter,
 };
 pub use summary::{EventRate, MonitorSummary, PhaseSummary, phase_summaries};
 

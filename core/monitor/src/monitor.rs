@@ -189,6 +189,13 @@ impl Monitor {
     fn keep(&mut self, sample: Sample, cost: Duration) {
         self.log.costs.push(cost);
         self.readings += sample.cpus.len().max(1);
+        // Growth is told from the first that has them to the last.
+        if sample.counters.is_some() {
+            let mut older = self.log.samples.iter_mut().rev().filter(|s| s.counters.is_some());
+            if let (Some(middle), Some(_)) = (older.next(), older.next()) {
+                middle.counters = None;
+            }
+        }
         self.log.samples.push(sample);
         if self.readings >= MAX_READINGS {
             self.log.full = true;
@@ -214,6 +221,20 @@ mod tests {
             monitor.poll(sampler, &|| now.get(), &mut || Some(vec![7 * MS]));
             now.set(now.get() + MS);
         }
+    }
+
+    #[test]
+    fn counters_are_kept_of_the_first_and_of_the_last_sample_that_has_them() {
+        let mut sampler = MockSampler::new();
+        sampler.expect_sample().times(6).returning(|at| {
+            let ms = at.as_millis() as u64;
+            let counters = (ms != 0 && ms != 500).then(Box::default);
+            Ok(Sample { counters, ..sample(ms, &[1]) })
+        });
+        let mut monitor = Monitor::every(100 * MS);
+        watch(&mut monitor, &mut sampler, 550);
+        let kept = monitor.into_log().samples.into_iter().map(|s| s.counters.is_some());
+        assert_eq!(kept.collect::<Vec<_>>(), [false, true, false, false, true, false]);
     }
 
     #[test]

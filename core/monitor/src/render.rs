@@ -1,16 +1,17 @@
 //! The monitor's findings in words.
 
+mod around;
 mod scheduler;
+mod state;
 
-use crate::{
-    Assessment, CgroupState, Check, DomainState, KernelState, PhaseSummary, RunqueueState, Schedstat,
-    TaskState, VcpuState,
-};
+pub use state::render_state;
+
+use crate::{Assessment, Check, Counters, PhaseSummary, Schedstat};
 use ktstr_assert::Assert;
 use std::fmt::Write;
 
-/// Tasks of a cgroup that are named.
-const CGROUP_NAMES: usize = 6;
+/// BPF programs that are named, those that took most time.
+const PROGRAMS: usize = 6;
 
 /// The numbers of a run, what lasted beyond a limit, and what could not be seen. `asked`
 /// tells the checks that count from those that are only reported.
@@ -50,6 +51,12 @@ pub fn render_assessment(assessment: &Assessment, asked: &Assert) -> String {
     if let Some(s) = &summary.schedstat {
         let _ = writeln!(text, "{}", schedstat(s));
     }
+    if let Some(counters) = &summary.counters {
+        text.push_str(&grown(counters));
+    }
+    if let Some(us) = summary.irq_pressure_us {
+        let _ = writeln!(text, "interrupts held up all tasks for {us} µs");
+    }
     for violation in &summary.violations {
         let weight = if violation.check.is_set(asked) { "violation" } else { "report only" };
         let _ = writeln!(text, "{weight}: {}: {}", violation.check.name(), violation.text);
@@ -77,6 +84,41 @@ fn schedstat(s: &Schedstat) -> String {
             ", {schedules} schedules ({idle} to idle), {wakeups} wake-ups ({local} local), {yields} yields"
         )
     };
+    text
+}
+
+/// How scheduling domains balanced, a line each, and which BPF programs took most time.
+fn grown(counters: &Counters) -> String {
+    let mut text = String::new();
+    for (name, domain) in &counters.domains {
+        let sum = |prefix: &str| -> u64 {
+            let of =
+                |(counter, n): (&String, &u64)| (counter.split('.').next() == Some(prefix)).then_some(*n);
+            domain.iter().filter_map(of).sum()
+        };
+        let (balances, failed, gained) = (sum("lb_count"), sum("lb_failed"), sum("lb_gained"));
+        let (pushed, remote, affine) = (sum("alb_pushed"), sum("ttwu_wake_remote"), sum("ttwu_move_affine"));
+        if balances + pushed + remote + affine > 0 {
+            let _ = writeln!(
+                text,
+                "domain {name}: {balances} balances ({failed} failed), {gained} tasks pulled, {pushed} pushed, {remote} \
+                 remote wake-ups, {affine} moved for the cache"
+            );
+        }
+    }
+    let mut programs: Vec<_> = counters.programs.iter().filter(|(_, p)| p.runs > 0 || p.misses > 0).collect();
+    programs.sort_by_key(|(_, p)| std::cmp::Reverse(p.run_time_ns));
+    for (name, program) in programs.iter().take(PROGRAMS) {
+        let mean = program.run_time_ns.checked_div(program.runs).unwrap_or_default();
+        let missed = match program.misses {
+            0 => String::new(),
+            n => format!(", {n} runs prevented by recursion"),
+        };
+        let _ = writeln!(text, "BPF program {name}: {} runs, {mean} ns each{missed}", program.runs);
+    }
+    if programs.len() > PROGRAMS {
+        let _ = writeln!(text, "… and {} more BPF programs", programs.len() - PROGRAMS);
+    }
     text
 }
 
@@ -124,128 +166,11 @@ fn numbers(phase: &PhaseSummary) -> String {
     text
 }
 
-/// A kernel's state, top down: where each vCPU is, what each runqueue holds.
-pub fn render_state(state: &KernelState) -> String {
-    let mut text = String::new();
-    if !state.moment.is_empty() {
-        let _ = writeln!(text, "{}", state.moment);
-    }
-    for vcpu in &state.vcpus {
-        let _ = writeln!(text, "{}", vcpu_line(vcpu));
-        for line in &vcpu.source {
-            let _ = writeln!(text, "       {line}");
-        }
-    }
-    for rq in &state.runqueues {
-        runqueue(&mut text, rq);
-    }
-    domains(&mut text, &state.runqueues);
-    for cgroup in &state.cgroups {
-        let _ = writeln!(text, "{}", cgroup_line(cgroup));
-    }
-    if let Some(scx) = &state.sched_ext {
-        scheduler::sched_ext(&mut text, scx);
-    }
-    if !state.console.is_empty() {
-        let _ = writeln!(text, "console, last {} lines:", state.console.len());
-        state.console.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
-    }
-    for problem in &state.problems {
-        let _ = writeln!(text, "not readable: {problem}");
-    }
-    text
-}
-
-fn vcpu_line(vcpu: &VcpuState) -> String {
-    let place = match &vcpu.symbol {
-        Some(symbol) => symbol.clone(),
-        None if vcpu.ip < 1 << 63 => "user space".to_string(),
-        None => "no known symbol".to_string(),
-    };
-    let halted = if vcpu.halted { ", halted" } else { "" };
-    format!("vcpu{}: {place} (ip {:#x}, sp {:#x}){halted}", vcpu.cpu, vcpu.ip, vcpu.sp)
-}
-
-fn runqueue(text: &mut String, rq: &RunqueueState) {
-    let scx = match (rq.scx_nr_running, rq.local_dsq_nr) {
-        (Some(running), Some(local)) => format!(", sched_ext {running} runnable, {local} in local DSQ"),
-        _ => String::new(),
-    };
-    let (nr, clock) = (rq.nr_running, rq.clock as f64 / 1e9);
-    let _ =
-        writeln!(text, "cpu{}: {nr} runnable, clock {clock:.6} s, {} switches{scx}", rq.cpu, rq.nr_switches);
-    if let Some(task) = &rq.current {
-        let _ = writeln!(text, "  running {}", task_line(task));
-    }
-    for task in rq.runnable.iter().filter(|t| rq.current.as_ref().is_none_or(|c| c.pid != t.pid)) {
-        let _ = writeln!(text, "  waits   {}", task_line(task));
-    }
-    if rq.more > 0 {
-        let _ = writeln!(text, "  … and {} more", rq.more);
-    }
-}
-
-/// CPUs whose domains are the same but for the own CPU's share one line.
-fn domains(text: &mut String, runqueues: &[RunqueueState]) {
-    let line = |rq: &RunqueueState| {
-        let one = |d: &DomainState| {
-            let failed = match d.nr_balance_failed {
-                0 => String::new(),
-                n => format!(" ({n} failed balances)"),
-            };
-            format!("{} {}{failed}", d.name, d.span)
-        };
-        rq.domains.iter().map(one).collect::<Vec<_>>().join(" < ")
-    };
-    let mut lines: Vec<(String, Vec<String>)> = Vec::new();
-    for rq in runqueues.iter().filter(|rq| !rq.domains.is_empty()) {
-        let (line, cpu) = (line(rq), format!("cpu{}", rq.cpu));
-        match lines.iter_mut().find(|(known, _)| *known == line) {
-            Some((_, cpus)) => cpus.push(cpu),
-            None => lines.push((line, vec![cpu])),
-        }
-    }
-    for (line, cpus) in lines {
-        let _ = writeln!(text, "domains of {}: {line}", cpus.join(" "));
-    }
-}
-
-fn cgroup_line(cgroup: &CgroupState) -> String {
-    let mut line = format!("cgroup {}", cgroup.path);
-    if let Some(cpus) = &cgroup.cpus {
-        let _ = write!(line, ", CPUs {cpus}");
-    }
-    if cgroup.frozen {
-        line.push_str(", FROZEN");
-    }
-    let count = cgroup.tasks.len() + cgroup.more;
-    if count > 0 {
-        let names: Vec<String> =
-            cgroup.tasks.iter().take(CGROUP_NAMES).map(|(pid, comm)| format!("{comm} ({pid})")).collect();
-        let more = if count > names.len() { " …" } else { "" };
-        let tasks = if count == 1 { "task" } else { "tasks" };
-        let _ = write!(line, ", {count} {tasks}: {}{more}", names.join(" "));
-    }
-    line
-}
-
-fn task_line(task: &TaskState) -> String {
-    let TaskState { pid, tgid, comm, class, prio, runtime_ns, .. } = task;
-    let process = if pid == tgid { String::new() } else { format!(", process {tgid}") };
-    // On a runqueue and not runnable is one that is about to sleep, or was just woken.
-    let state = match task.state_letter() {
-        'R' => String::new(),
-        letter => format!(", state {letter}"),
-    };
-    let ran = *runtime_ns as f64 / 1e9;
-    format!("{comm} (pid {pid}{process}) {class} prio {prio}{state}, ran {ran:.3} s")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::sample;
-    use crate::{MonitorLog, assess};
+    use crate::{MonitorLog, ProgramRuns, assess};
 
     #[test]
     fn a_report_only_violation_is_called_that() {
@@ -292,52 +217,36 @@ mod tests {
     }
 
     #[test]
-    fn a_state_reads_top_down() {
-        let task = |pid, comm: &str| TaskState {
-            pid,
-            tgid: 1,
-            comm: comm.into(),
-            class: "rt".into(),
-            ..TaskState::default()
+    fn domains_and_programs_have_a_line_each_and_those_without_news_none() {
+        let counter = |name: &str, n| (name.to_string(), n);
+        let busy = [
+            counter("lb_count.idle", 3),
+            counter("lb_count.newly_idle", 4),
+            counter("lb_failed.idle", 1),
+            counter("lb_gained.newly_idle", 2),
+            counter("ttwu_wake_remote", 9),
+        ];
+        let quiet = [counter("lb_count.idle", 0), counter("lb_imbalance.idle", 5)];
+        let runs = |runs, run_time_ns, misses| ProgramRuns { runs, run_time_ns, misses };
+        let mut programs: Vec<_> =
+            (0..PROGRAMS as u64).map(|i| (format!("p{i} (id {i})"), runs(i + 1, 7 - i, 0))).collect();
+        programs.push(("stuck (id 9)".to_string(), runs(2, 1000, 3)));
+        programs.push(("idle (id 8)".to_string(), runs(0, 0, 0)));
+        let counters = Counters {
+            domains: [("MC".to_string(), busy.into()), ("PKG".to_string(), quiet.into())].into(),
+            programs: programs.into_iter().collect(),
+            left_out: Vec::new(),
         };
-        let state = KernelState {
-            vcpus: vec![VcpuState {
-                ip: u64::MAX - 5,
-                symbol: Some("schedule+0x10".into()),
-                ..VcpuState::default()
-            }],
-            runqueues: vec![RunqueueState {
-                cpu: 0,
-                nr_running: 2,
-                current: Some(task(7, "hog")),
-                runnable: vec![task(7, "hog"), task(8, "victim")],
-                ..RunqueueState::default()
-            }],
-            cgroups: vec![CgroupState {
-                path: "/ktstr/cg_0".into(),
-                frozen: true,
-                cpus: Some("0-1".into()),
-                tasks: vec![(8, "victim".into())],
-                more: 3,
-            }],
-            sched_ext: Some(crate::SchedExtState {
-                state: "enabled".into(),
-                ..crate::SchedExtState::default()
-            }),
-            console: vec!["the last word".into()],
-            problems: vec!["the cgroup tree: torn".into()],
-            ..KernelState::default()
-        };
-        let text = render_state(&state);
-        let at = |needle: &str| text.find(needle).unwrap_or_else(|| panic!("no {needle:?} in:\n{text}"));
-        assert!(at("vcpu0: schedule+0x10") < at("cpu0: 2 runnable"));
-        assert!(at("running hog (pid 7") < at("waits   victim (pid 8"));
-        assert!(at("waits") < at("cgroup /ktstr/cg_0, CPUs 0-1, FROZEN, 4 tasks: victim (8) …"));
-        assert!(at("sched_ext: enabled") < at("  the last word"));
-        assert!(at("the last word") < at("not readable: the cgroup tree"));
-        assert_eq!(text.matches("hog").count(), 1);
-        let json = serde_json::to_string(&state).unwrap();
-        assert_eq!(serde_json::from_str::<KernelState>(&json).unwrap(), state);
+        let text = grown(&counters);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            "domain MC: 7 balances (1 failed), 2 tasks pulled, 0 pushed, 9 remote wake-ups, 0 moved for the cache"
+        );
+        assert_eq!(lines[1], "BPF program stuck (id 9): 2 runs, 500 ns each, 3 runs prevented by recursion");
+        assert_eq!(lines[2], "BPF program p0 (id 0): 1 runs, 7 ns each");
+        assert_eq!(lines[lines.len() - 1], "… and 1 more BPF programs");
+        assert_eq!(lines.len(), 2 + PROGRAMS);
     }
 
     #[test]

@@ -42,6 +42,10 @@ pub struct CpuSample {
     /// Counters of the scheduler; `None` on kernels without `CONFIG_SCHEDSTATS`.
     #[serde(default)]
     pub schedstat: Option<Schedstat>,
+    /// `rq.avg_irq.util_avg`, the share of the time that went to interrupts, 0 to 1024; `None` on kernels that don't
+    /// account for it.
+    #[serde(default)]
+    pub irq_util: Option<u32>,
 }
 
 /// Counters of one runqueue, or how they grew on all (`struct rq`; Documentation/scheduler/sched-stats.rst).
@@ -116,6 +120,68 @@ pub struct Sample {
     /// sched_ext's event counters (`SCX_EV_*` of kernel/sched/ext.c) summed over all CPUs,
     /// by name; `None` on kernels that don't count (before 6.16) or without a scheduler.
     pub events: Option<BTreeMap<String, i64>>,
+    /// How long interrupts have held up all tasks so far, microseconds (`full` of /proc/pressure/irq); `None` on kernels
+    /// that don't account for it.
+    #[serde(default)]
+    pub irq_pressure_us: Option<u64>,
+    /// Time in all BPF programs so far, ns; `None` while `kernel.bpf_stats_enabled` is off.
+    #[serde(default)]
+    pub bpf_run_time_ns: Option<u64>,
+    /// What is told of a run by its growth alone: of the first sample and of a late one, no more than a second before the
+    /// last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Box<Counters>>,
+}
+
+/// Counters of scheduling domains and of BPF programs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Of scheduling domains by their name, summed over the CPUs (as `DomainState` has them); none without
+    /// `CONFIG_SCHEDSTATS`.
+    pub domains: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Of BPF programs, by name and ID.
+    pub programs: BTreeMap<String, ProgramRuns>,
+    /// What samples of this kernel lack, and why.
+    pub left_out: Vec<String>,
+}
+
+/// How often a BPF program ran.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramRuns {
+    /// Runs; counted only with `kernel.bpf_stats_enabled`.
+    pub runs: u64,
+    /// Time in it, ns; as above.
+    pub run_time_ns: u64,
+    /// Runs that recursion prevented; counted always.
+    pub misses: u64,
+}
+
+impl Counters {
+    /// How all grew since `before`. What wasn't there then began at 0; what is gone by now isn't told.
+    pub fn since(&self, before: &Self) -> Self {
+        let domain = |(name, now): (&String, &BTreeMap<String, u64>)| {
+            let then = before.domains.get(name);
+            let grown = |(counter, now): (&String, &u64)| {
+                let then = then.and_then(|then| then.get(counter)).copied().unwrap_or_default();
+                (counter.clone(), now.saturating_sub(then))
+            };
+            (name.clone(), now.iter().map(grown).collect())
+        };
+        let program = |(name, now): (&String, &ProgramRuns)| {
+            let then = before.programs.get(name).copied().unwrap_or_default();
+            let grown = ProgramRuns {
+                runs: now.runs.saturating_sub(then.runs),
+                run_time_ns: now.run_time_ns.saturating_sub(then.run_time_ns),
+                misses: now.misses.saturating_sub(then.misses),
+            };
+            (name.clone(), grown)
+        };
+        Self {
+            domains: self.domains.iter().map(domain).collect(),
+            programs: self.programs.iter().map(program).collect(),
+            left_out: self.left_out.clone(),
+        }
+    }
 }
 
 impl Sample {

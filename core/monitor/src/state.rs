@@ -1,7 +1,14 @@
 //! What a kernel looked like at one moment: the material of a failure dump.
 
+mod around;
+mod task;
+
+pub use around::{CpuTimes, CpuUse, NodeState, PressureState, StallState};
+pub use task::{TaskState, state_letter};
+
 use ktstr_machine::VcpuRegisters;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Registers of one vCPU, with what they point at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,68 +30,6 @@ pub struct VcpuState {
     pub halted: bool,
 }
 
-/// A thread.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskState {
-    /// Thread id.
-    pub pid: i64,
-    /// Process id.
-    pub tgid: i64,
-    /// Its name.
-    pub comm: String,
-    /// Scheduling class: `stop`, `dl`, `rt`, `fair`, `ext` or `idle`.
-    pub class: String,
-    /// Effective priority, 0 to 139.
-    pub prio: i64,
-    /// `TASK_*` bits; 0 is running.
-    pub state: u64,
-    /// Time run in all, ns.
-    pub runtime_ns: u64,
-}
-
-impl TaskState {
-    /// Its state in `ps`'s letter.
-    pub const fn state_letter(&self) -> char {
-        state_letter(self.state)
-    }
-}
-
-/// The letter for `TASK_*` bits as `ps` and /proc show them (`task_index_to_char`, include/linux/sched.h): `R` runnable,
-/// `S` sleeping, `D` sleeping uninterruptibly, `I` the same but idle, `T` stopped, `t` traced, `P` parked, `X` dead.
-pub const fn state_letter(bits: u64) -> char {
-    /// `TASK_UNINTERRUPTIBLE`, `TASK_NOLOAD`, `TASK_FROZEN` (6.1).
-    const UNINTERRUPTIBLE: u64 = 0x2;
-    const NO_LOAD: u64 = 0x400;
-    const FROZEN: u64 = 0x8000;
-    if bits & UNINTERRUPTIBLE != 0 {
-        return if bits & NO_LOAD != 0 { 'I' } else { 'D' };
-    }
-    // The lowest bit decides; waking, new and rtlock-wait are shown as what they are about to be.
-    match bits & 0xff {
-        _ if bits & FROZEN != 0 => 'D',
-        0 => 'R',
-        bits if bits & 0x1 != 0 => 'S',
-        bits if bits & 0x4 != 0 => 'T',
-        bits if bits & 0x8 != 0 => 't',
-        bits if bits & 0x10 != 0 => 'X',
-        bits if bits & 0x20 != 0 => 'Z',
-        bits if bits & 0x40 != 0 => 'P',
-        _ => 'X',
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn states_have_the_letters_of_ps() {
-        // TASK_RUNNING, INTERRUPTIBLE, UNINTERRUPTIBLE, IDLE, KILLABLE, STOPPED, TRACED, PARKED, FROZEN, TASK_DEAD.
-        let bits = [0, 1, 2, 0x402, 0x102, 4, 8, 0x40, 0x8000, 0x80];
-        assert_eq!(bits.map(state_letter), ['R', 'S', 'D', 'I', 'D', 'T', 't', 'P', 'D', 'X']);
-    }
-}
-
 /// A runqueue with its tasks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunqueueState {
@@ -103,6 +48,18 @@ pub struct RunqueueState {
     /// sched_ext: `SCX_RQ_*` flags.
     #[serde(default)]
     pub scx_flags: Option<u64>,
+    /// sched_ext: whether a higher class has the CPU.
+    #[serde(default)]
+    pub scx_cpu_released: Option<bool>,
+    /// sched_ext: number of the last task that went to the scheduler's `enqueue`.
+    #[serde(default)]
+    pub scx_ops_qseq: Option<u64>,
+    /// sched_ext: grows with each task picked; who kicks a CPU waits by it.
+    #[serde(default)]
+    pub scx_kick_sync: Option<u64>,
+    /// Share of the time that went to interrupts, 0 to 1024; `None` where the kernel doesn't account for it.
+    #[serde(default)]
+    pub irq_util: Option<u64>,
     /// The running task.
     pub current: Option<TaskState>,
     /// The tasks queued, by class as the kernel picks them; the running one may be among
@@ -124,6 +81,9 @@ pub struct DomainState {
     pub level: i64,
     /// The CPUs it spans, as a list.
     pub span: String,
+    /// How many those are.
+    #[serde(default)]
+    pub span_weight: u64,
     /// `SD_*` flags.
     pub flags: u64,
     /// Current balancing interval, ms.
@@ -132,6 +92,10 @@ pub struct DomainState {
     pub nr_balance_failed: u64,
     /// Dearest newly-idle balancing, ns.
     pub max_newidle_lb_cost: u64,
+    /// Its balancing counters by the kernel's names (Documentation/scheduler/sched-stats.rst), those of `lb_` with what
+    /// the CPU was doing behind a dot, such as `lb_count.newly_idle`; none without `CONFIG_SCHEDSTATS`.
+    #[serde(default)]
+    pub schedstat: BTreeMap<String, u64>,
 }
 
 /// A cgroup of the v2 hierarchy with its own members.
@@ -147,6 +111,9 @@ pub struct CgroupState {
     pub tasks: Vec<(i64, String)>,
     /// How many more there were.
     pub more: usize,
+    /// How its tasks were held up, by resource; empty where the kernel doesn't keep that.
+    #[serde(default)]
+    pub pressure: Vec<PressureState>,
 }
 
 /// sched_ext as a whole.
@@ -154,6 +121,9 @@ pub struct CgroupState {
 pub struct SchedExtState {
     /// Its state, such as `enabled`.
     pub state: String,
+    /// Whether the scheduler's operations are cut short since it is being aborted; `None` before 6.19.
+    #[serde(default)]
+    pub aborting: Option<bool>,
     /// Depth of bypass mode; 0 when the loaded scheduler schedules.
     pub bypass_depth: Option<u64>,
     /// Schedulers loaded so far.
@@ -171,9 +141,13 @@ pub struct SchedExtState {
     /// Why it ended, as long as the kernel or the scheduler itself still tells.
     #[serde(default)]
     pub exit: Option<SchedulerExit>,
-    /// Dispatch queues beyond the local ones: the global ones of each node, then the scheduler's.
+    /// Dispatch queues: the local ones of each CPU and those for bypass mode, the global ones of each node, then the
+    /// scheduler's.
     #[serde(default)]
     pub dsqs: Vec<QueueState>,
+    /// Event counters (`SCX_EV_*`), summed over CPUs; empty on kernels without them.
+    #[serde(default)]
+    pub events: BTreeMap<String, i64>,
     /// The scheduler's BPF programs.
     #[serde(default)]
     pub programs: Vec<ProgramState>,
@@ -205,6 +179,12 @@ pub struct QueueState {
     pub id: u64,
     /// What the id means: `global`, `local`, `bypass`, or the scheduler's number in hexadecimal.
     pub name: String,
+    /// Whose it is: `cpu 3` or `node 0`; empty for the scheduler's own.
+    #[serde(default)]
+    pub origin: String,
+    /// Grows with each task that is put on it.
+    #[serde(default)]
+    pub seq: Option<u64>,
     /// Tasks on it.
     pub nr: u64,
     /// The first of them in dispatch order: pid and name.
@@ -293,6 +273,18 @@ pub struct KernelState {
     pub vcpus: Vec<VcpuState>,
     /// The runqueues of possible CPUs.
     pub runqueues: Vec<RunqueueState>,
+    /// All threads, at most 4096; the idle ones of CPUs but the first aren't among them.
+    #[serde(default)]
+    pub tasks: Vec<TaskState>,
+    /// What each possible CPU spent its time on, and its softirqs.
+    #[serde(default)]
+    pub cpu_use: Vec<CpuUse>,
+    /// How tasks of the whole system were held up, by resource; empty where the kernel doesn't keep that.
+    #[serde(default)]
+    pub pressure: Vec<PressureState>,
+    /// Where pages of each node came from; empty without `CONFIG_NUMA`.
+    #[serde(default)]
+    pub nodes: Vec<NodeState>,
     /// sched_ext, where the kernel has it.
     pub sched_ext: Option<SchedExtState>,
     /// The cgroups, parents before children.
@@ -303,6 +295,10 @@ pub struct KernelState {
     pub console: Vec<String>,
     /// What could not be read, and why.
     pub problems: Vec<String>,
+    /// What is missing without having failed, and why: what this kernel lacks or has turned off, what lists that were cut
+    /// short had more.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// Why this is not the whole kernel at one moment, but registers at most, or parts of a machine
     /// that went on.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,7 +2,7 @@
 
 use crate::checks::{FALLBACK, KEEP_LAST, event_rate, stalled_intervals};
 use crate::phases::{Part, phases};
-use crate::{MonitorLog, Sample, Schedstat, Violation};
+use crate::{Counters, MonitorLog, Sample, Schedstat, Violation};
 use ktstr_assert::Phase;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +70,16 @@ pub struct MonitorSummary {
     /// How the scheduler's counters grew on all CPUs; `None` on kernels without them.
     #[serde(default)]
     pub schedstat: Option<Schedstat>,
+    /// How the counters of scheduling domains and BPF programs grew, and what samples of this kernel lack; `None` where
+    /// fewer than two samples have them.
+    #[serde(default)]
+    pub counters: Option<Counters>,
+    /// How long interrupts held up all tasks, microseconds; `None` on kernels that don't account for it.
+    #[serde(default)]
+    pub irq_pressure_us: Option<u64>,
+    /// Time in BPF programs, ns; `None` where the kernel didn't count it.
+    #[serde(default)]
+    pub bpf_run_time_ns: Option<u64>,
     /// What lasted beyond a limit, the test's own or a default.
     pub violations: Vec<Violation>,
     /// The same numbers by phase of the test.
@@ -104,6 +114,9 @@ pub(crate) fn summarize(log: &MonitorLog) -> MonitorSummary {
         last_error: log.last_error.clone(),
         events: events(samples),
         schedstat: schedstat(samples),
+        counters: counters(samples),
+        irq_pressure_us: growth(samples, |s| s.irq_pressure_us),
+        bpf_run_time_ns: growth(samples, |s| s.bpf_run_time_ns),
         phases: phase_summaries(log),
         cost_us: costs.get(costs.len() / 2).copied().unwrap_or_default(),
         max_cost_us: costs.last().copied().unwrap_or_default(),
@@ -159,6 +172,19 @@ fn schedstat(samples: &[Sample]) -> Option<Schedstat> {
     grown.reduce(|sum, cpu| sum.zip(cpu, u64::saturating_add))
 }
 
+fn counters(samples: &[Sample]) -> Option<Counters> {
+    let mut kept = samples.iter().filter_map(|s| s.counters.as_deref());
+    let first = kept.next()?;
+    Some(kept.next_back()?.since(first))
+}
+
+/// How a number grew from the first sample that has it to the last.
+fn growth(samples: &[Sample], number: impl Fn(&Sample) -> Option<u64>) -> Option<u64> {
+    let mut known = samples.iter().filter_map(number);
+    let first = known.next()?;
+    Some(known.last()?.saturating_sub(first))
+}
+
 fn events(samples: &[Sample]) -> BTreeMap<String, EventRate> {
     let counted: Vec<&Sample> = samples.iter().filter(|s| s.events.is_some()).collect();
     let names: BTreeSet<&String> =
@@ -175,6 +201,7 @@ fn events(samples: &[Sample]) -> BTreeMap<String, EventRate> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ProgramRuns;
     use crate::testing::sample;
 
     #[test]
@@ -204,6 +231,31 @@ mod tests {
             cpu.schedstat = Some(Schedstat { pcount: n * n, run_delay: 7, ..Schedstat::default() });
         }
         assert_eq!(schedstat(&samples), Some(Schedstat { pcount: 8 + 12, ..Schedstat::default() }));
+    }
+
+    #[test]
+    fn domains_and_programs_are_told_by_their_growth_those_that_came_later_from_nothing() {
+        let counters = |pulled: u64, programs: &[(&str, u64)]| {
+            let of = |runs| ProgramRuns { runs, run_time_ns: runs * 10, misses: 1 };
+            Box::new(Counters {
+                domains: [("MC".to_string(), [("lb_gained.idle".to_string(), pulled)].into())].into(),
+                programs: programs.iter().map(|(name, runs)| ((*name).to_string(), of(*runs))).collect(),
+                left_out: vec!["irq".into()],
+            })
+        };
+        let mut samples = vec![sample(0, &[1]), sample(100, &[1]), sample(200, &[1])];
+        samples[0].counters = Some(counters(5, &[("old", 2), ("gone", 9)]));
+        samples[0].bpf_run_time_ns = Some(7);
+        assert_eq!((super::counters(&samples), growth(&samples, |s| s.bpf_run_time_ns)), (None, None));
+        samples[2].counters = Some(counters(12, &[("old", 6), ("new", 3)]));
+        samples[1].bpf_run_time_ns = Some(17);
+        let summary = summarize(&MonitorLog { samples, ..MonitorLog::default() });
+        let grown = summary.counters.unwrap();
+        assert_eq!(grown.domains["MC"]["lb_gained.idle"], 7);
+        assert_eq!(grown.programs["old"], ProgramRuns { runs: 4, run_time_ns: 40, misses: 0 });
+        assert_eq!(grown.programs["new"], ProgramRuns { runs: 3, run_time_ns: 30, misses: 1 });
+        assert_eq!((grown.programs.len(), grown.left_out.len()), (2, 1));
+        assert_eq!((summary.bpf_run_time_ns, summary.irq_pressure_us), (Some(10), None));
     }
 
     #[test]

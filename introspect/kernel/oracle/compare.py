@@ -17,7 +17,7 @@ from drgn import Object, cast
 from drgn.helpers.linux.cgroup import css_for_each_descendant_pre, cgroup_path
 from drgn.helpers.linux.cpumask import cpumask_to_cpulist, for_each_possible_cpu
 from drgn.helpers.linux.list import list_for_each_entry
-from drgn.helpers.linux.percpu import per_cpu
+from drgn.helpers.linux.percpu import per_cpu, per_cpu_ptr
 from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.rbtree import rbtree_inorder_for_each_entry
 
@@ -113,6 +113,38 @@ def text(kernel_string):
 def value_of(objects):
     return [o.value_() for o in objects]
 
+def around(prog, ours, cpus):
+    """CPU times but for idle ones, which depend on what time it is; softirqs; pages by node; pressure."""
+    index = {e.name: e.value for e in prog.type("enum cpu_usage_stat").enumerators}
+    for cpu, mine in zip(cpus, ours["times"]):
+        stat = per_cpu(prog["kernel_cpustat"], cpu).cpustat
+        for name in ("USER", "NICE", "SYSTEM", "IRQ", "SOFTIRQ", "STEAL", "GUEST", "GUEST_NICE"):
+            check(f"time:{name}", mine[name], stat[index[f"CPUTIME_{name}"]].value_())
+        ts = per_cpu(prog["tick_cpu_sched"], cpu)
+        for name, floor in (("idle", ts.idle_sleeptime), ("iowait", ts.iowait_sleeptime)):
+            check(f"time:{name}", mine[name] >= floor.value_(), True)
+    for cpu, mine in zip(cpus, ours["softirqs"]):
+        check("softirqs", mine, [n.value_() for n in per_cpu(prog["kstat"], cpu).softirqs])
+    if isinstance(ours["nodes"], list):
+        items = {e.name: e.value for e in prog.type("enum numa_stat_item").enumerators}
+        order = [items[f"NUMA_{n}"] for n in ("HIT", "MISS", "FOREIGN", "INTERLEAVE_HIT", "LOCAL", "OTHER")]
+        for node, mine in ours["nodes"]:
+            sums = [0] * len(order)
+            for zone in prog["node_data"][node].node_zones:
+                for at, item in enumerate(order):
+                    sums[at] += zone.vm_numa_event[item].counter.value_()
+                    if zone.present_pages:
+                        sums[at] += sum(per_cpu_ptr(zone.per_cpu_zonestats, cpu).vm_numa_event[item].value_() for cpu in cpus)
+            check("numa", mine, sums)
+    if isinstance(ours["pressure"], list):
+        states = {e.name: e.value for e in prog.type("enum psi_states").enumerators}
+        for resource, some, full in ours["pressure"]:
+            short = {"memory": "MEM"}.get(resource, resource.upper())
+            for said, name in ((some, f"PSI_{short}_SOME"), (full, f"PSI_{short}_FULL")):
+                if said is not None:
+                    averaged = prog["psi_system"].total[0][states[name]].value_() // 1000
+                    check("pressure", averaged <= said <= averaged + 10_000_000, True)
+
 def main():
     binary, core, vmlinux = sys.argv[1:4]
     bare = "--bare" in sys.argv or vmlinux == "-"
@@ -153,6 +185,10 @@ def main():
             "struct sched_entity", rq.cfs.tasks_timeline.rb_root.address_of_(), "run_node")))
         check("walk:dl_entities", ours["dl_entities"], value_of(rbtree_inorder_for_each_entry(
             "struct sched_dl_entity", rq.dl.root.rb_root.address_of_(), "rb_node")))
+        servers = any(m.name == "dl_server" for m in prog.type("struct sched_dl_entity").members)
+        check("walk:dl_tasks", ours["dl_tasks"], [
+            drgn.container_of(e, "struct task_struct", "dl").value_() for e in rbtree_inorder_for_each_entry(
+                "struct sched_dl_entity", rq.dl.root.rb_root.address_of_(), "rb_node") if not (servers and e.dl_server)])
         check("walk:rt_tasks", ours["rt_tasks"], [t.value_() for p in range(100) for t in list_for_each_entry(
             "struct task_struct", rq.rt.active.queue[p].address_of_(), "rt.run_list")])
         if scx_kernel:
@@ -178,6 +214,8 @@ def main():
             for g, group in zip(mine["groups"], groups):
                 record(prog, g)
                 check("SchedGroup:cpumask", g["cpus"], span(group.cpumask))
+
+    around(prog, dump["around"], cpus)
 
     # Cgroups.
     root = prog["cgrp_dfl_root"].cgrp

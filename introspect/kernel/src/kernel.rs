@@ -10,7 +10,7 @@ use ktstr_introspect_types::{Btf, Plan};
 
 use crate::index::Index;
 use crate::walk::{Links, Walker};
-use crate::{KernelError, bpf, cgroup, rq, sched_domain, sched_ext, schedstat, task};
+use crate::{KernelError, bpf, cgroup, psi, rq, sched_domain, sched_ext, schedstat, task};
 
 /// BTF of a kernel takes 3 to 8 MiB; more than this is no BTF.
 const MAX_BTF: u64 = 64 << 20;
@@ -50,6 +50,7 @@ pub(crate) struct Plans {
     pub(crate) cpu_group: OnceLock<cgroup::CpuGroupPlans>,
     pub(crate) cpuset: OnceLock<cgroup::CpusetPlans>,
     pub(crate) pids: OnceLock<cgroup::PidsPlans>,
+    pub(crate) psi: OnceLock<psi::PsiLayout>,
     pub(crate) dsq: OnceLock<sched_ext::DispatchQueuePlans>,
     pub(crate) ops: OnceLock<sched_ext::SchedExtOpsPlans>,
     pub(crate) exit_info: OnceLock<sched_ext::ExitInfoPlans>,
@@ -217,7 +218,7 @@ impl Kernel {
     }
 
     /// The name of the symbol that `address` is at, with a distance if it isn't at its start. Nothing past the end of
-    /// the kernel's image, where modules and BPF programs lie ([`Kernel::bpf_program_at`]).
+    /// the kernel's image, where modules ([`Kernel::module_symbol`]) and BPF programs ([`Kernel::bpf_program_at`]) lie.
     #[must_use]
     pub fn symbolize(&self, address: VirtAddr) -> Option<String> {
         if self.symbols.lookup("_end").is_some_and(|end| address >= end.address) {

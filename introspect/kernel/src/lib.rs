@@ -13,10 +13,15 @@
 
 mod bpf;
 mod cgroup;
+mod cpu_time;
 mod error;
 mod index;
 mod kernel;
+mod lock;
+mod module;
+mod numa;
 mod percpu;
+mod psi;
 mod record;
 mod rq;
 mod sample;
@@ -34,12 +39,15 @@ pub use bpf::{
     ExitRecord, MapContents, MapEntry, MapValue, RingPositions, StructOps,
 };
 pub use cgroup::{Cgroup, CgroupNode, CpuGroup, Cpuset, Pids};
+pub use cpu_time::{CpuSoftirqs, CpuTimes};
 pub use error::{ErrorKind, KernelError};
 pub use index::{FormatError, Index, IndexError, IndexFolder, IndexMiss, IndexUse};
 pub use kernel::Kernel;
+pub use numa::NodeCounters;
+pub use psi::{Pressure, Stall};
 pub use record::{Cpus, Field, NamedField, ReadField, Value};
 pub use rq::Runqueue;
-pub use sample::{RunqueueSample, RunqueueSampler};
+pub use sample::{ProgramSample, ProgramSampler, RunqueueSample, RunqueueSampler};
 pub use sched_domain::{DomainShared, SchedDomain, SchedGroup};
 pub use sched_ext::{CpuEvents, DispatchQueue, ExitInfo, ExitReport, SchedExt, SchedExtOps, ScxWait};
 pub use schedstat::{DomainSchedstat, RunqueueSchedstat};

@@ -101,8 +101,14 @@ record! {
         scx_cpu_released: bool = "rq.scx.cpu_released";
         /// sched_ext: requested performance level, 0 to 1024.
         scx_cpuperf_target: u64 = "rq.scx.cpuperf_target";
-        /// sched_ext: generation of `pick_next_task`.
-        scx_pnt_seq: u64 = "rq.scx.pnt_seq";
+        /// sched_ext: what a CPU that was kicked is waited for by: it grows with each task picked. It was
+        /// `pnt_seq` at first.
+        scx_kick_sync: u64 = "rq.scx.kick_sync" | "rq.scx.pnt_seq";
+        /// sched_ext: number of the last task that went to the scheduler's `enqueue`.
+        scx_ops_qseq: u64 = "rq.scx.ops_qseq";
+        /// Share of the time that went to interrupts, 0 to 1024. `CONFIG_IRQ_TIME_ACCOUNTING` or
+        /// `CONFIG_PARAVIRT_TIME_ACCOUNTING`.
+        irq_util_avg: u64 = "rq.avg_irq.util_avg";
     }
 }
 
@@ -159,6 +165,42 @@ impl Kernel {
         let (root, node) =
             (self.offset("rq.dl.root.rb_root.rb_node")?, self.offset("sched_dl_entity.rb_node")?);
         self.walker().rbtree("a runqueue's dl tree", rq.wrapping_add(root), node, MAX_QUEUED)
+    }
+
+    /// Queued deadline tasks, earliest deadline first: of [`Kernel::dl_entities`] those that stand for a task.
+    ///
+    /// # Errors
+    /// [`KernelError`] when the tree can't be walked.
+    pub fn dl_tasks(&self, rq: VirtAddr) -> Result<Vec<VirtAddr>, KernelError> {
+        let inside = self.offset("task_struct.dl")?;
+        let server = match self.plan("sched_dl_entity.dl_server") {
+            Ok(plan) => Some(plan),
+            // Before 6.8 there were no servers.
+            Err(error) if error.kind() == crate::ErrorKind::Absent => None,
+            Err(other) => return Err(other),
+        };
+        let mut tasks = Vec::new();
+        for entity in self.dl_entities(rq)? {
+            let of_server = server.as_ref().map(|plan| plan.read(self.memory(), entity)).transpose()?;
+            if of_server.is_none_or(|flag| flag == 0) {
+                tasks.push(entity.wrapping_sub(inside));
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// The newest of the runqueues' clocks: the kernel's `sched_clock`, nanoseconds, to within a tick while any CPU is
+    /// busy.
+    ///
+    /// # Errors
+    /// [`KernelError`] when a runqueue can't be read.
+    pub fn newest_clock(&self) -> Result<u64, KernelError> {
+        let clock = self.plan("rq.clock")?;
+        let mut newest = 0;
+        for cpu in self.possible_cpus()?.0 {
+            newest = clock.read(self.memory(), self.runqueue(cpu)?)?.max(newest);
+        }
+        Ok(newest)
     }
 
     /// Runnable sched_ext tasks, in the order that they became so.

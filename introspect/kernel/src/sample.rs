@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use ktstr_introspect_memory::{PhysAddr, PhysicalMemory};
-use ktstr_introspect_types::Leaf;
+use ktstr_introspect_memory::{PhysAddr, PhysicalMemory, VirtAddr};
+use ktstr_introspect_types::{Leaf, Plan};
 
-use crate::{Kernel, KernelError};
+use crate::{ErrorKind, Kernel, KernelError};
 
 /// What one CPU's runqueue said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -97,5 +97,91 @@ impl RunqueueSampler {
         let mut bytes = [0; 4];
         self.memory.read(at, &mut bytes)?;
         Ok(u32::from_le_bytes(bytes))
+    }
+}
+
+/// How often a BPF program ran, summed over CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProgramSample {
+    /// Its `struct bpf_prog`.
+    pub program: VirtAddr,
+    /// Its ID.
+    pub id: u64,
+    /// Runs; counted only with `kernel.bpf_stats_enabled`.
+    pub runs: u64,
+    /// Time in it, nanoseconds; as above.
+    pub run_time_ns: u64,
+    /// Runs that recursion prevented.
+    pub misses: u64,
+}
+
+/// Reads the statistics of all BPF programs by plans that were compiled once; [`Kernel::bpf_program_stats`] reads those of
+/// one.
+#[derive(Debug)]
+pub struct ProgramSampler {
+    id: Plan,
+    stats: Plan,
+    runs: Plan,
+    time: Plan,
+    misses: Option<Plan>,
+}
+
+impl ProgramSampler {
+    /// Works out where the numbers are.
+    ///
+    /// # Errors
+    /// [`KernelError`], [`ErrorKind::Absent`] without BPF.
+    pub fn new(kernel: &Kernel) -> Result<Self, KernelError> {
+        kernel.symbol("prog_idr")?;
+        let misses = match kernel.counter("bpf_prog_stats.misses") {
+            Err(error) if error.kind() == ErrorKind::Absent => None,
+            other => Some(other?),
+        };
+        Ok(Self {
+            id: kernel.plan("bpf_prog.aux->id")?,
+            stats: kernel.plan("bpf_prog.stats")?,
+            runs: kernel.counter("bpf_prog_stats.cnt")?,
+            time: kernel.counter("bpf_prog_stats.nsecs")?,
+            misses,
+        })
+    }
+
+    /// Reads every program once, by ID. Those without statistics (subprograms) aren't among them.
+    ///
+    /// # Errors
+    /// [`KernelError`] when programs or their numbers can't be read.
+    pub fn sample(&self, kernel: &Kernel) -> Result<Vec<ProgramSample>, KernelError> {
+        let memory = kernel.memory();
+        let cpus = kernel.possible_cpus()?.0;
+        let mut found = Vec::new();
+        for program in kernel.bpf_programs()? {
+            let pointer = VirtAddr(self.stats.read(memory, program)?);
+            if pointer.is_null() {
+                continue;
+            }
+            let id = self.id.read(memory, program)?;
+            let mut sample = ProgramSample { program, id, runs: 0, run_time_ns: 0, misses: 0 };
+            for cpu in &cpus {
+                let at = kernel.per_cpu_pointer(pointer, *cpu)?;
+                sample.runs = sample.runs.wrapping_add(self.runs.read(memory, at)?);
+                sample.run_time_ns = sample.run_time_ns.wrapping_add(self.time.read(memory, at)?);
+                if let Some(misses) = &self.misses {
+                    sample.misses = sample.misses.wrapping_add(misses.read(memory, at)?);
+                }
+            }
+            found.push(sample);
+        }
+        Ok(found)
+    }
+}
+
+impl Kernel {
+    /// Whether the runs of BPF programs are counted: `kernel.bpf_stats_enabled`, a static key of which the first word is how
+    /// often it was turned on.
+    ///
+    /// # Errors
+    /// [`KernelError`], [`ErrorKind::Absent`] without BPF.
+    pub fn bpf_stats_enabled(&self) -> Result<bool, KernelError> {
+        Ok(self.variable(&["bpf_stats_enabled_key"], 4)? != 0)
     }
 }

@@ -63,6 +63,8 @@ pub struct SchedExt {
     pub enable_seq: Result<u64, KernelError>,
     /// Depth of bypass mode; 0 when the scheduler schedules.
     pub bypass_depth: Result<u64, KernelError>,
+    /// Whether its operations are cut short since it is being aborted. Since 6.19.
+    pub aborting: Result<bool, KernelError>,
     /// Last watchdog run, jiffies.
     pub watchdog_timestamp: Result<u64, KernelError>,
     /// Watchdog timeout, jiffies.
@@ -88,6 +90,9 @@ impl Kernel {
             enable_seq: word(&["scx_enable_seq"], 8),
             bypass_depth: word(&["scx_ops_bypass_depth", "scx_bypass_depth"], 4)
                 .or_else(|absent| self.scx_number("scx_sched.bypass_depth", absent)),
+            aborting: word(&["scx_aborting"], 1)
+                .or_else(|absent| self.scx_number("scx_sched.aborting", absent))
+                .map(|word| word != 0),
             watchdog_timestamp: word(&["scx_watchdog_timestamp"], 8),
             watchdog_timeout: self.scx_watchdog_timeout(),
             exit_kind: word(&["scx_exit_kind"], 4)
@@ -196,7 +201,7 @@ impl Kernel {
     }
 
     /// The value of the first of these variables that the kernel has, `width` bytes of it.
-    fn variable(&self, names: &[&'static str], width: usize) -> Result<u64, KernelError> {
+    pub(crate) fn variable(&self, names: &[&'static str], width: usize) -> Result<u64, KernelError> {
         let mut missing = String::new();
         for name in names {
             let Ok(at) = self.symbol(name) else {

@@ -152,6 +152,22 @@ record! {
         scx_ddsp_enq_flags: u64 = "task_struct.scx.ddsp_enq_flags";
         /// sched_ext: whether it was refused at its start.
         scx_disallow: bool = "task_struct.scx.disallow";
+        /// Process id of the process that made it.
+        parent_tgid: i64 = "task_struct.real_parent->tgid";
+        /// Process group, in the first PID namespace: `PIDTYPE_PGID` is 2 in `enum pid_type` since 4.19.
+        pgid: i64 = "task_struct.signal->pids[2]->numbers[0].nr";
+        /// Session, likewise: `PIDTYPE_SID` is 3.
+        sid: i64 = "task_struct.signal->pids[3]->numbers[0].nr";
+        /// Tasks with the same cookie may share a core; 0 for none. `CONFIG_SCHED_CORE`.
+        core_cookie: u64 = "task_struct.core_cookie";
+        /// The most urgent of the tasks that wait for a PI lock of its; null for none. `CONFIG_RT_MUTEXES`.
+        pi_top_task: VirtAddr = "task_struct.pi_top_task";
+        /// That task's thread id.
+        pi_top_pid: i64 = "task_struct.pi_top_task->pid";
+        /// Start of its kernel stack.
+        stack: VirtAddr = "task_struct.stack";
+        /// Stack pointer where it was switched from. x86.
+        saved_sp: VirtAddr = "task_struct.thread.sp";
     }
 }
 

@@ -3,12 +3,12 @@
 mod world;
 
 use ktstr_introspect_kernel::{
-    BpfMap, BpfMapKind, BpfProgram, DispatchQueue, ErrorKind, Kernel, KernelError, MapValue,
+    BpfMap, BpfMapKind, BpfProgram, DispatchQueue, ErrorKind, Kernel, KernelError, MapValue, ProgramSampler,
 };
 use ktstr_introspect_memory::{MemoryFault, PhysAddr, PhysRange, PhysicalMemory, SparseMemory, VirtAddr};
 use ktstr_introspect_types::DecodeLimits;
 use proptest::prelude::*;
-use world::{SIZE, address, at, healthy, kernel, put};
+use world::{Counters, SIZE, address, at, healthy, kernel, put};
 
 fn place(offset: usize) -> VirtAddr {
     VirtAddr(address(offset))
@@ -29,6 +29,11 @@ fn programs_come_with_names_statistics_and_maps() {
     let stats = kernel.bpf_program_stats(place(at::PROGRAM)).unwrap();
     assert_eq!((stats.run_count, stats.run_time_ns, stats.misses), (12, 1200, 1));
     assert_eq!(stats.by_cpu, [(0, 5, 500), (1, 7, 700)]);
+    let sampled = ProgramSampler::new(&kernel).unwrap().sample(&kernel).unwrap();
+    let [one] = sampled.as_slice() else { panic!("{sampled:?}") };
+    assert_eq!((one.program, one.id), (place(at::PROGRAM), 2));
+    assert_eq!((one.runs, one.run_time_ns, one.misses), (12, 1200, 1));
+    assert_eq!(kernel.bpf_stats_enabled().unwrap_err().kind(), ErrorKind::Absent);
     assert_eq!(kernel.bpf_program_at(VirtAddr(0xffff_ffff_c000_00ff)).unwrap(), Some(place(at::PROGRAM)));
     assert_eq!(kernel.bpf_program_at(VirtAddr(0xffff_ffff_c000_0100)).unwrap(), None);
 }
@@ -238,6 +243,24 @@ fn a_scheduler_behind_scx_root_shows_its_end_operations_queues_and_events() {
     let records = kernel.bpf_exit_records().unwrap();
     assert_eq!((records[0].variable.as_str(), records[0].kind, records[0].exit_code), ("uei", 1026, -5));
     assert_eq!((records[0].message.as_str(), records[0].dump.as_str()), ("a task waits", "a dump"));
+}
+
+/// A variable, behind a pointer, and in what a scheduler keeps of each CPU: one form after the other since 6.14.
+#[test]
+fn event_counters_are_found_in_each_form_that_kernels_had() {
+    for form in [Counters::Variable, Counters::Pointer, Counters::Inside] {
+        let kernel = world::counting(form);
+        let by_cpu = kernel.scx_events_by_cpu().unwrap();
+        let numbers: Vec<_> = by_cpu.iter().map(|(cpu, events)| (*cpu, events[0].1, events[1].1)).collect();
+        assert_eq!(numbers, [(0, 3, 4), (1, 30, 40)], "{form:?}");
+        let sums = kernel.scx_events().unwrap();
+        assert_eq!(sums, [("SCX_EV_A".to_owned(), 33), ("SCX_EV_B".to_owned(), 44)], "{form:?}");
+        assert!(kernel.sched_ext().aborting.unwrap());
+    }
+    // A variable is there without a scheduler, what a scheduler keeps is not.
+    let mut bytes = healthy();
+    put(&mut bytes, &[(at::SCX_ROOT, 0)]);
+    assert_eq!(kernel(bytes).scx_events().unwrap_err().kind(), ErrorKind::Null);
 }
 
 #[test]

@@ -333,6 +333,16 @@ impl Btf {
         self.named(name).find(is_composite).and_then(|id| self.resolve(id).ok()).map(|(id, _)| id)
     }
 
+    /// The struct, or the union, of that name with its members, which a [`Type::Forward`] only declares.
+    #[must_use]
+    pub fn definition(&self, name: &str, union: bool) -> Option<TypeId> {
+        self.named(name).find(|id| match self.get(*id) {
+            Ok(Type::Struct(_)) => !union,
+            Ok(Type::Union(_)) => union,
+            _ => false,
+        })
+    }
+
     /// The enumerator of enum `name` whose value is `value`.
     #[must_use]
     pub fn enumerator(&self, name: &str, value: u64) -> Option<&str> {

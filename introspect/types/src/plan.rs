@@ -309,7 +309,7 @@ impl Compiler<'_> {
             if let (Type::Pointer(target), Step::Member(_) | Step::Index(_)) = (found, step) {
                 offsets.push(0);
                 let id;
-                (id, found) = self.broken(self.btf.resolve(target))?;
+                (id, found) = self.whole(target)?;
                 if let Step::Index(index) = step {
                     let size = self.broken(self.btf.size_of(id))?;
                     add(&mut offsets, u64::from(*index).wrapping_mul(size));
@@ -357,6 +357,17 @@ impl Compiler<'_> {
         };
         let first = offsets.remove(0);
         Ok(Plan { path: self.path.into(), first, hops: offsets, leaf, ty, size })
+    }
+
+    /// What a pointer points to, behind typedefs and qualifiers. Where that is only declared, the struct or union of the
+    /// same name: a kernel's types are merged from many files, and some of them saw the declaration alone.
+    fn whole(&self, target: TypeId) -> Result<(TypeId, Type<'_>), PlanError> {
+        let (id, found) = self.broken(self.btf.resolve(target))?;
+        let Type::Forward { name, union } = found else { return Ok((id, found)) };
+        match self.btf.definition(name, union) {
+            Some(whole) => self.broken(self.btf.resolve(whole)),
+            None => Ok((id, found)),
+        }
     }
 
     fn leaf(&self, ty: TypeId, bits: Option<u8>, shift: u8) -> Result<Leaf, PlanError> {

@@ -126,6 +126,7 @@ fn any_sample() -> impl Strategy<Value = Sample> {
             })
             .collect(),
         events: events.map(|n| [(FALLBACK.to_string(), n), (KEEP_LAST.to_string(), n)].into()),
+        ..Sample::default()
     })
 }
 

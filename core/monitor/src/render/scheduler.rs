@@ -27,7 +27,14 @@ pub(super) fn sched_ext(text: &mut String, scx: &SchedExtState) {
             let _ = writeln!(text, "    at {}", trace.join(" < "));
         }
     }
-    scx.dsqs.iter().for_each(|queue| text.push_str(&queue_line(queue)));
+    // Each CPU has some of its own; they are told where they hold a task.
+    let told = scx.dsqs.iter().filter(|queue| queue.nr > 0 || !queue.origin.starts_with("cpu "));
+    told.for_each(|queue| text.push_str(&queue_line(queue)));
+    let events: Vec<String> =
+        scx.events.iter().filter(|(_, n)| **n != 0).map(|(name, n)| format!("{name} {n}")).collect();
+    if !events.is_empty() {
+        let _ = writeln!(text, "  events: {}", events.join(" "));
+    }
     scx.programs.iter().for_each(|program| text.push_str(&program_line(program)));
     let mut room = MAX_VARIABLES;
     scx.maps.iter().for_each(|map| self::map(text, map, &mut room));
@@ -40,6 +47,13 @@ fn head(scx: &SchedExtState) -> String {
             "disabled" => write!(line, ", the last scheduler was {ops}"),
             _ => write!(line, ", scheduler {ops}"),
         };
+    }
+    // `none` while one runs; `done` before the first, and after each.
+    if let Some(kind) = scx.exit_kind.as_ref().filter(|kind| !matches!(kind.as_str(), "none" | "done")) {
+        let _ = write!(line, ", exit kind {kind}");
+    }
+    if scx.aborting == Some(true) {
+        line.push_str(", aborting");
     }
     let numbers = [
         ("bypass depth", scx.bypass_depth.filter(|n| *n > 0)),
@@ -56,7 +70,8 @@ fn head(scx: &SchedExtState) -> String {
 }
 
 fn queue_line(queue: &QueueState) -> String {
-    let QueueState { name, nr, tasks, by_vtime, .. } = queue;
+    let QueueState { name, nr, tasks, by_vtime, origin, .. } = queue;
+    let of = if origin.is_empty() { String::new() } else { format!(" of {origin}") };
     let names: Vec<String> =
         tasks.iter().take(QUEUE_NAMES).map(|(pid, comm)| format!("{comm} ({pid})")).collect();
     let order = if *by_vtime { " by virtual time" } else { "" };
@@ -65,7 +80,7 @@ fn queue_line(queue: &QueueState) -> String {
         shown if (shown as u64) < *nr => (": ", " …"),
         _ => (": ", ""),
     };
-    format!("  DSQ {name} holds {nr}{order}{colon}{}{more}\n", names.join(" "))
+    format!("  DSQ {name}{of} holds {nr}{order}{colon}{}{more}\n", names.join(" "))
 }
 
 fn program_line(program: &ProgramState) -> String {
@@ -134,6 +149,9 @@ mod tests {
         let scx = SchedExtState {
             state: "enabled".into(),
             ops: Some("fixture".into()),
+            exit_kind: Some("error_stall".into()),
+            aborting: Some(true),
+            events: [("SCX_EV_A".to_string(), 3), ("SCX_EV_B".to_string(), 0)].into(),
             exit: Some(SchedulerExit {
                 kind: "error_stall".into(),
                 reason: "runnable task stall".into(),
@@ -143,7 +161,9 @@ mod tests {
                 ..SchedulerExit::default()
             }),
             dsqs: vec![
-                QueueState { name: "global".into(), ..QueueState::default() },
+                QueueState { name: "local".into(), origin: "cpu 0".into(), ..QueueState::default() },
+                QueueState { name: "local".into(), origin: "cpu 1".into(), nr: 1, ..QueueState::default() },
+                QueueState { name: "global".into(), origin: "node 0".into(), ..QueueState::default() },
                 QueueState {
                     name: "0x7".into(),
                     nr: 3,
@@ -182,17 +202,19 @@ mod tests {
         };
         let text = rendered(&scx);
         for part in [
-            "sched_ext: enabled, scheduler fixture\n",
+            "sched_ext: enabled, scheduler fixture, exit kind error_stall, aborting\n",
+            "  DSQ local of cpu 1 holds 1\n  DSQ global of node 0 holds 0\n",
+            "  events: SCX_EV_A 3\n",
             "value 0 bytes\n    half full\n    [k0] = 1\n",
             "    [k7] = 1\n    … and more entries\n",
             "  ended: error_stall (code 0): runnable task stall: victim[7] failed to run\n    at check_rq",
-            "  DSQ global holds 0\n",
             "  DSQ 0x7 holds 3: victim (7) …\n",
             "  program 4 my_enqueue (enqueue), 99 instructions verified, ran 2 times, 150 ns each\n",
             "    … and 5 more variables\n",
         ] {
             assert!(text.contains(part), "expected {part:?} in:\n{text}");
         }
+        assert!(!text.contains("of cpu 0"), "{text}");
         assert_eq!(text.matches("    v").count(), MAX_VARIABLES);
         assert!(text.contains(&format!("v0 = {}…\n", "µ".repeat(MAX_VALUE))), "{text}");
     }

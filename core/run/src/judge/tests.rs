@@ -94,7 +94,7 @@ fn a_violation_that_the_test_asked_to_see_fails_it_and_can_be_expected() {
     let sample = |i: u64| ktstr_monitor::Sample {
         at: Duration::from_millis(100 * i),
         cpus: vec![cpu(0, 9), cpu(1, 0)],
-        events: None,
+        ..Default::default()
     };
     let piled_up = seen(|s| {
         s.monitor.samples = (0..9).map(sample).collect();

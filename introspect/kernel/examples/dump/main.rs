@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "kaslr": kernel.placement().kaslr.0, "phys_base": kernel.placement().phys_base,
         "by_pid": outcome(kernel.tasks_by_pid(), |found| found.iter().map(|(pid, at)| json!([pid, at.0])).collect::<Vec<_>>()),
         "tasks": tasks, "rqs": rqs, "cgroups": cgroups, "scx": sched_ext(&kernel),
-        "bpf": bpf::all(&kernel),
+        "bpf": bpf::all(&kernel), "around": around(&kernel),
         "variables": vmlinux.as_ref().map(|vmlinux| variables::all(&kernel, vmlinux)).transpose()?,
     });
     println!("{all}");
@@ -93,6 +93,7 @@ fn runqueue(kernel: &Kernel, cpu: u32) -> Result<Json, KernelError> {
     json["cfs_timeline"] = addresses(kernel.cfs_timeline(rq));
     json["rt_tasks"] = addresses(kernel.rt_tasks(rq));
     json["dl_entities"] = addresses(kernel.dl_entities(rq));
+    json["dl_tasks"] = addresses(kernel.dl_tasks(rq));
     json["scx_runnable"] = addresses(kernel.scx_runnable(rq));
     json["local_dsq_by_vtime"] =
         addresses(kernel.local_queue(rq).and_then(|queue| kernel.queued_by_vtime(queue)));
@@ -146,6 +147,39 @@ fn cgroup(kernel: &Kernel, node: ktstr_introspect_kernel::CgroupNode) -> Json {
     json
 }
 
+/// CPU times, softirqs, NUMA counters and the system's pressure.
+fn around(kernel: &Kernel) -> Json {
+    let times = kernel.cpu_times().map(|all| {
+        let one = |(cpu, t): (u32, ktstr_introspect_kernel::CpuTimes)| {
+            json!({
+                "cpu": cpu, "USER": t.user, "NICE": t.nice, "SYSTEM": t.system, "IRQ": t.irq, "SOFTIRQ": t.softirq,
+                "STEAL": t.steal, "GUEST": t.guest, "GUEST_NICE": t.guest_nice, "idle": t.idle, "iowait": t.iowait,
+            })
+        };
+        all.into_iter().map(one).collect::<Vec<_>>()
+    });
+    let softirqs = kernel.softirqs().map(|all| {
+        let counts =
+            |(_, counts): (u32, Vec<(&str, u64)>)| counts.into_iter().map(|(_, n)| n).collect::<Vec<_>>();
+        all.into_iter().map(counts).collect::<Vec<_>>()
+    });
+    let nodes = kernel.numa_counters().map(|all| {
+        let counts = |(node, counts): (u32, Vec<(&str, u64)>)| {
+            json!([node, counts.into_iter().map(|(_, n)| n).collect::<Vec<_>>()])
+        };
+        all.into_iter().map(counts).collect::<Vec<_>>()
+    });
+    let group = kernel.system_psi_group();
+    let pressure = group.and_then(|group| kernel.pressure(group, kernel.newest_clock()?)).map(|all| {
+        let total = |stall: Option<ktstr_introspect_kernel::Stall>| stall.map(|stall| stall.total_us);
+        all.into_iter().map(|p| json!([p.resource, total(p.some), total(p.full)])).collect::<Vec<_>>()
+    });
+    json!({
+        "times": outcome(times, Json::from), "softirqs": outcome(softirqs, |all| json!(all)),
+        "nodes": outcome(nodes, Json::from), "pressure": outcome(pressure, Json::from),
+    })
+}
+
 fn sched_ext(kernel: &Kernel) -> Json {
     let state = kernel.sched_ext();
     let queues = kernel.dispatch_queues().map(|found| {
@@ -183,6 +217,7 @@ fn sched_ext(kernel: &Kernel) -> Json {
         "hotplug_seq": outcome(state.hotplug_seq, Json::from),
         "enable_seq": outcome(state.enable_seq, Json::from),
         "bypass_depth": outcome(state.bypass_depth, Json::from),
+        "aborting": outcome(state.aborting, Json::from),
         "watchdog_timestamp": outcome(state.watchdog_timestamp, Json::from),
         "watchdog_timeout": outcome(state.watchdog_timeout, Json::from),
         "queues": outcome(queues, Json::from),

@@ -136,7 +136,7 @@ impl Kernel {
     }
 
     /// `nr_node_ids`: a constant 1 without CONFIG_NUMA, and then no symbol.
-    fn nr_nodes(&self, at: VirtAddr) -> Result<u32, KernelError> {
+    pub(crate) fn nr_nodes(&self, at: VirtAddr) -> Result<u32, KernelError> {
         let seen = match self.variable(&["nr_node_ids"], 4) {
             Err(error) if error.kind() == ErrorKind::Absent => 1,
             other => other?,

@@ -95,14 +95,25 @@ pub(crate) fn program_types() -> (BtfBuilder, TypeId) {
     (b, section)
 }
 
-fn btf() -> Btf {
+/// Where a kernel keeps sched_ext's event counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counters {
+    /// A per-CPU variable: 6.14 and 6.15.
+    Variable,
+    /// Behind `scx_sched.event_stats_cpu`: 6.16 and 6.17.
+    Pointer,
+    /// In `scx_sched.pcpu`: later ones.
+    Inside,
+}
+
+fn btf(counters: Counters) -> Btf {
     let mut b = BtfBuilder::new();
     let [u8_, u32_, u64_] =
         [("u8", 1), ("u32", 4), ("u64", 8)].map(|(name, size)| b.integer(name, size, false));
     let (int, char_) = (b.integer("int", 4, true), b.integer("char", 1, true));
     let list = links(&mut b, [u8_, u32_, u64_]);
     bpf_objects(&mut b, [u8_, u32_, u64_, int, char_]);
-    sched_ext(&mut b, [u8_, u32_, u64_, int]);
+    sched_ext(&mut b, [u8_, u32_, u64_, int], counters);
     let of_rq = b.structure("scx_rq", 16, &[("runnable_list", list, 0)]);
     b.structure("rq", 16, &[("scx", of_rq, 0)]);
     let of_task =
@@ -275,7 +286,7 @@ fn storage_and_rings(b: &mut BtfBuilder, map: TypeId, [u32_, u64_, bytes]: [Type
 }
 
 /// As in kernels after 6.18: all in a `struct scx_sched`.
-fn sched_ext(b: &mut BtfBuilder, [_, u32_, u64_, int]: [TypeId; 4]) {
+fn sched_ext(b: &mut BtfBuilder, [u8_, u32_, u64_, int]: [TypeId; 4], counters: Counters) {
     let prototype = b.prototype(int);
     let (operation, name) = (b.pointer(prototype), b.array(u32_, 4));
     let ops = b.structure(
@@ -307,19 +318,20 @@ fn sched_ext(b: &mut BtfBuilder, [_, u32_, u64_, int]: [TypeId; 4]) {
         ],
     );
     let info = b.pointer(info);
-    b.structure(
-        "scx_sched",
-        128,
-        &[
-            ("ops", ops, 0),
-            ("dsq_hash", table, 48),
-            ("pnode", u64_, 56),
-            ("pcpu", u64_, 64),
-            ("exit_kind", count, 72),
-            ("exit_info", info, 80),
-            ("watchdog_timeout", u64_, 88),
-        ],
-    );
+    let mut members = vec![
+        ("ops", ops, 0),
+        ("dsq_hash", table, 48),
+        ("pnode", u64_, 56),
+        ("pcpu", u64_, 64),
+        ("exit_kind", count, 72),
+        ("exit_info", info, 80),
+        ("watchdog_timeout", u64_, 88),
+        ("aborting", u8_, 104),
+    ];
+    if counters == Counters::Pointer {
+        members.push(("event_stats_cpu", u64_, 96));
+    }
+    b.structure("scx_sched", 128, &members);
     let (s64, pad) = (b.integer("s64", 8, true), b.array(u64_, 2));
     let stats = b.structure("scx_event_stats", 16, &[("SCX_EV_A", s64, 0), ("SCX_EV_B", s64, 8)]);
     b.enumeration(
@@ -338,11 +350,11 @@ fn sched_ext(b: &mut BtfBuilder, [_, u32_, u64_, int]: [TypeId; 4]) {
     let node = b.structure("dsq_hash_node", 8, &[("next", u64_, 0)]);
     let queue =
         b.structure("scx_dispatch_q", 32, &[("id", u64_, 0), ("nr", u32_, 8), ("hash_node", node, 16)]);
-    b.structure(
-        "scx_sched_pcpu",
-        64,
-        &[("pad", pad, 0), ("event_stats", stats, 16), ("bypass_dsq", queue, 32)],
-    );
+    let mut members = vec![("pad", pad, 0), ("bypass_dsq", queue, 32)];
+    if counters == Counters::Inside {
+        members.push(("event_stats", stats, 16));
+    }
+    b.structure("scx_sched_pcpu", 64, &members);
     b.structure("scx_sched_pnode", 40, &[("pad", u64_, 0), ("global_dsq", queue, 8)]);
 }
 
@@ -476,7 +488,7 @@ fn maps(bytes: &mut [u8], types: u64, section: TypeId) {
     put_text(bytes, at::BSS + 136 + 40, b"stalled");
     put_text(bytes, at::BSS + 136 + 56, b"a task waits");
     put_text(bytes, at::BSS + 136 + 72, b"a dump");
-    let ops = btf().composite("bpf_struct_ops_sched_ext_ops").map_or(0, |id| id.0);
+    let ops = btf(Counters::Inside).composite("bpf_struct_ops_sched_ext_ops").map_or(0, |id| id.0);
     bytes[at::STRUCT_OPS + 56..at::STRUCT_OPS + 60].copy_from_slice(&ops.to_le_bytes());
 }
 
@@ -545,6 +557,9 @@ fn scheduler(bytes: &mut [u8]) {
             (at::QUEUE_TABLE + 0x40, 99),
             (at::QUEUE_TABLE + 0x40 + 16, 1),
             (at::SCHED + 88, 400),
+            // Where `Counters::Pointer` has it.
+            (at::SCHED + 96, a(at::EVENTS + 16)),
+            (at::SCHED + 104, 1),
             (at::JIFFIES, 1000),
         ],
     );
@@ -572,8 +587,19 @@ pub(crate) fn kernel(bytes: Vec<u8>) -> Kernel {
     over(Arc::new(physical))
 }
 
+/// A sound kernel that keeps its event counters there.
+pub(crate) fn counting(counters: Counters) -> Kernel {
+    let mut physical = SparseMemory::new();
+    physical.insert(PhysAddr(0), healthy());
+    of_types(Arc::new(physical), counters)
+}
+
 /// A kernel over any memory whose first `SIZE` bytes are its own.
 pub(crate) fn over(physical: Arc<dyn PhysicalMemory>) -> Kernel {
+    of_types(physical, Counters::Inside)
+}
+
+fn of_types(physical: Arc<dyn PhysicalMemory>, counters: Counters) -> Kernel {
     let direct = LinearRange { start: VirtAddr(BASE), length: 1 << 30, physical: PhysAddr(0) };
     let memory = VirtualMemory::new(physical).with_linear(direct);
     let mut symbols = SymbolTableBuilder::default();
@@ -591,6 +617,10 @@ pub(crate) fn over(physical: Arc<dyn PhysicalMemory>) -> Kernel {
     ] {
         symbols.push(name.as_bytes(), VirtAddr(address(at)), 8, SymbolKind::Object);
     }
+    if counters == Counters::Variable {
+        let at = VirtAddr(address(at::EVENTS + 16));
+        symbols.push(b"event_stats_cpu", at, 16, SymbolKind::Object);
+    }
     let placement = Placement { kaslr: KernelOffset(0), phys_base: 0 };
-    Kernel::from_parts(memory, symbols.build(), placement, Arc::new(btf())).expect("types are there")
+    Kernel::from_parts(memory, symbols.build(), placement, Arc::new(btf(counters))).expect("types are there")
 }

@@ -83,6 +83,24 @@ fn absent_wrong_and_broken_are_told_apart() {
     assert!(btf.plan_any(&["rq.gone", "rq.lost"]).unwrap_err().is_absent());
 }
 
+/// A pointer to what its own file only declared leads on where another file had the whole of it, of the same kind.
+#[test]
+fn a_declaration_stands_for_the_definition_of_its_name_and_kind() {
+    let mut build = BtfBuilder::new();
+    let u64_ = build.integer("u64", 8, false);
+    let (declared, of_union) = (build.forward("later"), build.forward_union("later"));
+    let (to_struct, to_union) = (build.pointer(declared), build.pointer(of_union));
+    build.structure("early", 16, &[("one", to_struct, 0), ("other", to_union, 8)]);
+    build.union("later", 8, &[("in_union", u64_)]);
+    build.structure("later", 24, &[("pad", u64_, 0), ("in_struct", u64_, 16)]);
+    let btf = Btf::parse(build.bytes()).unwrap();
+    assert_eq!(btf.plan("early.one->in_struct").unwrap().offsets().collect::<Vec<_>>(), [0, 16]);
+    assert_eq!(btf.plan("early.other->in_union").unwrap().offsets().collect::<Vec<_>>(), [8, 0]);
+    assert_eq!(btf.plan("early.one[2].in_struct").unwrap().offsets().collect::<Vec<_>>(), [0, 2 * 24 + 16]);
+    // It is looked into, so that what it lacks is absent on this kernel, and no mistake in the path.
+    assert!(btf.plan("early.one->in_union").unwrap_err().is_absent());
+}
+
 #[test]
 fn null_and_unmapped_keep_path_and_address() {
     let plan = btf().plan("rq.curr->pid").unwrap();
