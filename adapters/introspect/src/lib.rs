@@ -21,6 +21,7 @@ mod index;
 mod live;
 mod maps;
 mod memory;
+mod next;
 mod open;
 mod process_memory;
 mod running;
