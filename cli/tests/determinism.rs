@@ -70,8 +70,13 @@ fn recorded(child: Child, results: &tempfile::TempDir, code: i32) -> String {
     assert!(times["total_ms"].as_u64().is_some_and(|ms| ms > 0));
     // The monitor saw the run, at instants of the guest's own.
     assert!(times["sample_us"].as_f64().is_some_and(|us| us > 0.0), "{times}");
-    assert!(sidecar["monitor"]["total"]["samples"].as_u64().is_some_and(|n| n >= 5), "{}", sidecar["monitor"]);
-    let mut entries = std::fs::read_dir(results.path()).expect("the results").map(|e| e.expect("an entry").path());
+    assert!(
+        sidecar["monitor"]["total"]["samples"].as_u64().is_some_and(|n| n >= 5),
+        "{}",
+        sidecar["monitor"]
+    );
+    let mut entries =
+        std::fs::read_dir(results.path()).expect("the results").map(|e| e.expect("an entry").path());
     let dump = entries.find(|path| path.to_string_lossy().ends_with(".failure-dump.json")).map(|path| {
         let text = std::fs::read_to_string(path).expect("the dump");
         let mut dump: serde_json::Value = serde_json::from_str(&text).expect("JSON");

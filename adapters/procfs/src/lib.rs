@@ -1,15 +1,18 @@
-//! What the running system says of itself: CPU topology from sysfs, kernel release, what a process is doing.
+//! What the running system says of itself: CPU topology from sysfs, kernel release, what a process is doing; and which
+//! CPUs take which interrupt, which is written as well.
 //!
 //! Works the same on a host and inside a guest; nothing is cached, every call reads
 //! again.
 
 mod error;
+mod irq;
 mod process;
 mod read;
 mod render;
 mod sysfs;
 
 pub use error::SystemError;
+pub use irq::Irqs;
 pub use process::HostProcesses;
 pub use render::render_topology;
 pub use sysfs::{ObservedTopology, observe_topology, test_topology_from_sysfs};

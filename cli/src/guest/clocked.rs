@@ -106,8 +106,7 @@ impl Samples<'_> {
 fn beside<T>(name: &str, work: impl FnOnce(&Over) + Send, body: impl FnOnce() -> T) -> T {
     let over = Over::default();
     std::thread::scope(|scope| {
-        let spawned =
-            std::thread::Builder::new().name(name.to_string()).spawn_scoped(scope, || work(&over));
+        let spawned = std::thread::Builder::new().name(name.to_string()).spawn_scoped(scope, || work(&over));
         if let Err(e) = spawned {
             eprintln!("ktstr: starting the thread {name}: {e}");
         }

@@ -7,6 +7,7 @@ mod link;
 use crate::registry::{KTSTR_TESTS, KernelsOwn, KtstrTestEntry};
 use crate::verifier;
 use anyhow::{Context, Result, anyhow, bail};
+use clocked::{Samples, Snapshots};
 use ktstr_assert::{Assert, AssertResult, Detail, DetailKind};
 use ktstr_cgroupfs::CgroupManager;
 use ktstr_guest_init::{Channel, Guest, HostCalls, give_up};
@@ -20,7 +21,6 @@ use ktstr_topology::{TestTopology, Topology};
 use ktstr_wire::{LogLevel, Message, Stage, Stimulus};
 use ktstr_workers::{ForkedWorkers, MonotonicClock};
 use ktstr_workload::WorkType;
-use clocked::{Samples, Snapshots};
 use link::GuestLink;
 use std::io::Write;
 use std::path::Path;
@@ -153,6 +153,7 @@ impl Test<'_> {
             events: &events,
             scheduler,
             host: &link,
+            irqs: &ktstr_procfs::Irqs::of_this_system(),
         };
         let mut ctx = Ctx::new(self.topo, self.cgroups, ports);
         ctx.sched_pid = sched_pid.and_then(|pid| pid.try_into().ok());
@@ -166,8 +167,7 @@ impl Test<'_> {
         self.guest.arm_watchdog(ctx.duration + self.entry.spec.timeout);
         let (count, duration) = (self.entry.spec.num_snapshots, ctx.duration);
         let snapshots = Snapshots { link: &link, count, duration, step: &|| ctx.current_step() };
-        let samples =
-            Samples { link: &link, period: self.plan.sample_period_ms.map(Duration::from_millis) };
+        let samples = Samples { link: &link, period: self.plan.sample_period_ms.map(Duration::from_millis) };
         let returned = samples.during(|| snapshots.during(|| self.entry.call(&ctx)));
         link.workload_ends(ctx.current_step());
         self.guest.disarm_watchdog();

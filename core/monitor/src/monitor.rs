@@ -319,7 +319,11 @@ mod tests {
         let mut sampler = MockSampler::new();
         sampler.expect_sample().returning(|at| Ok(observed(at, &[1, 3])));
         let hog = Current { pid: 5, prio: Some(89), comm: *b"hog\0\0\0\0\0\0\0\0\0\0\0\0\0" };
-        sampler.expect_next_after().times(1).withf(|cpu, pid| (*cpu, *pid) == (1, 77)).return_const(Some(hog));
+        sampler
+            .expect_next_after()
+            .times(1)
+            .withf(|cpu, pid| (*cpu, *pid) == (1, 77))
+            .return_const(Some(hog));
         let mut monitor = Monitor::when_asked();
         monitor.begin(Duration::ZERO);
         assert_eq!(monitor.due_in(MS), None, "the host's clock has no say");

@@ -87,7 +87,11 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
         section(text, "beside eevdf", &render_comparison(names, base, &case.result.stats));
     }
     if !seen.timeline.is_empty() {
-        section(text, "timeline", &format!("{}\n{}", timeline_header(facts), render_timeline(&seen.timeline)));
+        section(
+            text,
+            "timeline",
+            &format!("{}\n{}", timeline_header(facts), render_timeline(&seen.timeline)),
+        );
     }
     let show_all = !case.result.is_pass() || facts.verbose;
     let scheduler_log = scheduler_log(seen);

@@ -114,7 +114,7 @@ impl TestSpec {
     pub fn snapshots_problem(&self, duration: Duration) -> Option<String> {
         let count = self.num_snapshots;
         // Over the inner 80 % of the workload.
-        let apart = duration.mul_f64(0.8) / count.saturating_add(1);
+        let apart = duration * 4 / 5 / count.saturating_add(1);
         (count > 0 && apart < SNAPSHOTS_APART).then(|| {
             format!(
                 "`num_snapshots = {count}` would lie {} ms apart in a workload of {} s: expected at least {} ms; let it \
@@ -155,7 +155,11 @@ mod tests {
         let spec = TestSpec { num_snapshots: 3, ..TestSpec::DEFAULT };
         let problem = |ms| spec.snapshots_problem(Duration::from_millis(ms));
         assert_eq!(problem(500), None);
-        assert!(problem(499).unwrap().starts_with("`num_snapshots = 3` would lie 99 ms apart in a workload of 0.499 s"));
+        assert!(
+            problem(499)
+                .unwrap()
+                .starts_with("`num_snapshots = 3` would lie 99 ms apart in a workload of 0.499 s")
+        );
         assert_eq!(TestSpec::DEFAULT.snapshots_problem(Duration::from_millis(1)), None);
     }
 
