@@ -58,7 +58,7 @@ fn dmesg() -> Result<String> {
     }
 }
 
-/// A run's sidecar without the one field that speaks of host time.
+/// A run's sidecar without the one field that speaks of host time, and, where it left one, its dump likewise.
 fn recorded(child: Child, results: &tempfile::TempDir, code: i32) -> String {
     let output: common::CaseOutput = child.wait_with_output().expect("waiting for the case").into();
     assert_eq!(output.code, Some(code), "{}", output.text);
@@ -68,7 +68,22 @@ fn recorded(child: Child, results: &tempfile::TempDir, code: i32) -> String {
     let mut sidecar: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let times = sidecar.as_object_mut().and_then(|o| o.remove("host")).expect("host times");
     assert!(times["total_ms"].as_u64().is_some_and(|ms| ms > 0));
-    sidecar.to_string()
+    // The monitor saw the run, at instants of the guest's own.
+    assert!(times["sample_us"].as_f64().is_some_and(|us| us > 0.0), "{times}");
+    assert!(
+        sidecar["monitor"]["total"]["samples"].as_u64().is_some_and(|n| n >= 5),
+        "{}",
+        sidecar["monitor"]
+    );
+    let mut entries =
+        std::fs::read_dir(results.path()).expect("the results").map(|e| e.expect("an entry").path());
+    let dump = entries.find(|path| path.to_string_lossy().ends_with(".failure-dump.json")).map(|path| {
+        let text = std::fs::read_to_string(path).expect("the dump");
+        let mut dump: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert!(dump.as_object_mut().and_then(|o| o.remove("elapsed_ms")).is_some());
+        dump
+    });
+    format!("{sidecar}\n{}", dump.unwrap_or_default())
 }
 
 /// A case that has been started: one host CPU is all it keeps busy, so two of them fit beside each other.
@@ -135,13 +150,13 @@ fn is_stalled(ctx: &Ctx) -> Result<AssertResult> {
 /// bug in it: the same task, at the same instant, in the same dump.
 #[test]
 fn runs_under_a_bpf_scheduler_are_the_same() {
-    for (test, code, part) in [
-        ("tells_everything_under_a_bpf_scheduler", 0, "\"run_cnt\""),
-        ("is_stalled", 1, "\"stuck\":{\"comm\":\"cg_0\""),
+    for (test, code, parts) in [
+        ("tells_everything_under_a_bpf_scheduler", 0, &["\"run_cnt\""][..]),
+        ("is_stalled", 1, &["\"stuck\":{\"comm\":\"cg_0\"", "\"schema\":\"dual\""]),
     ] {
         let started = [(); 2].map(|()| deterministic(test, &[]));
         let runs = started.map(|(child, results)| recorded(child, &results, code));
-        assert!(runs[0].contains(part), "{}", runs[0]);
+        assert!(parts.iter().all(|part| runs[0].contains(part)), "{}", runs[0]);
         assert_eq!(runs[0], runs[1], "{test}");
     }
 }

@@ -23,6 +23,7 @@ mod index;
 mod live;
 mod maps;
 mod memory;
+mod next;
 mod open;
 mod process_memory;
 mod reasons;

@@ -5,7 +5,9 @@ use crate::index::IndexCache;
 use crate::open::{Opened, sample_error};
 use crate::state::{explain, kernel_state, longest_wait};
 use ktstr_machine::{PhysicalMemory, VcpuRegisters};
-use ktstr_monitor::{Inspector, KernelState, LongestWait, Place, Readings, Sample, SampleError, Sampler};
+use ktstr_monitor::{
+    Current, Inspector, KernelState, LongestWait, Place, Readings, Sample, SampleError, Sampler,
+};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
@@ -83,6 +85,10 @@ impl LiveKernel {
 impl Sampler for LiveKernel {
     fn sample(&mut self, at: Duration) -> Result<Sample, SampleError> {
         self.opened(Duration::ZERO)?.sample(at)
+    }
+
+    fn next_after(&mut self, cpu: u32, pid: i32) -> Option<Current> {
+        self.opened(Duration::ZERO).ok()?.next_after(cpu, pid)
     }
 }
 

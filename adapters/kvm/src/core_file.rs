@@ -81,6 +81,7 @@ fn program_header(kind: u32, offset: u64, physical: u64, bytes: u64) -> Vec<u8> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::{PR_REG, PRSTATUS};
     use ktstr_vmm::RamOptions;
     use object::read::elf::{FileHeader, ProgramHeader};
     use object::{Endianness, elf};

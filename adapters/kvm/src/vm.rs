@@ -212,6 +212,10 @@ impl Vm for KvmVm {
         })
     }
 
+    fn vcpu_times(&mut self) -> Option<Vec<Duration>> {
+        self.vm.vcpu_times()
+    }
+
     fn watch(&mut self, address: u64, bytes: usize) -> Result<(), MachineError> {
         self.alive(&watches::doing(address, bytes))?;
         let points = self.watches.with(address, bytes)?;

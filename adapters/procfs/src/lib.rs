@@ -1,9 +1,11 @@
-//! What the running system says of itself: CPU topology from sysfs, kernel release, what a process is doing.
+//! What the running system says of itself: CPU topology from sysfs, kernel release, what a process is doing; and which
+//! CPUs take which interrupt, which is written as well.
 //!
 //! Works the same on a host and inside a guest; nothing is cached, every call reads
 //! again.
 
 mod error;
+mod irq;
 mod kallsyms;
 mod process;
 mod read;
@@ -11,6 +13,7 @@ mod render;
 mod sysfs;
 
 pub use error::SystemError;
+pub use irq::Irqs;
 pub use kallsyms::resolve_func_ip;
 pub use process::HostProcesses;
 pub use render::render_topology;

@@ -1,11 +1,13 @@
 //! The guest's composition root: the test binary as PID 1.
 
+mod clocked;
 mod kernel_types;
 mod link;
 
 use crate::registry::{KTSTR_TESTS, KernelsOwn, KtstrTestEntry};
 use crate::sweep;
 use anyhow::{Context, Result, anyhow, bail};
+use clocked::{Samples, Snapshots};
 use ktstr_assert::{Assert, AssertResult, Detail, DetailKind};
 use ktstr_cgroupfs::CgroupManager;
 use ktstr_guest_init::{Channel, Guest, HostCalls, give_up};
@@ -19,10 +21,11 @@ use ktstr_topology::{TestTopology, Topology};
 use ktstr_wire::{LogLevel, Message, Stage, Stimulus};
 use ktstr_workers::{ForkedWorkers, MonotonicClock};
 use ktstr_workload::WorkType;
-use link::{GuestLink, with_periodic};
+use link::GuestLink;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 static CHANNEL: OnceLock<Arc<Channel>> = OnceLock::new();
 
@@ -152,15 +155,16 @@ struct Test<'a> {
 impl Test<'_> {
     /// Calls the test function under that scheduler and cleans up.
     fn play(&self, scheduler: &dyn SchedulerOps, sched_pid: Option<u32>) -> TestReturn {
-        let events = WireEvents(Arc::clone(self.guest.channel()));
+        let events = WireEvents { channel: Arc::clone(self.guest.channel()), begin: Instant::now() };
         let calls = HostCalls::open(Arc::clone(self.guest.channel()), self.plan.bell);
-        let link = GuestLink::new(calls.map_err(|e| e.to_string()));
+        let link = GuestLink::new(calls.map_err(|e| e.to_string()), events.begin);
         let ports = Ports {
             workers: &ForkedWorkers,
             clock: &MonotonicClock,
             events: &events,
             scheduler,
             host: &link,
+            irqs: &ktstr_procfs::Irqs::of_this_system(),
         };
         let mut ctx = Ctx::new(self.topo, self.cgroups, ports);
         ctx.sched_pid = sched_pid.and_then(|pid| pid.try_into().ok());
@@ -173,8 +177,9 @@ impl Test<'_> {
         stage(self.guest, Stage::TestStart);
         self.guest.arm_watchdog(ctx.duration + self.entry.spec.timeout);
         let (count, duration) = (self.entry.spec.num_snapshots, ctx.duration);
-        let step = || ctx.current_step();
-        let returned = with_periodic(&link, count, duration, step, || self.entry.call(&ctx));
+        let snapshots = Snapshots { link: &link, count, duration, step: &|| ctx.current_step() };
+        let samples = Samples { link: &link, period: self.plan.sample_period_ms.map(Duration::from_millis) };
+        let returned = samples.during(|| snapshots.during(|| self.entry.call(&ctx)));
         link.workload_ends(ctx.current_step());
         self.guest.disarm_watchdog();
         stage(self.guest, Stage::TestEnd);
@@ -254,7 +259,7 @@ fn check_shape(declared: &Topology, seen: &TestTopology) -> Result<()> {
 
 fn configure(ctx: &mut Ctx<'_>, entry: &KtstrTestEntry, plan: &GuestPlan) -> Result<()> {
     let spec = &entry.spec;
-    ctx.duration = plan.duration_ms.map_or(spec.duration, std::time::Duration::from_millis);
+    ctx.duration = plan.duration_ms.map_or(spec.duration, Duration::from_millis);
     ctx.workers_per_cgroup = spec.workers_per_cgroup;
     ctx.seed = plan.seed;
     ctx.baseline = plan.baseline.clone();
@@ -274,7 +279,11 @@ fn stage(guest: &Guest, stage: Stage) {
 }
 
 /// Sends the scenario's events to the host.
-struct WireEvents(Arc<Channel>);
+struct WireEvents {
+    channel: Arc<Channel>,
+    /// When the test began.
+    begin: Instant,
+}
 
 impl EventSink for WireEvents {
     fn stimulus(&self, event: &StimulusEvent) {
@@ -287,9 +296,10 @@ impl EventSink for WireEvents {
             iterations: event.total_iterations,
             is_step_end: event.is_step_end,
             is_terminal: event.is_terminal,
+            since_test_ms: self.begin.elapsed().as_millis() as u64,
         };
         // A lost event is a hole in the timeline; the verdict doesn't hang on it.
-        let _ = self.0.send(&Message::Stimulus(stimulus));
+        let _ = self.channel.send(&Message::Stimulus(stimulus));
     }
 }
 

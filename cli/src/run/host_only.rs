@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use ktstr_assert::{Assert, AssertResult};
 use ktstr_cgroupfs::CgroupManager;
 use ktstr_run::{CaseResult, TestReturn};
-use ktstr_scenario::ports::{CgroupOps, EventSink, NoHost};
+use ktstr_scenario::ports::{CgroupOps, EventSink, NoHost, NoIrqs};
 use ktstr_scenario::{Ctx, Ports, StimulusEvent};
 use ktstr_workers::MonotonicClock;
 use ktstr_workload::WorkType;
@@ -40,6 +40,7 @@ fn call(entry: &KtstrTestEntry, settings: &Settings) -> Result<TestReturn> {
         events: &Quiet,
         scheduler: &KernelsOwn,
         host: &NoHost,
+        irqs: &NoIrqs,
     };
     let mut ctx = Ctx::new(&topo, &cgroups, ports);
     ctx.duration = settings.duration.unwrap_or(entry.spec.duration);

@@ -306,11 +306,12 @@ impl HostClock for MonotonicHostClock {
     }
 }
 
-/// Samples at the host's pace would make a deterministic run's record depend on it.
+/// Samples at the host's pace would make a deterministic run's record depend on it, so the guest
+/// asks for them there.
 fn monitor(accel: Accel, period: Option<Duration>) -> Monitor {
     match (accel, period) {
-        (Accel::Deterministic, _) => Monitor::off("not sampled in deterministic mode"),
         (_, None) => Monitor::off("not sampled, as KTSTR_MONITOR_MS=0 says"),
+        (Accel::Deterministic, Some(_)) => Monitor::when_asked(),
         (Accel::Kvm | Accel::Tcg, Some(period)) => Monitor::every(period),
     }
 }

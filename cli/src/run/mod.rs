@@ -110,6 +110,7 @@ fn facts(entry: &KtstrTestEntry, settings: &Settings) -> RunFacts {
         test: entry.spec.name.to_string(),
         topology: entry.spec.topology.label(),
         seed: settings.seed,
+        duration: settings.duration.unwrap_or(entry.spec.duration),
         checks: entry.spec.own_checks(),
         verbose: settings.verbose,
         scheduler: entry.spec.scheduler.name.to_string(),
@@ -125,6 +126,10 @@ fn run_in_machine(
     baseline: Option<ScenarioStats>,
 ) -> Result<CaseRun> {
     entry.spec.topology.validate()?;
+    let duration = settings.duration.unwrap_or(entry.spec.duration);
+    if let Some(problem) = entry.spec.snapshots_problem(duration) {
+        bail!("KTSTR_DURATION_S is set: {problem}");
+    }
     if entry.spec.performance_mode && settings.no_perf_mode {
         return Ok(skipped(
             entry,
@@ -149,6 +154,11 @@ fn run_in_machine(
     let plan = GuestPlan {
         emulated: pace == Pace::Emulated,
         bell: accel == Accel::Deterministic,
+        // Elsewhere the host samples at its own pace.
+        sample_period_ms: settings
+            .monitor_period
+            .filter(|_| accel == Accel::Deterministic)
+            .map(|period| period.as_millis() as u64),
         schedulers: schedulers.plans.clone(),
         baseline: baseline.clone(),
         ..plan(entry, settings, &image.build_id)
@@ -173,7 +183,6 @@ fn run_in_machine(
     if let Some(why) = host.contended() {
         return Ok(skipped(entry, settings, why));
     }
-    let duration = settings.duration.unwrap_or(entry.spec.duration);
     // Schedulers attach and detach outside of the test function's own time.
     let around = if schedulers.plans.is_empty() { Duration::ZERO } else { AROUND_SCHEDULERS };
     let limits = Limits::new(pace, spec.topology.total_cpus(), duration, entry.spec.timeout + around);
@@ -267,6 +276,7 @@ fn plan(entry: &KtstrTestEntry, settings: &Settings, build_id: &str) -> GuestPla
         seed: settings.seed,
         emulated: false,
         bell: false,
+        sample_period_ms: None,
         duration_ms: settings.duration.map(|d| d.as_millis() as u64),
         log_passes: settings.log_passes,
         work_type: settings.work_type.clone(),

@@ -87,6 +87,7 @@ impl Run<'_> {
         let finished = SystemTime::now().duration_since(UNIX_EPOCH).map(ms).unwrap_or_default();
         let test_began =
             seen.times.to_test.map(|t| *began + t).and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+        let monitor = case.monitor.as_ref().map(|m| m.summary.clone());
         let text =
             |s: &ktstr_wire::Stimulus| [s.kind.as_str(), &s.label, &s.detail].join(" ").trim().to_string();
         Sidecar {
@@ -116,11 +117,10 @@ impl Run<'_> {
             output_hash: hash(seen.output.digest()),
             kernel_log_hash: hash(kernel_log.value()),
             vcpus: spec.topology.total_cpus(),
-            monitor: case
-                .monitor
-                .as_ref()
-                .map(|m| m.summary.clone())
-                .filter(|_| spec.accel != Accel::Deterministic),
+            monitor: monitor.clone().map(|summary| match spec.accel {
+                Accel::Deterministic => summary.without_costs(),
+                Accel::Tcg | Accel::Kvm => summary,
+            }),
             snapshots: seen.snapshots.all().to_vec(),
             host: SidecarTimes {
                 finished_unix_ms: finished,
@@ -128,6 +128,7 @@ impl Run<'_> {
                 to_test_ms: seen.times.to_test.map(ms),
                 test_unix_us: test_began.map(|t| t.as_micros() as u64),
                 test_ms: seen.times.test.map(ms),
+                sample_us: monitor.as_ref().map(|m| m.cost_us).filter(|us| *us > 0.0),
                 total_ms: ms(seen.times.total),
             },
         }

@@ -1,7 +1,7 @@
 //! Takes samples while a test runs.
 
 use crate::checks::violations;
-use crate::{CgroupState, Limits, Sample, SampleError, Sampler, implausible};
+use crate::{CgroupState, Limits, Observer, Sample, SampleError, Sampler, implausible};
 use ktstr_assert::Assert;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const MAX_MARKS: usize = 10_000;
 /// A turn in what the test did: where a phase begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mark {
-    /// When the host heard of it, since the test began.
+    /// When, since the test began, by the clock of the samples.
     pub at: Duration,
     /// What begins.
     pub label: String,
@@ -62,7 +62,8 @@ impl MonitorLog {
 #[derive(Debug)]
 pub struct Monitor {
     log: MonitorLog,
-    period: Duration,
+    /// How far samples are apart by the host's clock; `None` where the guest asks for each.
+    period: Option<Duration>,
     begun: Option<Duration>,
     due: Option<Duration>,
     readings: usize,
@@ -73,15 +74,21 @@ pub struct Monitor {
 impl Monitor {
     /// A monitor that samples every `period` once the test has begun.
     pub fn every(period: Duration) -> Self {
-        Self::new(MonitorLog::default(), period)
+        Self::new(MonitorLog::default(), Some(period))
+    }
+
+    /// A monitor that samples when the guest asks for it, so that nothing of a sample depends
+    /// on the host.
+    pub fn when_asked() -> Self {
+        Self::new(MonitorLog::default(), None)
     }
 
     /// A monitor that takes no samples, for that reason.
     pub fn off(reason: impl Into<String>) -> Self {
-        Self::new(MonitorLog::unsampled(reason), DEFAULT_PERIOD)
+        Self::new(MonitorLog::unsampled(reason), None)
     }
 
-    fn new(log: MonitorLog, period: Duration) -> Self {
+    fn new(log: MonitorLog, period: Option<Duration>) -> Self {
         Self { log, period, begun: None, due: None, readings: 0, alarm: None }
     }
 
@@ -122,7 +129,7 @@ impl Monitor {
     /// The test begins.
     pub fn begin(&mut self, now: Duration) {
         self.begun = Some(now);
-        self.due = self.log.unsampled.is_none().then_some(now);
+        self.due = self.period.filter(|_| self.is_on()).map(|_| now);
     }
 
     /// The test has ended: no more samples.
@@ -152,10 +159,11 @@ impl Monitor {
         clock: &dyn Fn() -> Duration,
         vcpu_times: &mut dyn FnMut() -> Option<Vec<Duration>>,
     ) -> bool {
-        let (now, Some(begun)) = (clock(), self.begun) else { return false };
+        let (now, Some(begun), Some(period)) = (clock(), self.begun, self.period) else { return false };
         if self.due_in(now) != Some(Duration::ZERO) {
             return false;
         }
+        self.due = Some(now + period);
         let outcome = sampler.sample(now.saturating_sub(begun)).map(|mut sample| {
             let times = vcpu_times().unwrap_or_default();
             for cpu in &mut sample.cpus {
@@ -163,11 +171,35 @@ impl Monitor {
             }
             sample
         });
-        let after = clock();
-        self.due = Some(now + self.period);
+        self.note(outcome, clock().saturating_sub(now))
+    }
+
+    /// Takes a sample of a guest that has asked for it through `observer` and stands still, `at`
+    /// since the test began; true if one was taken. `clock` tells the host's time, which says
+    /// what that cost and nothing else.
+    pub fn take(
+        &mut self,
+        sampler: &mut dyn Sampler,
+        at: Duration,
+        observer: &Observer,
+        clock: &dyn Fn() -> Duration,
+    ) -> bool {
+        if !self.is_on() || self.log.full || self.log.broken_off {
+            return false;
+        }
+        let begin = clock();
+        let outcome = sampler.sample(at).map(|sample| {
+            let next = |cpu| sampler.next_after(cpu, observer.pid);
+            sample.without(observer, next)
+        });
+        self.note(outcome, clock().saturating_sub(begin))
+    }
+
+    /// Keeps what came of a try, which took so long; true if it is a sample.
+    fn note(&mut self, outcome: Result<Sample, SampleError>, cost: Duration) -> bool {
         let taken = outcome.is_ok();
         match outcome {
-            Ok(sample) => self.keep(sample, after.saturating_sub(now)),
+            Ok(sample) => self.keep(sample, cost),
             Err(SampleError::NotReady) => self.log.not_ready += 1,
             Err(error) => {
                 self.log.failed += 1;
@@ -207,6 +239,7 @@ impl Monitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Current;
     use crate::ports::MockSampler;
     use crate::testing::sample;
     use std::cell::Cell;
@@ -290,6 +323,77 @@ mod tests {
         let mut monitor = Monitor::off("deterministic");
         watch(&mut monitor, &mut MockSampler::new(), 300);
         assert_eq!(monitor.into_log().unsampled.as_deref(), Some("deterministic"));
+    }
+
+    const OBSERVER: Observer = Observer { pid: 77, switches: 10 };
+
+    /// As the kernel has it while the observer is at work on CPU 1.
+    fn observed(at: Duration, nr_running: &[u32]) -> Sample {
+        let mut seen = sample(at.as_millis() as u64, nr_running);
+        seen.cpus[1].curr_pid = Some(OBSERVER.pid);
+        seen.cpus[1].nr_switches = 521;
+        seen
+    }
+
+    #[test]
+    fn a_sample_that_was_asked_for_is_as_if_nobody_had_asked() {
+        let mut sampler = MockSampler::new();
+        sampler.expect_sample().returning(|at| Ok(observed(at, &[1, 3])));
+        let hog = Current { pid: 5, prio: Some(89), comm: *b"hog\0\0\0\0\0\0\0\0\0\0\0\0\0" };
+        sampler
+            .expect_next_after()
+            .times(1)
+            .withf(|cpu, pid| (*cpu, *pid) == (1, 77))
+            .return_const(Some(hog));
+        let mut monitor = Monitor::when_asked();
+        monitor.begin(Duration::ZERO);
+        assert_eq!(monitor.due_in(MS), None, "the host's clock has no say");
+        assert!(!monitor.poll(&mut sampler, &|| 500 * MS, &mut || None));
+        let clock = Cell::new(7 * MS);
+        let tick = || clock.replace(clock.get() + 2 * MS);
+        assert!(monitor.take(&mut sampler, 100 * MS, &OBSERVER, &tick));
+        let log = monitor.into_log();
+        assert_eq!((log.samples[0].at, &log.costs[..]), (100 * MS, &[2 * MS][..]));
+        let cpu = log.samples[0].cpus[1];
+        assert_eq!((cpu.nr_running, cpu.nr_switches, cpu.curr_pid), (2, 500, Some(5)));
+        assert_eq!((cpu.curr_prio, cpu.current(), cpu.vcpu_time), (Some(89), "hog".to_string(), None));
+        assert_eq!(log.samples[0].cpus[0], sample(100, &[1, 3]).cpus[0], "the other CPU is as it was");
+    }
+
+    /// A hog beside the observer is found though the observer interrupts it at every sample.
+    #[test]
+    fn a_hog_on_the_observers_own_cpu_is_found() {
+        let mut sampler = MockSampler::new();
+        let times = Cell::new(0);
+        sampler.expect_sample().returning_st(move |at| {
+            let mut seen = observed(at, &[1, 3]);
+            // It leaves and comes back, and nobody else does.
+            seen.cpus[1].nr_switches += 2 * times.replace(times.get() + 1);
+            Ok(seen)
+        });
+        let hog = Current { pid: 5, prio: Some(89), comm: [0; 16] };
+        sampler.expect_next_after().return_const(Some(hog));
+        let asked = Assert::NO_OVERRIDES.fail_on_stall(true);
+        let mut monitor = Monitor::when_asked().with_alarm(&asked);
+        monitor.begin(Duration::ZERO);
+        for n in 0..6 {
+            assert_eq!(monitor.alarm(), None);
+            let observer = Observer { switches: OBSERVER.switches + n, ..OBSERVER };
+            assert!(monitor.take(&mut sampler, MS * 100 * n as u32, &observer, &|| MS));
+        }
+        let text = monitor.alarm().unwrap();
+        assert!(text.contains("cpu1 stalled:") && text.contains("(pid 5) of a real-time class"), "{text}");
+    }
+
+    #[test]
+    fn one_that_is_off_or_broken_off_takes_nothing_when_asked() {
+        let mut sampler = MockSampler::new();
+        assert!(!Monitor::off("a test").take(&mut sampler, MS, &OBSERVER, &|| MS));
+        sampler.expect_sample().times(1).returning(|_| Err(SampleError::Broken("a bug".into())));
+        let mut monitor = Monitor::when_asked();
+        assert!(!monitor.take(&mut sampler, MS, &OBSERVER, &|| MS));
+        assert!(!monitor.take(&mut sampler, 2 * MS, &OBSERVER, &|| MS));
+        assert!(monitor.into_log().broken_off);
     }
 
     #[test]

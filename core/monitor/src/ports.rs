@@ -1,6 +1,6 @@
 //! What the monitor needs of the world: a reader of the guest kernel's state.
 
-use crate::{KernelState, LongestWait, Sample, Value};
+use crate::{Current, KernelState, LongestWait, Sample, Value};
 use ktstr_machine::{PhysicalMemory, VcpuRegisters};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,6 +43,13 @@ pub trait Sampler {
     /// # Errors
     /// [`SampleError`]
     fn sample(&mut self, at: Duration) -> Result<Sample, SampleError>;
+
+    /// The task that a CPU goes on with once `pid`, which runs there now, has left it; `None`
+    /// where that is not certain.
+    fn next_after(&mut self, cpu: u32, pid: i32) -> Option<Current> {
+        let _ = (cpu, pid);
+        None
+    }
 }
 
 /// Values by path, each read or not for a reason of its own.

@@ -110,10 +110,30 @@ mod comm {
     }
 }
 
+/// A task of the guest's that runs for nothing else than to have a sample taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Observer {
+    /// Its thread id.
+    pub pid: i32,
+    /// How often it has left a CPU so far.
+    pub switches: u64,
+}
+
+/// A task that a CPU runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Current {
+    /// Its thread id; 0 is the idle task.
+    pub pid: i32,
+    /// Its effective priority, where it could be read.
+    pub prio: Option<i32>,
+    /// Its name, as the kernel keeps it.
+    pub comm: [u8; 16],
+}
+
 /// One look at all online CPUs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sample {
-    /// When, host time since the test began.
+    /// When, since the test began: host time, or the guest's where it chooses the instants.
     pub at: Duration,
     /// The online CPUs, ascending.
     pub cpus: Vec<CpuSample>,
@@ -197,6 +217,27 @@ impl Sample {
     pub fn imbalance_ratio(&self) -> Option<f64> {
         let (most, fewest) = self.extremes()?;
         Some(f64::from(most.nr_running) / f64::from(fewest.nr_running.max(1)))
+    }
+
+    /// The same as if `observer`, which is at work on one of the CPUs, were not there: one task
+    /// less on that runqueue, without the switches to it and from it, and in its place the task
+    /// that `next` says the CPU goes on with; that one is unknown where `next` can't tell.
+    ///
+    /// Where the CPU goes on with another task than it was taken from, a switch is counted too
+    /// few: what did not change hands between two samples is told by both numbers together, the
+    /// switches and the task.
+    #[must_use]
+    pub fn without(mut self, observer: &Observer, next: impl FnOnce(u32) -> Option<Current>) -> Self {
+        let Some(cpu) = self.cpus.iter_mut().find(|c| c.curr_pid == Some(observer.pid)) else { return self };
+        cpu.nr_running = cpu.nr_running.saturating_sub(1);
+        // It came as often as it left, and once more.
+        let own = observer.switches.saturating_mul(2).saturating_add(1);
+        cpu.nr_switches = cpu.nr_switches.saturating_sub(own);
+        let next = next(cpu.cpu);
+        cpu.curr_pid = next.map(|n| n.pid);
+        cpu.curr_prio = next.and_then(|n| n.prio);
+        cpu.curr_comm = next.map(|n| n.comm).unwrap_or_default();
+        self
     }
 
     /// The reading of one CPU.

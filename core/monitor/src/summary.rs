@@ -84,13 +84,20 @@ pub struct MonitorSummary {
     pub violations: Vec<Violation>,
     /// The same numbers by phase of the test.
     pub phases: Vec<PhaseSummary>,
-    /// Host time that half of the samples took at most, microseconds.
+    /// Host time that half of the samples took at most, microseconds; 0 in the record of a
+    /// deterministic run, which has it among the host's times.
     pub cost_us: f64,
     /// Host time of the slowest, microseconds: it may have waited for a CPU of the host.
     pub max_cost_us: f64,
 }
 
 impl MonitorSummary {
+    /// Without what differs from run to run of the same guest: what samples cost the host.
+    #[must_use]
+    pub fn without_costs(self) -> Self {
+        Self { cost_us: 0.0, max_cost_us: 0.0, ..self }
+    }
+
     /// The numbers of a part of the run, where it was sampled.
     pub fn phase(&self, phase: Phase) -> Option<&PhaseSummary> {
         self.phases.iter().find(|p| p.step == phase.index())

@@ -190,6 +190,7 @@ pub fn drive(
         limits,
         start: now,
         since: now,
+        held: Duration::ZERO,
         setup: vm.setup_time().unwrap_or_default(),
         clock,
         test_start: None,
@@ -206,7 +207,7 @@ pub fn drive(
             vm.kill()?;
             break;
         }
-        driver.watch.poll(vm, clock)?;
+        driver.timing(|driver| driver.watch.poll(vm, clock))?;
         match vm.next_event(driver.watch.wait(clock.now(), TICK))? {
             None => {}
             // Nobody asked a running test's machine to stop; the deadline decides.
@@ -214,7 +215,7 @@ pub fn drive(
             Some(VmEvent::Written { address }) => {
                 let since = driver.test_start.map_or(Duration::ZERO, |t| clock.now().saturating_sub(t));
                 let step = driver.seen.timeline.last().map_or(0, |s| s.step);
-                driver.watch.written(vm, address, since, step)?;
+                driver.timing(|driver| driver.watch.written(vm, address, since, step))?;
             }
             Some(VmEvent::Console(bytes)) => driver.seen.console.push(&bytes),
             Some(VmEvent::Output(bytes)) => driver.seen.output.push(&bytes),
@@ -242,6 +243,8 @@ struct Driver<'a, 'w> {
     clock: &'a dyn HostClock,
     /// When the current deadline began to run.
     since: Duration,
+    /// How much later it passes, since the guest was held for looks at it.
+    held: Duration,
     test_start: Option<Duration>,
     watch: Watch<'w>,
 }
@@ -252,7 +255,7 @@ impl Driver<'_, '_> {
     }
 
     fn overdue(&self, now: Duration) -> Option<Deadline> {
-        let waited = now.saturating_sub(self.since);
+        let waited = now.saturating_sub(self.since).saturating_sub(self.held);
         let (limit, deadline): (_, fn(Duration) -> Deadline) = if self.seen.goodbye {
             (self.limits.power_off, Deadline::PowerOff)
         } else if self.seen.stage.is_some() {
@@ -261,6 +264,16 @@ impl Driver<'_, '_> {
             (self.limits.boot, Deadline::Boot)
         };
         (waited > limit).then(|| deadline(limit))
+    }
+
+    /// Does something that the guest may have to stand still for. What that takes is not the guest's time, so its
+    /// deadline moves; a guest that asks on and on gets twice its time and no more.
+    fn timing<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let begin = self.clock.now();
+        let done = work(self);
+        let held = self.held + self.clock.now().saturating_sub(begin);
+        self.held = held.min(self.limits.run);
+        done
     }
 
     /// Takes in bytes of the data port, up to the first that can't be believed.
@@ -291,7 +304,7 @@ impl Driver<'_, '_> {
                 seen.stage = Some(Stage::Init);
                 seen.times.boot = Some(since_start);
                 self.watch.greeted(vm)?;
-                self.since = self.clock.now();
+                (self.since, self.held) = (self.clock.now(), Duration::ZERO);
             }
             Message::Stage(stage) => {
                 seen.stage = Some(stage);
@@ -317,15 +330,16 @@ impl Driver<'_, '_> {
             },
             Message::Panic { message, location, backtrace } => {
                 seen.panic = Some(Panic { message, location, backtrace });
-                self.watch.crashed(vm, "when the test panicked")?;
+                self.timing(|driver| driver.watch.crashed(vm, "when the test panicked"))?;
             }
             Message::FatalSignal { signo, address, ip, thread } => {
                 seen.signal = Some(Signal { signo, address, ip, thread });
-                self.watch.crashed(vm, "when the test process was hit by a deadly signal")?;
+                let when = "when the test process was hit by a deadly signal";
+                self.timing(|driver| driver.watch.crashed(vm, when))?;
             }
             Message::TimedOut { after_ms, detail } => {
                 seen.timed_out = Some((Duration::from_millis(after_ms), detail));
-                self.watch.crashed(vm, "when the test's time was up")?;
+                self.timing(|driver| driver.watch.crashed(vm, "when the test's time was up"))?;
             }
             Message::Kmsg(bytes) => {
                 let room = MAX_KERNEL_LOG.saturating_sub(seen.kernel_log.len());
@@ -342,11 +356,14 @@ impl Driver<'_, '_> {
                 Err(e) => seen.wire_error = Some(e.to_string()),
             },
             Message::Stdout(bytes) | Message::Stderr(bytes) => seen.output.push(&bytes),
-            Message::Request(request) => self.watch.serve(vm, &request)?,
+            Message::Request(request) => {
+                let clock = self.clock;
+                self.timing(|driver| driver.watch.serve(vm, &request, clock))?;
+            }
             Message::ExitCode(_) => {}
             Message::Goodbye => {
                 seen.goodbye = true;
-                self.since = now;
+                (self.since, self.held) = (now, Duration::ZERO);
             }
         }
         Ok(())

@@ -38,6 +38,9 @@ pub struct GuestPlan {
     pub env: Vec<(String, String)>,
     /// True if the host waits for the bell after each request.
     pub bell: bool,
+    /// How far apart the monitor's samples are that the guest asks for, ms; `None` where it
+    /// asks for none.
+    pub sample_period_ms: Option<u64>,
     /// True if a failure should carry the kernel log.
     pub want_kernel_log: bool,
     /// The test's scheduler, attached before the test, then those that lie ready. Empty under

@@ -7,6 +7,7 @@
 
 mod drive;
 mod guest;
+mod instants;
 mod judge;
 mod kernel_log;
 mod limits;

@@ -38,6 +38,8 @@ pub struct RunFacts {
     pub resumed: bool,
     /// Seed.
     pub seed: u64,
+    /// How long its workload holds, guest time.
+    pub duration: Duration,
     /// The sidecar's path, where one was written.
     pub sidecar: Option<String>,
     /// The checks that the test set itself.
@@ -85,7 +87,11 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
         section(text, "beside eevdf", &render_comparison(names, base, &case.result.stats));
     }
     if !seen.timeline.is_empty() {
-        section(text, "timeline", &render_timeline(&seen.timeline));
+        section(
+            text,
+            "timeline",
+            &format!("{}\n{}", timeline_header(facts), render_timeline(&seen.timeline)),
+        );
     }
     let show_all = !case.result.is_pass() || facts.verbose;
     let scheduler_log = scheduler_log(seen);
@@ -238,6 +244,18 @@ fn diagnostics(seen: &Observation) -> String {
         }
     }
     text
+}
+
+/// What a timeline is of: the events alone could be anybody's.
+fn timeline_header(facts: &RunFacts) -> String {
+    format!(
+        "kernel {}, topology {}, scheduler {}, scenario {}, {:.1} s",
+        facts.kernel,
+        facts.topology,
+        facts.scheduler,
+        facts.test,
+        facts.duration.as_secs_f64()
+    )
 }
 
 /// The scenario's events, a line each; a long list keeps its beginning and end.

@@ -1,8 +1,9 @@
 //! Doing what a guest asks for while it waits.
 
+use crate::ports::HostClock;
 use crate::watch::{PATIENCE, Watch, Watched};
 use ktstr_machine::{MachineError, Vm};
-use ktstr_monitor::{KernelState, SampleError, Snapshot, SnapshotCause, Value};
+use ktstr_monitor::{KernelState, Observer, SampleError, Snapshot, SnapshotCause, Value};
 use ktstr_wire::{ANSWER_BODY_AT, Answer, Call, Request};
 use std::time::Duration;
 
@@ -14,6 +15,11 @@ const WATCHED_BYTES: usize = 4;
 /// Writes to a variable after which it is left alone: each costs the guest a stop.
 const MAX_HITS: usize = 100;
 
+/// How often a machine may be not stopped in time until no more snapshots are taken by the clock.
+const MAX_UNSTOPPED: usize = 2;
+const GIVEN_UP: &str =
+    "no more snapshots are taken by the clock, since the machine could not be stopped in time twice";
+
 /// How long a guest that has asked may take until it stands still at its bell: it does so at
 /// once, but its host may be swamped.
 const BELL: Duration = Duration::from_secs(60);
@@ -23,25 +29,41 @@ impl Watch<'_> {
     /// is part of it, or where it chose to (its bell); otherwise it may go on.
     ///
     /// # Errors
-    /// When the machine can't be stopped or written to. One that is gone needs no answer.
-    pub(crate) fn serve(&mut self, vm: &mut dyn Vm, request: &Request) -> Result<(), MachineError> {
-        match self.try_serve(vm, request) {
+    /// When a machine that was stopped can't be let go on. One that is gone needs no answer; of one that can't be
+    /// stopped in time, the answer says so.
+    pub(crate) fn serve(
+        &mut self,
+        vm: &mut dyn Vm,
+        request: &Request,
+        clock: &dyn HostClock,
+    ) -> Result<(), MachineError> {
+        match self.try_serve(vm, request, clock) {
             Err(MachineError::Gone { .. }) => Ok(()),
             other => other,
         }
     }
 
-    fn try_serve(&mut self, vm: &mut dyn Vm, request: &Request) -> Result<(), MachineError> {
+    fn try_serve(
+        &mut self,
+        vm: &mut dyn Vm,
+        request: &Request,
+        clock: &dyn HostClock,
+    ) -> Result<(), MachineError> {
         let held = vm.await_bell(BELL)?;
-        let paused = !held && stands_still(&request.call);
-        if paused {
-            vm.pause()?;
-        }
         // One that was asked before has only moved the page for its answer.
         let known = self.answered.take().filter(|(id, _)| *id == request.id);
-        let answer = match known {
-            Some((_, answer)) => answer,
-            None => Answer(self.call(vm, request, paused)),
+        let stop = !held && known.is_none() && stands_still(&request.call);
+        let given_up = stop && self.is_given_up(&request.call);
+        let stopped = (stop && !given_up).then(|| vm.pause());
+        if let Some(Err(MachineError::Gone { doing })) = &stopped {
+            return Err(MachineError::Gone { doing: doing.clone() });
+        }
+        let paused = matches!(stopped, Some(Ok(())));
+        let answer = match (known, &stopped) {
+            (Some((_, answer)), _) => answer,
+            (None, _) if given_up => Answer(Err(GIVEN_UP.to_string())),
+            (None, Some(Err(e))) => Answer(Err(format!("the machine could not be stopped: {e}"))),
+            (None, _) => Answer(self.call(vm, request, paused, clock)),
         };
         let written = vm
             .write_memory(request.answer_at.wrapping_add(ANSWER_BODY_AT as u64), &answer.body())
@@ -50,13 +72,24 @@ impl Watch<'_> {
         if let Err(e) = written {
             self.complain(format!("answering the guest: {e}"));
         }
-        if paused {
-            vm.resume()?;
+        if let Some(stopped) = stopped {
+            self.go_on(vm, stopped.err(), "stopping the machine as the guest had asked")?;
         }
         vm.let_go()
     }
 
-    fn call(&mut self, vm: &mut dyn Vm, request: &Request, paused: bool) -> Result<u64, String> {
+    /// Whether it is one of a series that was given up.
+    const fn is_given_up(&self, call: &Call) -> bool {
+        matches!(call, Call::Capture { periodic: true, .. }) && self.unstopped >= MAX_UNSTOPPED
+    }
+
+    fn call(
+        &mut self,
+        vm: &mut dyn Vm,
+        request: &Request,
+        paused: bool,
+        clock: &dyn HostClock,
+    ) -> Result<u64, String> {
         let (at, step) = (request.elapsed_ms, request.step);
         check_length(&request.call)?;
         match &request.call {
@@ -92,6 +125,10 @@ impl Watch<'_> {
                 Ok(0)
             }
             Call::Watch { symbol } => self.watch(vm, symbol).map(|()| 0),
+            Call::Sample { tid, switches } => {
+                let observer = Observer { pid: *tid, switches: *switches };
+                self.sample(vm, at, &observer, clock).map(|()| 0)
+            }
             other => Err(format!("{other:?} is unknown to this host")),
         }
     }
@@ -142,10 +179,7 @@ impl Watch<'_> {
                 }
             }
         }
-        match vm.resume() {
-            Err(MachineError::Gone { .. }) => Ok(()),
-            other => other,
-        }
+        self.go_on(vm, None, "")
     }
 
     /// Everything that a snapshot holds.

@@ -70,8 +70,8 @@ pub struct Sidecar {
     pub kernel_log_hash: String,
     /// vCPUs.
     pub vcpus: u32,
-    /// What the monitor saw of the kernel's state; absent where host time must not decide,
-    /// in deterministic mode.
+    /// What the monitor saw of the kernel's state; without what that cost the host in
+    /// deterministic mode.
     #[serde(default)]
     pub monitor: Option<MonitorSummary>,
     /// What was captured at the test's request.
@@ -96,6 +96,9 @@ pub struct SidecarTimes {
     pub test_unix_us: Option<u64>,
     /// The test function, ms of host time.
     pub test_ms: Option<u64>,
+    /// What half of the monitor's samples took at most, microseconds; absent without any.
+    #[serde(default)]
+    pub sample_us: Option<f64>,
     /// Start to end of the machine, ms.
     pub total_ms: u64,
 }

@@ -75,6 +75,9 @@ pub struct TestSpec {
     pub post_vm_unconditional: Option<PostVm>,
 }
 
+/// The least between two snapshots that the clock causes.
+const SNAPSHOTS_APART: Duration = Duration::from_millis(100);
+
 impl TestSpec {
     /// What holds where a test says nothing: 1n1l2c1t, 256 MiB, 2 s, 30 s to
     /// spare, 2 workers a cgroup, the default checks.
@@ -118,6 +121,23 @@ impl TestSpec {
         }
     }
 
+    /// Why the snapshots that the clock causes can't be had from a workload that holds so long; `None` when they can.
+    /// The attribute is checked where it stands, but the environment may set another duration.
+    pub fn snapshots_problem(&self, duration: Duration) -> Option<String> {
+        let count = self.num_snapshots;
+        // Over the inner 80 % of the workload.
+        let apart = duration * 4 / 5 / count.saturating_add(1);
+        (count > 0 && apart < SNAPSHOTS_APART).then(|| {
+            format!(
+                "`num_snapshots = {count}` would lie {} ms apart in a workload of {} s: expected at least {} ms; let it \
+                 hold longer or take fewer",
+                apart.as_millis(),
+                duration.as_secs_f64(),
+                SNAPSHOTS_APART.as_millis()
+            )
+        })
+    }
+
     /// The scheduler's checks with the test's own on top.
     pub const fn own_checks(&self) -> Assert {
         self.scheduler.assert.merge(&self.checks)
@@ -141,6 +161,19 @@ impl TestSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn snapshots_need_a_workload_that_is_long_enough() {
+        let spec = TestSpec { num_snapshots: 3, ..TestSpec::DEFAULT };
+        let problem = |ms| spec.snapshots_problem(Duration::from_millis(ms));
+        assert_eq!(problem(500), None);
+        assert!(
+            problem(499)
+                .unwrap()
+                .starts_with("`num_snapshots = 3` would lie 99 ms apart in a workload of 0.499 s")
+        );
+        assert_eq!(TestSpec::DEFAULT.snapshots_problem(Duration::from_millis(1)), None);
+    }
 
     #[test]
     fn the_wrappers_path_has_no_crate() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Who looks into the kernel, and when.
 pub struct Watch<'a> {
-    inspector: Option<&'a mut dyn Inspector>,
+    pub(crate) inspector: Option<&'a mut dyn Inspector>,
     pub(crate) monitor: Monitor,
     attached: bool,
     booted: bool,
@@ -16,22 +16,24 @@ pub struct Watch<'a> {
     /// Hears when the test begins.
     begins: Option<Box<dyn FnOnce() + 'a>>,
     /// Stopping the machine at an instant of the host's would change what the guest does.
-    own_instants: bool,
+    pub(crate) own_instants: bool,
     /// Values that every snapshot holds.
     pub(crate) paths: &'a [&'a str],
     pub(crate) snapshots: Snapshots,
     /// The kernel when the workload ended.
     pub(crate) ending: Option<KernelState>,
     /// The kernel when something was wrong; the first such moment.
-    wrong: Option<KernelState>,
+    pub(crate) wrong: Option<KernelState>,
     looked_early: bool,
     /// The kernel while a scheduler let a task wait for half of what the watchdog allows.
-    early: Option<KernelState>,
+    pub(crate) early: Option<KernelState>,
     complaints: Vec<String>,
     /// Variables whose writes stop the machine.
     pub(crate) watched: Vec<Watched>,
     /// The last request's id, and its answer.
     pub(crate) answered: Option<(u64, Answer)>,
+    /// How often the machine could not be stopped in time.
+    pub(crate) unstopped: usize,
 }
 
 /// A variable whose writes stop the machine.
@@ -85,6 +87,7 @@ impl<'a> Watch<'a> {
             complaints: Vec::new(),
             watched: Vec::new(),
             answered: None,
+            unstopped: 0,
         }
     }
 
@@ -132,13 +135,36 @@ impl<'a> Watch<'a> {
     pub(crate) fn greeted(&mut self, vm: &mut dyn Vm) -> Result<(), MachineError> {
         self.look(vm);
         match self.inspector.as_deref_mut() {
-            Some(inspector) if self.needed && self.monitor.is_on() => {
-                vm.pause()?;
+            Some(inspector) if self.needed && self.monitor.is_on() && !self.own_instants => {
+                let paused = vm.pause();
                 // Why it failed, the samples tell.
                 let _ = inspector.wait_ready(PATIENCE);
-                vm.resume()
+                self.go_on(vm, paused.err(), "holding the machine until its kernel was found")
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Lets a machine go on that was stopped, or, for that reason, was not in time: a stop that comes late must not hold
+    /// it for ever. One that can't be let go on either has its deadline.
+    pub(crate) fn go_on(
+        &mut self,
+        vm: &mut dyn Vm,
+        unstopped: Option<MachineError>,
+        doing: &str,
+    ) -> Result<(), MachineError> {
+        let late = unstopped.is_some();
+        if let Some(why) = unstopped.filter(|e| !matches!(e, MachineError::Gone { .. })) {
+            self.unstopped += 1;
+            self.complain(format!("{doing}: {why}"));
+        }
+        match vm.resume() {
+            Err(MachineError::Gone { .. }) => Ok(()),
+            Err(e) if late => {
+                self.complain(format!("letting the machine go on: {e}"));
+                Ok(())
+            }
+            other => other,
         }
     }
 
@@ -154,7 +180,7 @@ impl<'a> Watch<'a> {
     }
 
     pub(crate) fn test_begins(&mut self, now: Duration) {
-        self.monitor.begin(now);
+        self.monitor.begin(if self.own_instants { Duration::ZERO } else { now });
         if let Some(told) = self.begins.take() {
             told();
         }
@@ -170,6 +196,7 @@ impl<'a> Watch<'a> {
             let ends = if stimulus.is_step_end { " ends" } else { "" };
             let label = format!("{}{ends}", stimulus.label);
             let (step, guest_ms, iterations) = (stimulus.step, stimulus.elapsed_ms, stimulus.iterations);
+            let now = if self.own_instants { Duration::from_millis(stimulus.since_test_ms) } else { now };
             self.monitor.mark(now, Mark { label, step, guest_ms, iterations, ..Mark::default() });
         }
     }
@@ -182,20 +209,12 @@ impl<'a> Watch<'a> {
     /// Takes a sample if one is due. Where a check that the test set is violated for the first
     /// time, the machine is stopped for a look at who does it.
     pub(crate) fn poll(&mut self, vm: &mut dyn Vm, clock: &dyn HostClock) -> Result<(), MachineError> {
+        if self.own_instants {
+            return Ok(());
+        }
         let Some(inspector) = self.inspector.as_deref_mut() else { return Ok(()) };
         let taken = self.monitor.poll(inspector, &|| clock.now(), &mut || vm.vcpu_times());
-        // A reading that fails now may go well with the next sample; it is only a warning.
-        let wait = match taken && !self.looked_early {
-            true => inspector.longest_wait().ok().flatten().filter(LongestWait::is_past_half),
-            false => None,
-        };
-        if let Some(LongestWait { cpu, pid, comm, waited, limit }) = wait {
-            let when = format!(
-                "early, when {comm} (pid {pid}) on cpu{cpu} had been runnable for {waited} of the {limit} jiffies \
-                 that the sched_ext watchdog allows"
-            );
-            // Once: a machine that can't be held now has its deadline, and no run fails by a look.
-            self.looked_early = true;
+        if let Some(when) = self.early_moment(taken) {
             match self.held(vm, &when) {
                 Ok(state) => self.early = state,
                 Err(e) => self.complain(format!("looking at the kernel {when}: {e}")),
@@ -205,6 +224,23 @@ impl<'a> Watch<'a> {
             Some(what) => self.crashed(vm, &format!("when this had lasted long enough: {what}")),
             None => Ok(()),
         }
+    }
+
+    /// Which moment it is, once, when a task has waited for half of what the sched_ext watchdog allows; looked at with
+    /// each sample that was `taken`.
+    pub(crate) fn early_moment(&mut self, taken: bool) -> Option<String> {
+        if !taken || self.looked_early {
+            return None;
+        }
+        // A reading that fails now may go well with the next sample; it is only a warning.
+        let wait = self.inspector.as_deref_mut()?.longest_wait().ok().flatten();
+        let LongestWait { cpu, pid, comm, waited, limit } = wait.filter(LongestWait::is_past_half)?;
+        // Once: a machine that can't be held now has its deadline, and no run fails by a look.
+        self.looked_early = true;
+        Some(format!(
+            "early, when {comm} (pid {pid}) on cpu{cpu} had been runnable for {waited} of the {limit} jiffies \
+             that the sched_ext watchdog allows"
+        ))
     }
 
     /// Something is wrong in a guest that runs: what its kernel looks like now, the first time.
@@ -222,29 +258,24 @@ impl<'a> Watch<'a> {
         if self.inspector.is_none() {
             return Ok(None);
         }
-        match vm.pause() {
+        let unstopped = match vm.pause() {
+            Ok(()) => None,
             Err(MachineError::Gone { .. }) => return Ok(None),
-            other => other?,
-        }
-        let state = self.state(vm, true);
-        let resumed = vm.resume();
+            Err(e) => Some(e),
+        };
+        let state = self.state(vm, unstopped.is_none());
+        let state = unread_for(state, unstopped.as_ref());
+        let resumed = self.go_on(vm, unstopped, "stopping the machine for a look at its kernel");
         // Source lines take a while and are the same later.
         let state = self.dated(state, when);
-        match resumed {
-            Err(MachineError::Gone { .. }) => Ok(state),
-            other => other.map(|()| state),
-        }
+        resumed.map(|()| state)
     }
 
     /// The machine hangs: what its kernel looks like; it is paused for good.
     pub(crate) fn hangs(&mut self, vm: &mut dyn Vm) {
         let paused = vm.pause();
-        let mut state = self.state(vm, paused.is_ok());
-        if let (Some(state), Err(e)) = (&mut state, paused) {
-            let why = format!("pausing the machine: {e}");
-            state.unread.get_or_insert_with(|| why.clone());
-            state.problems.push(why);
-        }
+        let state = self.state(vm, paused.is_ok());
+        let state = unread_for(state, paused.err().as_ref());
         self.wrong = self.dated(state, "when the host's patience was over");
     }
 
@@ -263,7 +294,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Says which moment the state is of, and what its addresses mean.
-    fn dated(&mut self, state: Option<KernelState>, when: &str) -> Option<KernelState> {
+    pub(crate) fn dated(&mut self, state: Option<KernelState>, when: &str) -> Option<KernelState> {
         let mut state = KernelState { moment: format!("{when}:"), ..state? };
         if let Some(inspector) = self.inspector.as_deref_mut() {
             inspector.explain(&mut state);
@@ -273,7 +304,7 @@ impl<'a> Watch<'a> {
 
     /// What the kernel looks like. `None` when nobody looks. What goes wrong is part of the
     /// answer.
-    fn state(&mut self, vm: &mut dyn Vm, with_registers: bool) -> Option<KernelState> {
+    pub(crate) fn state(&mut self, vm: &mut dyn Vm, with_registers: bool) -> Option<KernelState> {
         let registers = if with_registers { vm.registers() } else { Ok(Vec::new()) };
         self.state_with(vm, registers)
     }
@@ -339,4 +370,15 @@ impl<'a> Watch<'a> {
             self.attached = true;
         }
     }
+}
+
+/// A state that was read of a machine that could not be stopped, which says so.
+fn unread_for(state: Option<KernelState>, unstopped: Option<&MachineError>) -> Option<KernelState> {
+    let mut state = state?;
+    if let Some(e) = unstopped {
+        let why = format!("pausing the machine: {e}");
+        state.unread.get_or_insert_with(|| why.clone());
+        state.problems.push(why);
+    }
+    Some(state)
 }

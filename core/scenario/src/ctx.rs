@@ -1,7 +1,7 @@
 //! What a test function is given.
 
 use crate::CgroupDef;
-use crate::ports::{CgroupOps, Clock, EventSink, HostLink, SchedulerOps, WorkerOps};
+use crate::ports::{CgroupOps, Clock, EventSink, HostLink, IrqOps, SchedulerOps, WorkerOps};
 use crate::step::fraction_of;
 use ktstr_assert::{Assert, ScenarioStats};
 use ktstr_topology::{CpusetError, CpusetSpec, TestTopology};
@@ -22,6 +22,8 @@ pub struct Ports<'a> {
     pub scheduler: &'a dyn SchedulerOps,
     /// The host that watches.
     pub host: &'a dyn HostLink,
+    /// The machine's interrupts.
+    pub irqs: &'a dyn IrqOps,
 }
 
 /// A test's view of its machine: topology, cgroups, time and checks.

@@ -12,6 +12,7 @@ mod engine;
 mod event;
 mod group;
 mod host;
+mod irq;
 mod op;
 pub mod ports;
 pub mod scenarios;

@@ -134,6 +134,13 @@ pub enum Op {
         /// Where, below `/sys/fs/bpf`.
         path: String,
     },
+    /// Has only some CPUs take an interrupt, until another op says otherwise or the machine ends.
+    SteerIrq {
+        /// Its number in `/proc/interrupts`.
+        irq: u32,
+        /// The CPUs.
+        cpus: CpuSet,
+    },
     /// Attaches one of the test's schedulers while none is attached.
     AttachScheduler {
         /// Its declared name; `None` is the test's own.
@@ -286,6 +293,11 @@ impl Op {
         Self::PinBpfMap { map: map.into(), path: path.into() }
     }
 
+    /// [`Op::SteerIrq`].
+    pub fn steer_irq(irq: u32, cpus: CpuSet) -> Self {
+        Self::SteerIrq { irq, cpus }
+    }
+
     /// What it asks of the host, with the name, variable or path that must not be empty;
     /// `None` for an op that the guest carries out.
     pub(crate) fn request(&self) -> Option<HostRequest> {
@@ -330,6 +342,7 @@ impl Op {
             Self::WriteKernelHot { .. } => "WriteKernelHot",
             Self::WriteKernelCold { .. } => "WriteKernelCold",
             Self::PinBpfMap { .. } => "PinBpfMap",
+            Self::SteerIrq { .. } => "SteerIrq",
             Self::AttachScheduler { .. } => "AttachScheduler",
             Self::DetachScheduler => "DetachScheduler",
             Self::RestartScheduler => "RestartScheduler",

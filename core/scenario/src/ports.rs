@@ -8,6 +8,9 @@ use crate::StimulusEvent;
 #[cfg(test)]
 pub(crate) use crate::host::MockHostLink;
 pub use crate::host::{HostError, HostLink, HostRequest, NoHost};
+#[cfg(test)]
+pub(crate) use crate::irq::MockIrqOps;
+pub use crate::irq::{IrqError, IrqOps, NoIrqs};
 use ktstr_topology::CpuSet;
 use ktstr_workload::{Pid, WorkerReport, WorkloadConfig};
 use std::collections::BTreeMap;

@@ -5,8 +5,9 @@
 //! slept on), write a log of the calls, and can be told to fail at any one of them.
 
 use crate::ports::{
-    CgroupError, CgroupLimit, HostError, HostRequest, MockCgroupOps, MockClock, MockEventSink, MockHostLink,
-    MockSchedulerOps, MockWorkerGroup, MockWorkerOps, SchedulerError, WorkerError, WorkerGroup,
+    CgroupError, CgroupLimit, HostError, HostRequest, IrqError, MockCgroupOps, MockClock, MockEventSink,
+    MockHostLink, MockIrqOps, MockSchedulerOps, MockWorkerGroup, MockWorkerOps, SchedulerError, WorkerError,
+    WorkerGroup,
 };
 use crate::{Ctx, Ports, StimulusEvent};
 use ktstr_topology::{CpuSet, TestTopology, Topology};
@@ -158,6 +159,7 @@ pub(crate) struct World {
     events: MockEventSink,
     scheduler: MockSchedulerOps,
     host: MockHostLink,
+    irqs: MockIrqOps,
 }
 
 impl World {
@@ -176,6 +178,7 @@ impl World {
             events: events(&state),
             scheduler: scheduler(&state),
             host: host(&state),
+            irqs: irqs(&state),
             state,
             topo,
         }
@@ -189,6 +192,7 @@ impl World {
             events: &self.events,
             scheduler: &self.scheduler,
             host: &self.host,
+            irqs: &self.irqs,
         };
         Ctx::new(&self.topo, &self.cgroups, ports)
     }
@@ -432,6 +436,17 @@ fn host(state: &Shared) -> MockHostLink {
         }
         let fails = s.get().call(format!("ask in step {step}: {request:?}"));
         if fails { Err(HostError::Refused("no such variable".to_owned())) } else { Ok(0) }
+    });
+    mock
+}
+
+/// There is one interrupt, 24.
+fn irqs(state: &Shared) -> MockIrqOps {
+    let mut mock = MockIrqOps::new();
+    let s = state.clone();
+    mock.expect_steer().returning(move |irq, cpus| {
+        let fails = s.get().call(format!("steer {irq} to {cpus}"));
+        if irq == 24 && !fails { Ok(()) } else { Err(IrqError::Unknown { irq, known: "24".to_owned() }) }
     });
     mock
 }

@@ -162,6 +162,8 @@ pub struct Stimulus {
     pub is_step_end: bool,
     /// Whether this is the last one.
     pub is_terminal: bool,
+    /// Milliseconds since the test began, which is before the scenario does.
+    pub since_test_ms: u64,
 }
 
 /// How serious a [`Message::Log`] is. Numbered by position on the wire: add at the end.

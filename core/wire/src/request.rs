@@ -81,6 +81,13 @@ pub enum Call {
         /// The ids.
         pids: Vec<i32>,
     },
+    /// Sample the runqueues at this instant, which the guest has chosen.
+    Sample {
+        /// The thread that asks, which is there for nothing else: its id.
+        tid: i32,
+        /// How often it has left a CPU so far (`getrusage(2)`, voluntarily or not).
+        switches: u64,
+    },
 }
 
 /// What the host answered: a value (0 where none was asked for), or why not.

@@ -3,6 +3,7 @@
 use crate::control::{Control, State, Want};
 use crate::{Machine, Registers, VcpuError, arch, kick, run};
 use kvm_ioctls::VcpuFd;
+use std::os::unix::thread::JoinHandleExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -50,6 +51,20 @@ impl Vcpu {
     #[must_use]
     pub fn state(&self) -> State {
         self.shared.control.state()
+    }
+
+    /// The time that the host has run its thread so far, most of it in the guest; `None` once it has ended.
+    #[must_use]
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let thread = self.thread.as_ref().filter(|thread| !thread.is_finished())?;
+        let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
+        // SAFETY: the thread isn't joined yet, so its handle is good; both calls write one variable each.
+        let told = unsafe {
+            libc::pthread_getcpuclockid(thread.as_pthread_t(), &raw mut clock) == 0
+                && libc::clock_gettime(clock, &raw mut time) == 0
+        };
+        let (seconds, ns) = (u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?);
+        told.then(|| Duration::new(seconds, ns))
     }
 
     /// Stops it where it is, within `patience`.

@@ -139,6 +139,12 @@ impl Vm {
         self.vcpus.iter().map(|vcpu| Ok(vcpu.registers()?)).collect()
     }
 
+    /// The time that the host has run each vCPU's thread so far; `None` when one of them has ended.
+    #[must_use]
+    pub fn vcpu_times(&self) -> Option<Vec<Duration>> {
+        self.vcpus.iter().map(Vcpu::cpu_time).collect()
+    }
+
     /// The vCPUs, for watchpoints and the like.
     #[must_use]
     pub fn vcpus(&self) -> &[Vcpu] {

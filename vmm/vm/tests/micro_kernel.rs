@@ -79,6 +79,38 @@ fn resets_of_every_kind_end_the_machine() {
     assert_eq!(boot(&[0x0f, 0x0b]).0.wait(PATIENCE), Some(VmEnd::Reset));
 }
 
+/// The second vCPU waits to be started for ever, as one that halts would.
+#[test]
+fn the_time_of_a_vcpu_that_spins_grows_and_that_of_one_that_waits_does_not() {
+    if no_kvm("the_time_of_a_vcpu_that_spins_grows_and_that_of_one_that_waits_does_not") {
+        return;
+    }
+    // again: jmp again
+    let mut config = Config::new(kernel(&[0xeb, 0xfe]), Topology::uniform(1, 1, 2, 1), 64);
+    config.confine = true;
+    let vm = Vm::boot(config).unwrap();
+    let begin = std::time::Instant::now();
+    let first = vm.vcpu_times().unwrap();
+    let last = loop {
+        let now = vm.vcpu_times().unwrap();
+        assert!(now.iter().zip(&first).all(|(now, first)| now >= first), "{first:?} and then {now:?}");
+        if now[0] - first[0] >= Duration::from_millis(200) {
+            break now;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{first:?} and then {now:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert!(last[1] - first[1] < Duration::from_millis(50), "{first:?} and then {last:?}");
+    // Nor does one that is paused get on.
+    vm.pause().unwrap();
+    let paused = vm.vcpu_times().unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    let later = vm.vcpu_times().unwrap();
+    assert!(later[0] - paused[0] < Duration::from_millis(10), "{paused:?} and then {later:?}");
+    vm.kill();
+    assert_eq!(vm.wait(PATIENCE), Some(VmEnd::Stopped));
+}
+
 /// A sink stands for a device that a guest has got hold of.
 #[test]
 fn a_thread_that_does_what_it_may_not_is_refused_and_ends_the_machine() {

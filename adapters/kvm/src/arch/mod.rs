@@ -6,3 +6,5 @@ mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{EM_MACHINE, PLATFORM, prstatus};
+#[cfg(all(test, target_arch = "x86_64"))]
+pub(crate) use x86_64::{PR_REG, PRSTATUS};

@@ -11,9 +11,9 @@ pub(crate) const PLATFORM: [&str; 4] = ["console=ttyS0", "reboot=t", "tsc=reliab
 
 const NT_PRSTATUS: u32 = 1;
 /// `sizeof(struct elf_prstatus)`, and where `pr_pid` and `pr_reg` are (include/linux/elfcore.h).
-const PRSTATUS: usize = 336;
+pub(crate) const PRSTATUS: usize = 336;
 const PR_PID: usize = 32;
-const PR_REG: usize = 112;
+pub(crate) const PR_REG: usize = 112;
 
 /// The note of one vCPU; `pid` counts from 1, as 0 means the idle task to readers.
 pub(crate) fn prstatus(pid: u32, registers: &Registers) -> Vec<u8> {

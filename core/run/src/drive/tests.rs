@@ -22,6 +22,8 @@ struct Scripted {
     bell: bool,
     written: Written,
     registers: Vec<VcpuRegisters>,
+    /// How long a stop takes that is not done in time; `None` where all are.
+    stuck_for: Option<u64>,
 }
 
 /// What was written, where, and whether the machine stood still.
@@ -38,7 +40,9 @@ impl Vm for Scripted {
     }
     fn pause(&mut self) -> Result<(), MachineError> {
         self.paused.push(true);
-        Ok(())
+        let Some(ms) = self.stuck_for else { return Ok(()) };
+        self.now.fetch_add(ms, Ordering::SeqCst);
+        Err(MachineError::NoAnswer { doing: "stop".into(), after: Duration::from_millis(ms) })
     }
     fn resume(&mut self) -> Result<(), MachineError> {
         self.paused.push(false);
@@ -160,12 +164,26 @@ fn follow_all(events: Vec<VmEvent>, watch: Watch<'_>, bell: bool) -> (Observatio
     follow_at(events, watch, bell, Vec::new())
 }
 
+/// No stop of the machine is done in time: each takes so many milliseconds.
+fn follow_stuck(events: Vec<VmEvent>, watch: Watch<'_>, ms: u64) -> (Observation, bool, Written) {
+    let machine = |vm: &mut Scripted| vm.stuck_for = Some(ms);
+    follow_machine(events, watch, machine)
+}
+
 /// The machine's vCPUs are always at `registers`.
 fn follow_at(
     events: Vec<VmEvent>,
     watch: Watch<'_>,
     bell: bool,
     registers: Vec<VcpuRegisters>,
+) -> (Observation, bool, Written) {
+    follow_machine(events, watch, |vm| (vm.bell, vm.registers) = (bell, registers))
+}
+
+fn follow_machine(
+    events: Vec<VmEvent>,
+    watch: Watch<'_>,
+    machine: impl FnOnce(&mut Scripted),
 ) -> (Observation, bool, Written) {
     let written = Written::default();
     let now = Arc::new(AtomicU64::new(0));
@@ -174,10 +192,12 @@ fn follow_at(
         now: Arc::clone(&now),
         killed: false,
         paused: Vec::new(),
-        bell,
+        bell: false,
         written: written.clone(),
-        registers,
+        registers: Vec::new(),
+        stuck_for: None,
     };
+    machine(&mut vm);
     let mut clock = MockHostClock::new();
     clock.expect_now().returning(move || Duration::from_millis(now.load(Ordering::SeqCst)));
     let seen = drive(&mut vm, "build", &LIMITS, &clock, watch).unwrap();
@@ -440,4 +460,128 @@ fn a_kernel_that_died_is_looked_at_afterwards() {
     let state = seen.kernel_state.unwrap();
     assert!(state.moment.contains("had its machine reset") && state.problems.is_empty(), "{state:?}");
     assert_eq!(eye.registers, 1);
+}
+
+/// An event a message.
+fn each(messages: &[Message]) -> Vec<VmEvent> {
+    let mut encoder = Encoder::new();
+    let event = |message: &Message| {
+        let mut bytes = Vec::new();
+        encoder.encode(message, &mut bytes).unwrap();
+        VmEvent::Data(bytes)
+    };
+    messages.iter().map(event).collect()
+}
+
+fn request(id: u64, call: Call) -> Message {
+    Message::Request(Request { id, answer_at: 0x4000, elapsed_ms: 100 * id, step: 1, call })
+}
+
+/// All answers that were written, in order.
+fn answers(written: &Written) -> Vec<Answer> {
+    let written = written.lock().unwrap();
+    let bodies = written.iter().filter(|(at, ..)| *at == 0x4000 + ANSWER_BODY_AT as u64);
+    let answer = |(_, body, _): &(u64, Vec<u8>, bool)| {
+        let mut page = [0; ANSWER_LEN];
+        page[ANSWER_BODY_AT..ANSWER_BODY_AT + body.len()].copy_from_slice(body);
+        page[0] = 1;
+        Answer::find(&page, 1).unwrap()
+    };
+    bodies.map(answer).collect()
+}
+
+fn sample(id: u64) -> Message {
+    request(id, Call::Sample { tid: 9, switches: id })
+}
+
+/// Nothing of what is noted comes from the host's clock.
+#[test]
+fn a_guest_that_chooses_the_instants_is_sampled_when_it_asks() {
+    let mut eye = Eye::default();
+    let watch = Watch::new(&mut eye, Monitor::when_asked()).at_the_guests_instants().before_the_test();
+    let mut messages = whole_run()[..2].to_vec();
+    let step = Stimulus { label: "step 1".into(), since_test_ms: 150, elapsed_ms: 30, ..Stimulus::default() };
+    messages.extend([sample(1), Message::Stimulus(step), sample(2)]);
+    messages.extend_from_slice(&whole_run()[2..]);
+    let mut events = each(&messages);
+    events.push(VmEvent::Exited(VmExit::PowerOff));
+    let (seen, _, written) = follow_all(events, watch, true);
+    let ms = Duration::from_millis;
+    assert_eq!(eye.sampled, [ms(100), ms(200)]);
+    assert_eq!(seen.monitor.samples.iter().map(|s| s.at).collect::<Vec<_>>(), eye.sampled);
+    assert_eq!((seen.monitor.marks[0].at, seen.monitor.marks[0].guest_ms), (ms(150), 30));
+    assert_eq!(answers(&written), [Answer(Ok(0)), Answer(Ok(0))]);
+    assert!(written.lock().unwrap().iter().all(|(.., still)| *still), "the guest stands at its bell");
+    assert!(eye.waited >= 2, "whether the kernel was found already must not show");
+}
+
+#[test]
+fn a_task_that_waits_too_long_is_looked_at_when_a_sample_is_asked_for() {
+    let wait = LongestWait { cpu: 1, pid: 7, comm: "stuck".into(), waited: 500, limit: 1000 };
+    let mut eye = Eye { frozen: true, wait: Some(wait), ..Eye::default() };
+    let watch = Watch::new(&mut eye, Monitor::when_asked()).at_the_guests_instants();
+    let mut messages = whole_run()[..2].to_vec();
+    messages.extend([sample(1), sample(2)]);
+    let (seen, ..) = follow_all(vec![data(&messages), VmEvent::Exited(VmExit::PowerOff)], watch, true);
+    // Nothing later was looked at, so it is all there is.
+    assert!(seen.kernel_state.is_some_and(|s| s.moment.starts_with("early, when stuck (pid 7) on cpu1")));
+    assert_eq!(eye.looks, 1, "once");
+}
+
+#[test]
+fn a_monitor_of_the_hosts_clock_takes_no_sample_for_the_guest() {
+    let mut eye = Eye::default();
+    let events = vec![data(&[Message::hello("build"), sample(1)]), VmEvent::Exited(VmExit::PowerOff)];
+    let watch = Watch::new(&mut eye, Monitor::every(Duration::from_secs(1)));
+    let (_, _, written) = follow_all(events, watch, false);
+    let [Answer(Err(why))] = &answers(&written)[..] else { panic!("refused") };
+    assert!(why.starts_with("samples are taken by the host's clock here"), "{why}");
+    assert!(eye.sampled.is_empty());
+}
+
+/// The run goes on, what could not be done is told, and the time that it took is not the guest's.
+#[test]
+fn a_machine_that_is_not_stopped_in_time_costs_the_request_and_not_the_run() {
+    let capture = |id| request(id, Call::Capture { name: "p".into(), periodic: true });
+    let mut messages = whole_run()[..2].to_vec();
+    messages.extend([capture(1), capture(2), capture(3)]);
+    messages.extend_from_slice(&whole_run()[2..]);
+    let mut eye = Eye::default();
+    let watch = Watch::new(&mut eye, Monitor::off("a test"));
+    let mut events = each(&messages);
+    events.push(VmEvent::Exited(VmExit::PowerOff));
+    let (seen, killed, written) = follow_stuck(events, watch, 20_000);
+    assert!(!killed && seen.deadline.is_none() && seen.returned.is_some(), "{:?}", seen.deadline);
+    let answers = answers(&written);
+    let whys: Vec<&str> = answers.iter().map(|Answer(a)| a.as_ref().unwrap_err().as_str()).collect();
+    assert!(whys[..2].iter().all(|w| w.starts_with("the machine could not be stopped: ")), "{whys:?}");
+    assert!(whys[2].starts_with("no more snapshots are taken by the clock"), "{whys:?}");
+    assert_eq!(seen.complaints.len(), 2, "{:?}", seen.complaints);
+}
+
+#[test]
+fn a_look_at_a_machine_that_can_not_be_stopped_says_so() {
+    let panic = Message::Panic { message: "no".into(), location: None, backtrace: String::new() };
+    let mut eye = Eye { frozen: true, ..Eye::default() };
+    let events = vec![data(&[Message::hello("build"), panic]), VmEvent::Exited(VmExit::PowerOff)];
+    let (seen, ..) = follow_stuck(events, Watch::new(&mut eye, Monitor::off("a test")), 20_000);
+    let state = seen.kernel_state.expect("what could be read while it ran");
+    assert!(state.unread.is_some_and(|why| why.starts_with("pausing the machine: ")), "{:?}", state.problems);
+    assert_eq!((eye.registers, seen.complaints.len()), (0, 1));
+}
+
+/// However long it is held, a guest has no more than twice its time.
+#[test]
+fn a_guest_that_asks_on_and_on_is_ended() {
+    let capture = |id| request(id, Call::Capture { name: "p".into(), periodic: false });
+    let mut messages = whole_run()[..2].to_vec();
+    messages.extend((1..100).map(capture));
+    let mut eye = Eye::default();
+    let watch = Watch::new(&mut eye, Monitor::off("a test"));
+    let (seen, killed, written) = follow_stuck(each(&messages), watch, 5_000);
+    assert_eq!(seen.deadline, Some(Deadline::Run(LIMITS.run)));
+    assert!(killed);
+    // 30 s of its own and as much again, of which each takes 5.2 s.
+    let answered = answers(&written).len();
+    assert!((11..=12).contains(&answered), "{answered}");
 }

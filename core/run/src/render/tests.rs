@@ -14,6 +14,8 @@ fn facts() -> RunFacts {
         kernel: "6.12.1".into(),
         resumed: false,
         seed: 3,
+        duration: Duration::from_millis(2500),
+        scheduler: "eevdf".into(),
         sidecar: Some("target/ktstr/x.ktstr.json".into()),
         ..RunFacts::default()
     }

@@ -1,7 +1,7 @@
 //! What can go wrong with a scenario.
 
 use crate::HoldError;
-use crate::ports::{CgroupError, HostError, SchedulerError, WorkerError};
+use crate::ports::{CgroupError, HostError, IrqError, SchedulerError, WorkerError};
 use ktstr_topology::CpusetError;
 use ktstr_workload::{AffinityError, PolicyError, WorkTypeError};
 use std::fmt;
@@ -33,7 +33,7 @@ impl fmt::Display for Place {
 ///
 /// Everything that can be known beforehand is checked before the first cgroup is made;
 /// after that only [`Cgroup`](Self::Cgroup), [`Spawn`](Self::Spawn),
-/// [`Affinity`](Self::Affinity) and [`Host`](Self::Host) can come, and all that was made is taken down first.
+/// [`Affinity`](Self::Affinity), [`Irq`](Self::Irq) and [`Host`](Self::Host) can come, and all that was made is taken down first.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScenarioError {
@@ -222,6 +222,24 @@ pub enum ScenarioError {
         op: &'static str,
         /// Why not.
         source: HostError,
+    },
+    /// CPUs that can't take an interrupt.
+    #[error("{place}: SteerIrq of interrupt {irq}: {why}; name some CPUs of the test's machine")]
+    IrqCpus {
+        /// The step.
+        place: Place,
+        /// The interrupt.
+        irq: u32,
+        /// Why not.
+        why: String,
+    },
+    /// An interrupt that could not be steered.
+    #[error("{place}: SteerIrq: {source}")]
+    Irq {
+        /// The step.
+        place: Place,
+        /// Why not.
+        source: IrqError,
     },
     /// An error after which not everything could be taken down.
     #[error("{source}; after that, taking down failed too: {}", failures.join("; "))]

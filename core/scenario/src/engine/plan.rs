@@ -40,6 +40,8 @@ pub(crate) enum Action {
         map: String,
         path: String,
     },
+    /// Has only these CPUs take an interrupt.
+    SteerIrq(u32, CpuSet),
     Attach(String),
     Detach,
 }
@@ -144,6 +146,7 @@ impl<'c> Planner<'c> {
             | Op::WriteKernelHot { .. }
             | Op::WriteKernelCold { .. } => self.ask(place, kind, op),
             Op::PinBpfMap { map, path } => self.pin(place, kind, map, path),
+            Op::SteerIrq { irq, cpus } => self.steer(place, *irq, cpus),
             Op::AttachScheduler { name } => self.attach(place, kind, name.as_deref()),
             Op::DetachScheduler => self.detach(place, kind).map(|_| vec![Action::Detach]),
             Op::RestartScheduler => {
@@ -192,6 +195,21 @@ impl<'c> Planner<'c> {
             self.remove(&name);
         }
         self.model.forget_groups_of(place.0);
+    }
+
+    fn steer(&self, place: Place, irq: u32, cpus: &CpuSet) -> Result<Vec<Action>, ScenarioError> {
+        let all = self.ctx.topo.all_cpuset();
+        let why = if cpus.is_empty() {
+            Some("no CPU would take it".to_string())
+        } else if !cpus.is_subset(&all) {
+            Some(format!("CPUs {cpus} are not all among the machine's, {all}"))
+        } else {
+            None
+        };
+        match why {
+            Some(why) => Err(ScenarioError::IrqCpus { place, irq, why }),
+            None => Ok(vec![Action::SteerIrq(irq, cpus.clone())]),
+        }
     }
 
     fn pin(

@@ -191,6 +191,10 @@ impl<'c> Stage<'c> {
             Action::Pin { map, path } => {
                 self.ctx.ports.scheduler.pin_map(map, path).map_err(unscheduled(place))
             }
+            Action::SteerIrq(irq, cpus) => {
+                let steered = self.ctx.ports.irqs.steer(*irq, cpus);
+                steered.map_err(|source| ScenarioError::Irq { place, source })
+            }
             Action::Attach(name) => self.ctx.ports.scheduler.attach(name).map_err(unscheduled(place)),
             Action::Detach => self.ctx.ports.scheduler.detach().map_err(unscheduled(place)),
         }

@@ -124,6 +124,7 @@ fn detail(op: &Op, actions: &[Action]) -> String {
         Op::WriteKernelHot { path, value } | Op::WriteKernelCold { path, value } => {
             format!("{path} {value}")
         }
+        Op::SteerIrq { irq, cpus } => format!("{irq} {cpus}"),
         Op::PinBpfMap { map, path } => format!("{map} {path}"),
         Op::AttachScheduler { .. } | Op::RestartScheduler | Op::ReplaceScheduler { .. } => attached(actions),
         Op::DetachScheduler => String::new(),

@@ -15,10 +15,10 @@ fn stage() -> impl Strategy<Value = Stage> {
 
 fn stimulus() -> impl Strategy<Value = Stimulus> {
     let texts = ("\\PC{0,8}", "\\PC{0,8}", "\\PC{0,8}");
-    let numbers = (any::<u64>(), any::<u16>(), option::of(any::<u64>()));
+    let numbers = (any::<[u64; 2]>(), any::<u16>(), option::of(any::<u64>()));
     (numbers, texts, any::<bool>(), any::<bool>()).prop_map(
-        |((elapsed_ms, step, iterations), (kind, label, detail), is_step_end, is_terminal)| Stimulus {
-            elapsed_ms,
+        |((times, step, iterations), (kind, label, detail), is_step_end, is_terminal)| Stimulus {
+            elapsed_ms: times[0],
             step,
             kind,
             label,
@@ -26,6 +26,7 @@ fn stimulus() -> impl Strategy<Value = Stimulus> {
             iterations,
             is_step_end,
             is_terminal,
+            since_test_ms: times[1],
         },
     )
 }
@@ -47,6 +48,7 @@ fn request() -> impl Strategy<Value = Request> {
         }),
         text().prop_map(|symbol| Call::Watch { symbol }),
         (text(), vec(any::<i32>(), 0..4)).prop_map(|(tag, pids)| Call::KeepPids { tag, pids }),
+        any::<(i32, u64)>().prop_map(|(tid, switches)| Call::Sample { tid, switches }),
     ];
     (any::<[u64; 3]>(), any::<u16>(), call).prop_map(|([id, answer_at, elapsed_ms], step, call)| Request {
         id,

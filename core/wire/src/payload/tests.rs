@@ -21,8 +21,9 @@ fn payloads_have_the_documented_bytes() {
             iterations: Some(7),
             is_step_end: true,
             is_terminal: false,
+            since_test_ms: 301,
         }),
-        &[0xac, 0x02, 2, 1, b'K', 1, b'l', 0, 1, 7, 1, 0],
+        &[0xac, 0x02, 2, 1, b'K', 1, b'l', 0, 1, 7, 1, 0, 0xad, 0x02],
     );
     check(&Message::ExitCode(1), &[2]);
     check(&Message::ExitCode(-1), &[1]);

@@ -3,7 +3,7 @@
 use crate::engine::{execute_scenario, execute_steps};
 use crate::world::World;
 use crate::{Backdrop, CgroupDef, HoldSpec, Op, Step};
-use ktstr_topology::CpusetSpec;
+use ktstr_topology::{CpuSet, CpusetSpec};
 use ktstr_workload::{AffinityIntent, WorkSpec};
 use std::time::Duration;
 
@@ -107,4 +107,15 @@ fn every_op_has_a_label_and_an_object() {
             "remove_cgroup a",
         ]
     );
+}
+
+#[test]
+fn an_interrupt_is_steered_and_told() {
+    let w = World::new(1, 4);
+    let steer = |irq| Step::new(vec![Op::steer_irq(irq, CpuSet::from_iter([1, 3]))], HoldSpec::FULL);
+    assert!(execute_steps(&w.ctx(), vec![steer(24)]).is_ok());
+    assert!(w.log().contains(&"steer 24 to 1,3".to_owned()), "{:?}", w.log());
+    assert!(short(&w).iter().any(|e| e.contains("SteerIrq 24 1,3")), "{:?}", short(&w));
+    let error = execute_steps(&w.ctx(), vec![steer(99)]).unwrap_err().to_string();
+    assert!(error.starts_with("step 1: SteerIrq: there is no interrupt 99: expected one of 24"), "{error}");
 }

@@ -219,3 +219,14 @@ fn what_is_asked_of_the_host_is_checked_before_anything_is_made() {
     let error = refused(vec![Step::new(four, HoldSpec::FULL)]);
     assert!(error.to_string().contains("4 variables are watched: expected at most 3"), "{error}");
 }
+
+#[test]
+fn cpus_that_take_an_interrupt() {
+    let refused = |cpus: &[u32]| refused_op(Op::steer_irq(24, cpus.iter().copied().collect()));
+    assert!(refused(&[]).contains("SteerIrq of interrupt 24: no CPU would take it"), "{}", refused(&[]));
+    assert!(
+        refused(&[1, 7]).contains("CPUs 1,7 are not all among the machine's, 0-1"),
+        "{}",
+        refused(&[1, 7])
+    );
+}
