@@ -37,6 +37,7 @@ mod tests {
             at: Duration::from_millis(ms),
             cpus: vec![CpuSample { nr_running, clock: ms, ..CpuSample::default() }],
             events: None,
+            queues: None,
         };
         let event = |ms, step_index, is_step_end, total_iterations| StimulusEvent {
             elapsed_ms: ms,

@@ -2,6 +2,7 @@
 
 use crate::index::{ByIndex, IndexCache};
 use crate::memory::MachineMemory;
+use crate::scheduler::queue_depths;
 use crate::variables::Variables;
 use ktstr_introspect_kernel::{ErrorKind, Kernel, KernelError, RunqueueSample, RunqueueSampler};
 use ktstr_introspect_memory::VirtAddr;
@@ -113,7 +114,8 @@ impl Opened {
         let cpus = self.buffer.iter().filter(|s| online.contains(&s.cpu)).map(|s| self.cpu(s)).collect();
         // A scheduler that is being unloaded takes its counters along: then there are none.
         let events = self.counts_events.then(|| self.kernel.scx_events().ok()).flatten();
-        Ok(Sample { at, cpus, events: events.map(|events| events.into_iter().collect()) })
+        let events = events.map(|events| events.into_iter().collect());
+        Ok(Sample { at, cpus, events, queues: queue_depths(&self.kernel) })
     }
 
     fn cpu(&self, sample: &RunqueueSample) -> CpuSample {

@@ -29,7 +29,9 @@ pub use dump::{DumpSchema, FailureDump, LongestWait};
 pub use monitor::{DEFAULT_PERIOD, Mark, Monitor, MonitorLog};
 pub use ports::{Inspector, Place, Readings, SampleError, Sampler};
 pub use render::{render_assessment, render_state};
-pub use sample::{CpuSample, MAX_PLAUSIBLE_DSQ_DEPTH, Sample, Schedstat, clock_ratio, implausible};
+pub use sample::{
+    CpuSample, MAX_PLAUSIBLE_DSQ_DEPTH, QueueSample, Sample, Schedstat, clock_ratio, implausible,
+};
 pub use series::SampleSeries;
 pub use snapshot::{FromValue, MAX_SNAPSHOTS, Snapshot, SnapshotCause, SnapshotError, Snapshots, Value};
 pub use stalls::{Processes, RunFigures, StallWatch};

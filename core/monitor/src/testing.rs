@@ -12,5 +12,5 @@ pub(crate) fn sample(ms: u64, nr_running: &[u32]) -> Sample {
         local_dsq_nr: Some(0),
         ..CpuSample::default()
     });
-    Sample { at: Duration::from_millis(ms), cpus: cpus.collect(), events: None }
+    Sample { at: Duration::from_millis(ms), cpus: cpus.collect(), events: None, queues: None }
 }

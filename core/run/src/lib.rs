@@ -6,12 +6,14 @@
 //! Pure: machines, time and files are ports.
 
 mod drive;
+mod expected;
 mod guest;
 mod judge;
 mod limits;
 mod names;
 pub mod ports;
 mod render;
+mod reported;
 mod repro;
 mod scheduler;
 mod serve;
@@ -27,6 +29,7 @@ pub use limits::Limits;
 pub use names::{CASE_PREFIX, case_name, file_stem, test_of_case};
 pub use render::{RunFacts, render, render_timeline};
 pub use repro::{Crash, Repro, judge_repro};
+pub use scheduler::check_expected;
 pub use sidecar::{SIDECAR_SCHEMA, Sidecar, SidecarTimes};
 pub use spec::TestSpec;
 pub use vm_result::{PostVm, VmResult};

@@ -95,6 +95,7 @@ fn a_violation_that_the_test_asked_to_see_fails_it_and_can_be_expected() {
         at: Duration::from_millis(100 * i),
         cpus: vec![cpu(0, 9), cpu(1, 0)],
         events: None,
+        queues: None,
     };
     let piled_up = seen(|s| {
         s.monitor.samples = (0..9).map(sample).collect();
