@@ -2,6 +2,9 @@
 //! two LLCs, then one is squeezed into the other's LLC. It runs under the kernel's own
 //! scheduler, under a BPF scheduler, and under the same one with a fault planted.
 
+mod common;
+
+use common::{assert_says, fails};
 use ktstr::prelude::*;
 use std::time::Duration;
 
@@ -27,6 +30,17 @@ fn demo_sound_scheduler(ctx: &Ctx) -> Result<AssertResult> {
 #[ktstr_test(scheduler = FIXTURE, extra_sched_args = ["--stall-cpu", "3", "--timeout-ms", "1000"], duration_s = 4)]
 fn demo_forgotten_cpu(ctx: &Ctx) -> Result<AssertResult> {
     two_groups(ctx)
+}
+
+/// The scene of `cargo xtask demo` that must end in a failure: with the reason, the task and the CPU.
+#[test]
+fn the_demos_bug_is_named() {
+    let text = fails("demo_forgotten_cpu", &[]);
+    let summary = text.lines().find(|line| line.starts_with("BUG SUMMARY: ")).expect("a summary");
+    assert_says(
+        summary,
+        &["fixture: runnable task stall (stall), task ", "] waited ", " on CPU 3, dispatch queue 0x57a11"],
+    );
 }
 
 fn two_groups(ctx: &Ctx) -> Result<AssertResult> {

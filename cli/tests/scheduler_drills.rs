@@ -18,6 +18,13 @@ declare_scheduler!(SWITCHED, {
     kernel_builtin_enable = ["echo 1 > /proc/sys/kernel/sched_schedstats"],
     kernel_builtin_disable = ["echo 0 > /proc/sys/kernel/sched_schedstats"],
 });
+declare_scheduler!(SWITCHED_FOR_NOTHING, {
+    name = "switched_for_nothing",
+    ops = "demo",
+    kernel_builtin_enable = ["true"],
+    kernel_builtin_disable = ["true"],
+    verifier = false,
+});
 declare_scheduler!(SWITCH_BROKEN, {
     name = "switch_broken",
     kernel_builtin_enable = ["echo 1 > /proc/sys/kernel/no_such_setting"],
@@ -60,6 +67,21 @@ fn drill_switch_broken(ctx: &Ctx) -> Result<AssertResult> {
     scenarios::steady(ctx)
 }
 
+#[ktstr_test(ignore, scheduler = SWITCHED_FOR_NOTHING)]
+fn drill_switched_for_nothing(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
+/// The kernel is asked for the declared name, and has none.
+#[test]
+fn a_builtin_one_that_does_not_come_is_noticed() {
+    let text = fails("drill_switched_for_nothing", &[("KTSTR_ACCEL", "deterministic")]);
+    assert_says(
+        &text,
+        &["did not attach: not enabled 60.0 s of guest time after it was switched on", "disabled"],
+    );
+}
+
 #[ktstr_test(ignore, scheduler = SWITCHED, watchdog_timeout_s = 4)]
 fn drill_has_nothing_to_watch(ctx: &Ctx) -> Result<AssertResult> {
     scenarios::steady(ctx)
@@ -72,11 +94,19 @@ fn a_timeout_without_a_scheduler_that_could_have_it_is_refused() {
 }
 
 /// A scheduler that is part of the kernel is switched on around the test.
-#[ktstr_test(duration_s = 1, scheduler = SWITCHED)]
+#[ktstr_test(duration_s = 1, scheduler = SWITCHED, post_vm = nobody_confirmed_it)]
 fn a_builtin_one_is_switched_on(ctx: &Ctx) -> Result<AssertResult> {
     let setting = std::fs::read_to_string("/proc/sys/kernel/sched_schedstats")?;
     ensure!(setting.trim() == "1", "it is not on: {setting:?}");
     scenarios::steady(ctx)
+}
+
+/// Without a declared name nobody knows what the kernel is to be asked.
+fn nobody_confirmed_it(vm: &VmResult<'_>) -> Result<AssertResult> {
+    let report = vm.schedulers().first().context("no report")?;
+    let outcome = serde_json::to_value(&report.outcome)?;
+    ensure!(outcome == "unconfirmed", "{report:?}");
+    Ok(AssertResult::pass())
 }
 
 #[test]

@@ -220,11 +220,18 @@ fn the_watchdog_waits_as_long_as_the_test_says() {
     let text = fails("drill_is_given_two_seconds", &[]);
     assert_says(
         &text,
-        &["the watchdog's timeout is 2.0 s; the scheduler itself declares 20.0 s", "runnable task stall"],
+        &[
+            "the watchdog's timeout is 2.0 s (",
+            " jiffies); the scheduler itself declares 20.0 s",
+            "runnable task stall",
+        ],
     );
     assert!((2.0..3.5).contains(&waited(&text)), "{text}");
     let text = fails("drill_is_given_four_seconds", &[]);
-    assert_says(&text, &["the watchdog's timeout is 4.0 s; the scheduler itself declares 1.0 s"]);
+    assert_says(
+        &text,
+        &["the watchdog's timeout is 4.0 s (", " jiffies); the scheduler itself declares 1.0 s"],
+    );
     assert!((4.0..6.5).contains(&waited(&text)), "{text}");
 }
 

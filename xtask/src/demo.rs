@@ -32,9 +32,13 @@ struct Half {
 struct Scene {
     test: &'static str,
     showing: &'static str,
-    /// What the report of a failure must say; `None` means that it should pass.
-    fails_with: Option<&'static str>,
+    /// What the line BUG SUMMARY of a failure must say, in this order: the reason, the task, the CPU. `None` means that
+    /// it should pass.
+    fails_with: Option<&'static [&'static str]>,
 }
+
+/// The planted bug: the reason, the task, the CPU.
+const BUG: &[&str] = &["runnable task stall", ", task ", "] waited ", " on CPU 3, "];
 
 const STOCK: Half = Half {
     spec: "image:6.12",
@@ -58,7 +62,7 @@ const SCHED_EXT: Half = Half {
         Scene {
             test: "demo_forgotten_cpu",
             showing: "The same again, but the scheduler has a bug: it forgets who waits for CPU 3",
-            fails_with: Some("BUG SUMMARY: "),
+            fails_with: Some(BUG),
         },
     ],
 };
@@ -161,7 +165,7 @@ impl Demo {
                 self.shown += 1;
                 println!("  passed, took {took}");
             }
-            Some(words) if tally.failed > 0 && ran.output.contains(words) => {
+            Some(words) if tally.failed > 0 && names_the_bug(&ran.output, words) => {
                 self.shown += 1;
                 println!(
                     "  The bug was found, as it should be, in {took}; the line BUG SUMMARY says it in one sentence."
@@ -194,6 +198,18 @@ impl Demo {
     }
 }
 
+/// Whether the one sentence on the bug has these parts, one after the other.
+fn names_the_bug(output: &str, parts: &[&str]) -> bool {
+    let summary = output.lines().find_map(|line| line.trim_start().strip_prefix("BUG SUMMARY: "));
+    summary.is_some_and(|summary| {
+        let mut rest = Some(summary);
+        for part in parts {
+            rest = rest.and_then(|text| text.split_once(part)).map(|(_, after)| after);
+        }
+        rest.is_some()
+    })
+}
+
 /// The scenario's report, without the words of the program around it.
 fn is_report(line: &str) -> bool {
     let words: Vec<_> = line.split_whitespace().collect();
@@ -209,6 +225,22 @@ fn is_report(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bug_is_named_by_reason_task_and_cpu() {
+        let said = "x\nBUG SUMMARY: fixture: runnable task stall (stall), task batch[83] waited 1.5 s on CPU 3, \
+                    dispatch queue 0x57a11\n";
+        assert!(names_the_bug(said, BUG));
+        for other in [
+            "",
+            "BUG SUMMARY: fixture: its program ended with exit code 3",
+            &said.replace("CPU 3", "CPU 1"),
+            &said.replace(", task batch[83]", ""),
+            &said.replace("runnable task stall", "runtime error"),
+        ] {
+            assert!(!names_the_bug(other, BUG), "{other}");
+        }
+    }
 
     #[test]
     fn the_report_is_shown_and_the_runners_words_are_not() {

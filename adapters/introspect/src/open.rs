@@ -3,6 +3,7 @@
 use crate::counters::CounterReader;
 use crate::index::{ByIndex, IndexCache};
 use crate::memory::MachineMemory;
+use crate::scheduler::queue_depths;
 use crate::variables::Variables;
 use ktstr_introspect_kernel::{ErrorKind, Kernel, KernelError, RunqueueSample, RunqueueSampler};
 use ktstr_introspect_memory::VirtAddr;
@@ -120,7 +121,8 @@ impl Opened {
         // A scheduler that is being unloaded takes its counters along: then there are none.
         let events = self.counts_events.then(|| self.kernel.scx_events().ok()).flatten();
         let events = events.map(|events| events.into_iter().collect());
-        let mut sample = Sample { at, cpus, events, ..Sample::default() };
+        let queues = queue_depths(&self.kernel);
+        let mut sample = Sample { at, cpus, events, queues, ..Sample::default() };
         self.counters.add_to(&mut sample, &self.kernel);
         Ok(sample)
     }

@@ -8,12 +8,14 @@ use ktstr_introspect_kernel::{
     BpfMapKind, BpfProgram, DispatchQueue, ErrorKind, Field, Kernel, KernelError, SchedExtOps,
 };
 use ktstr_introspect_memory::VirtAddr;
-use ktstr_monitor::{MapState, ProgramState, QueueState, SchedExtState, SchedulerExit};
+use ktstr_monitor::{MapState, ProgramState, QueueSample, QueueState, SchedExtState, SchedulerExit};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Dispatch queues that are listed, and tasks of each.
 const MAX_QUEUES: usize = 256;
 const MAX_QUEUED: usize = 16;
+/// `SCX_DSQ_FLAG_BUILTIN` of include/linux/sched/ext.h: the kernel's own.
+const BUILTIN: u64 = 1 << 63;
 /// Characters of a value, of an exit's message and of its reason.
 const MAX_TEXT: usize = 512;
 
@@ -89,6 +91,17 @@ fn exit(kernel: &Kernel, reasons: &mut Reasons) -> Option<SchedulerExit> {
         message: short(&record.message),
         trace: Vec::new(),
     })
+}
+
+/// How long the dispatch queues are that the loaded scheduler made; `None` without one, and where they can't be read.
+pub(crate) fn queue_depths(kernel: &Kernel) -> Option<Vec<QueueSample>> {
+    kernel.sched_ext().state.ok().filter(|state| state == "enabled")?;
+    let one = |at| {
+        let queue = DispatchQueue::read(kernel, at);
+        Some(QueueSample { id: queue.id.ok()?, nr: u32::try_from(queue.nr.ok()?).ok()? })
+    };
+    let queues = kernel.dispatch_queues().ok()?.into_iter().filter_map(one);
+    Some(queues.filter(|queue| queue.id & BUILTIN == 0).take(MAX_QUEUES).collect())
 }
 
 /// All dispatch queues: the local one of each CPU and the one for bypass mode, then those of nodes and the scheduler's.

@@ -116,8 +116,28 @@ impl KernelTypes for BtfTypes {
                     Some(ValueType::Integer { .. } | ValueType::Truth | ValueType::Enumeration { .. })
                 )
         };
-        let members = whole.members().filter_map(Result::ok).filter(number);
-        members.take(most).map(|member| member.name.to_string()).collect()
+        let path = |member: ktstr_introspect_types::Member<'_>| match number(&member) {
+            true => Some(member.name.to_string()),
+            false => self.mask(&member),
+        };
+        whole.members().filter_map(Result::ok).filter_map(path).take(most).collect()
+    }
+}
+
+impl BtfTypes {
+    /// The path to the first CPUs of a member that is a mask: `struct cpumask`, a pointer to one, or an array of one
+    /// (`cpumask_var_t`, include/linux/cpumask_types.h).
+    fn mask(&self, member: &ktstr_introspect_types::Member<'_>) -> Option<String> {
+        let is_mask =
+            |id: TypeId| matches!(self.0.resolve(id), Ok((_, Type::Struct(of))) if of.name == "cpumask");
+        let way = match self.0.resolve(member.ty).ok()?.1 {
+            Type::Struct(of) if of.name == "cpumask" => ".",
+            Type::Pointer(to) if is_mask(to) => "->",
+            Type::Array { element, .. } if is_mask(element) => "[0].",
+            _ => return None,
+        };
+        let path = format!("{}{way}bits[0]", member.name);
+        (!member.name.is_empty()).then_some(path)
     }
 }
 
@@ -136,6 +156,15 @@ mod tests {
         let to_queue = build.pointer(queue);
         let task = build.structure("task_struct", 32, &[("dsq", to_queue, 8), ("comm", name, 16)]);
         let to_task = build.pointer(task);
+        let long = build.integer("unsigned long", 8, false);
+        let bits = build.array(long, 4);
+        let mask = build.structure("cpumask", 32, &[("bits", bits, 0)]);
+        let (to_mask, masks) = (build.pointer(mask), build.array(mask, 1));
+        build.structure(
+            "cpu_ctx",
+            80,
+            &[("nr", u32, 0), ("idle", to_mask, 8), ("own", mask, 16), ("var", masks, 48)],
+        );
         build.function("dispatch", &[("p", to_task), ("now", truth)], u32);
         let proto = build.prototype(u32);
         let callback = build.pointer(proto);
@@ -162,6 +191,10 @@ mod tests {
         assert_eq!(types.member("task_struct", "none"), None);
         assert_eq!(types.scalars("scx_dispatch_q", 1), ["nr"]);
         assert_eq!(types.scalars("task_struct", 4), [""; 0]);
+        let masks = ["nr", "idle->bits[0]", "own.bits[0]", "var[0].bits[0]"];
+        assert_eq!(types.scalars("cpu_ctx", 4), masks);
+        let offsets = masks.map(|path| types.member("cpu_ctx", path).map(|place| place.offsets));
+        assert_eq!(offsets, [Some(vec![0]), Some(vec![8, 0]), Some(vec![16]), Some(vec![48])]);
         let callbacks = [("enqueue".to_string(), 72), ("exit".to_string(), 80)];
         assert_eq!(types.callbacks(), callbacks);
         assert!(types.id("task_struct") > types.id("scx_dispatch_q") && types.id("dispatch").is_none());

@@ -11,8 +11,8 @@ use ktstr_scenario::ports::{SchedulerError, SchedulerOps};
 use ktstr_scheduler::bpf::Places;
 use ktstr_scheduler::repro::{Callbacks, Probe, ProbeTrace};
 use ktstr_scheduler::{
-    Detach, NotAttached, Program, SchedulerPlan, SchedulerReport, ScxDump, ScxExit, last_words,
-    why_not_attached,
+    Detach, NotAttached, Program, Refusal, SchedulerPlan, SchedulerReport, ScxDump, ScxExit, StartOutcome,
+    last_words, why_not_attached,
 };
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -26,7 +26,7 @@ pub type LogSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
 type KernelLog = fn() -> std::io::Result<String>;
 
 /// Between two looks at the kernel's state.
-const LOOK: Duration = Duration::from_millis(5);
+pub(crate) const LOOK: Duration = Duration::from_millis(5);
 /// For a program that was asked to stop.
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
 /// For the kernel to have its own scheduler again once the program is gone.
@@ -35,11 +35,13 @@ const DISABLED_WITHIN: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(3);
 /// Before each start, in the kernel's log: what comes after it is about that scheduler.
 const MARK: &str = "ktstr: starting scheduler ";
+/// Bytes of the kernel's log that are told of a failure: its end.
+const KERNEL_LOG: usize = 16 << 10;
 
 /// The schedulers of a test: at most one is attached.
 pub struct GuestSchedulers {
     plans: Vec<SchedulerPlan>,
-    kernel: Kernel,
+    pub(crate) kernel: Kernel,
     kernel_log: KernelLog,
     sink: LogSink,
     probes: Option<Probes>,
@@ -49,12 +51,23 @@ pub struct GuestSchedulers {
 }
 
 /// The attached scheduler.
-struct Live {
-    process: Option<Process>,
+pub(crate) struct Live {
+    pub(crate) process: Option<Process>,
     /// Shell commands that switch it off, where it is no program.
-    disable: Vec<String>,
-    report: SchedulerReport,
-    stats: Option<Poller>,
+    pub(crate) disable: Vec<String>,
+    pub(crate) report: SchedulerReport,
+    pub(crate) stats: Option<Poller>,
+    /// Since when.
+    pub(crate) since: Instant,
+}
+
+/// What the kernel says of a scheduler's end.
+struct Told {
+    exit: Option<ScxExit>,
+    /// What keeps from hearing it, as the end of a sentence; empty if nothing does.
+    unread: String,
+    /// The end of its log since the scheduler's start.
+    log: String,
 }
 
 impl GuestSchedulers {
@@ -103,29 +116,17 @@ impl GuestSchedulers {
     /// Starts it and waits until the kernel has it; the report of one that did not attach.
     fn start(&self, plan: &SchedulerPlan) -> Result<Live, Box<SchedulerReport>> {
         let report = SchedulerReport { name: plan.name.clone(), ..SchedulerReport::default() };
-        let refuse = |why: String| Box::new(SchedulerReport { not_attached: Some(why), ..report.clone() });
         for (key, value) in &plan.sysctls {
-            self.kernel.set(key, value).map_err(refuse)?;
+            self.kernel.set(key, value).map_err(|why| unprepared(&report, why))?;
         }
         match &plan.program {
-            Program::Commands { enable, disable } => {
-                run_all(enable).map_err(refuse)?;
-                let ops = self.kernel.scx().map(|scx| scx.ops).filter(|ops| !ops.is_empty());
-                let report = SchedulerReport { ops, ..report };
-                Ok(Live { process: None, disable: disable.clone(), report, stats: None })
-            }
+            Program::Commands { enable, disable } => self.switch_on(plan, enable, disable, report),
             Program::Binary { path, args } => {
-                match self.kernel.scx() {
-                    None => return Err(refuse(NotAttached::NoSchedExt.to_string())),
-                    Some(scx) if !scx.ops.is_empty() => {
-                        return Err(refuse(NotAttached::Taken { by: scx.ops }.to_string()));
-                    }
-                    Some(_) => {}
-                }
+                self.has_room().map_err(|why| refused(&report, &why))?;
                 self.prepare(&plan.name);
                 let hook = plan.watchdog.map(|order| Hook::set(&self.places, order));
                 let started = Instant::now();
-                let process = Process::start(path, args, &self.sink).map_err(|e| refuse(e.to_string()))?;
+                let process = Process::start(path, args, &self.sink).map_err(|why| refused(&report, &why))?;
                 let mut live = self.wait_attached(plan, process, report, started)?;
                 live.report.watchdog = hook.map(|hook| hook.take(&self.places));
                 if let Some(probes) = &self.probes {
@@ -136,8 +137,17 @@ impl GuestSchedulers {
         }
     }
 
+    /// Whether this kernel can take a scheduler now.
+    pub(crate) fn has_room(&self) -> Result<(), NotAttached> {
+        match self.kernel.scx() {
+            None => Err(NotAttached::NoSchedExt),
+            Some(scx) if !scx.ops.is_empty() => Err(NotAttached::Taken { by: scx.ops }),
+            Some(_) => Ok(()),
+        }
+    }
+
     /// What helps to understand a failure later; a kernel without it only tells less.
-    fn prepare(&self, name: &str) {
+    pub(crate) fn prepare(&self, name: &str) {
         if let Some(probes) = &self.probes {
             probes.start_over();
         }
@@ -177,8 +187,10 @@ impl GuestSchedulers {
                             break NotAttached::OtherName { expected: expected.clone(), seen: scx.ops };
                         }
                         None => {
+                            report.outcome = StartOutcome::Attached;
                             let stats = Some(Poller::start(started));
-                            return Ok(Live { process: Some(process), disable: Vec::new(), report, stats });
+                            let (process, since) = (Some(process), Instant::now());
+                            return Ok(Live { process, disable: Vec::new(), report, stats, since });
                         }
                     }
                 }
@@ -214,13 +226,15 @@ impl GuestSchedulers {
         if !matches!(why, NotAttached::Exited { attached: Some(_), .. }) {
             let _ = self.end(&mut process);
         }
-        let (exit, unread) = told(self.exit());
+        let Told { exit, unread, log: kernel_log } = self.told();
         let exit = exit.filter(ScxExit::is_failure);
         let log = process.log_text();
-        let mut text = match &exit {
-            Some(exit) => NotAttached::Dropped { why: exit.to_string() }.to_string(),
+        let dropped = exit.as_ref().map(|exit| NotAttached::Dropped { why: exit.to_string() });
+        let mut text = match &dropped {
+            Some(dropped) => dropped.to_string(),
             None => format!("{why}{unread}"),
         };
+        let outcome = dropped.as_ref().unwrap_or(&why).outcome();
         // What a program that failed said last may be all there is.
         let failed = matches!(why, NotAttached::Exited { success: false, .. }) && exit.is_none();
         let explained = why_not_attached(&log).or_else(|| last_words(&log).filter(|_| failed));
@@ -230,7 +244,10 @@ impl GuestSchedulers {
         let (dump_text, dump) = self.dump();
         let probes = self.probed(exit.as_ref(), dump.as_ref());
         SchedulerReport {
+            outcome,
             not_attached: Some(text),
+            no_probes: self.kernel.no_probes(),
+            kernel_log,
             probes,
             exit,
             dump_text,
@@ -255,10 +272,11 @@ impl GuestSchedulers {
         if ended.is_none() && still_there {
             return None;
         }
+        live.report.failed_after_ms = Some(ms(live.since.elapsed()));
         // Whichever of the two went first, the other follows; both are worth hearing.
         let ended = live.process.as_mut().and_then(|p| p.wait_for_last_words(LAST_WORDS));
         self.wait_disabled(DISABLED_WITHIN);
-        let (exit, unread) = told(self.exit());
+        let Told { exit, unread, log } = self.told();
         let failure = match (exit.as_ref().filter(|e| e.is_failure()), ended) {
             (Some(exit), _) => format!("the kernel dropped it: {exit}"),
             (None, Some(status)) => {
@@ -274,8 +292,18 @@ impl GuestSchedulers {
         (live.report.dump_text, live.report.dump) = self.dump();
         live.report.probes = self.probed(exit.as_ref(), live.report.dump.as_ref());
         live.report.exit = exit;
+        live.report.kernel_log = log;
+        live.report.offline_cpus = self.kernel.offline_cpus();
+        live.report.no_probes = self.kernel.no_probes();
         live.report.failure = Some(failure.clone());
         Some(failure)
+    }
+
+    /// What is wrong with the attached scheduler, if nobody has noticed before.
+    pub(crate) fn new_failure(&self) -> Option<String> {
+        let mut live = self.live();
+        let live = live.as_mut().filter(|live| live.report.failure.is_none())?;
+        self.look(live)
     }
 
     /// Stops it; the report is complete then.
@@ -354,11 +382,18 @@ impl GuestSchedulers {
     }
 
     /// The kernel's words on the end of the scheduler that was started last.
-    fn exit(&self) -> Result<Option<ScxExit>, String> {
-        let log = (self.kernel_log)();
-        let log = log.map_err(|e| format!("; why, the kernel's log may say, but reading it failed: {e}"))?;
-        let since = log.rfind(MARK).unwrap_or(0);
-        Ok(ScxExit::last_in(&log[since..]))
+    fn told(&self) -> Told {
+        match (self.kernel_log)() {
+            Ok(log) => {
+                let log = &log[log.rfind(MARK).unwrap_or(0)..];
+                let end = log.ceil_char_boundary(log.len().saturating_sub(KERNEL_LOG));
+                Told { exit: ScxExit::last_in(log), unread: String::new(), log: log[end..].to_string() }
+            }
+            Err(e) => {
+                let unread = format!("; why, the kernel's log may say, but reading it failed: {e}");
+                Told { exit: None, unread, log: String::new() }
+            }
+        }
     }
 
     /// What the probes saw of the task that the end is about.
@@ -463,12 +498,19 @@ fn programs() -> Vec<ktstr_scheduler::ProgramStats> {
     })
 }
 
-/// The kernel's words on an end, and what keeps from hearing them.
-fn told(exit: Result<Option<ScxExit>, String>) -> (Option<ScxExit>, String) {
-    exit.map_or_else(|unread| (None, unread), |exit| (exit, String::new()))
+/// The report of a scheduler that was not started for that reason.
+pub(crate) fn refused(report: &SchedulerReport, why: &NotAttached) -> Box<SchedulerReport> {
+    let (outcome, not_attached) = (why.outcome(), Some(why.to_string()));
+    Box::new(SchedulerReport { outcome, not_attached, ..report.clone() })
 }
 
-fn run_all(commands: &[String]) -> Result<(), String> {
+/// The same where what goes before it was refused.
+pub(crate) fn unprepared(report: &SchedulerReport, why: String) -> Box<SchedulerReport> {
+    let outcome = StartOutcome::NotAttached(Refusal::NotPrepared);
+    Box::new(SchedulerReport { outcome, not_attached: Some(why), ..report.clone() })
+}
+
+pub(crate) fn run_all(commands: &[String]) -> Result<(), String> {
     commands.iter().try_for_each(|command| {
         let output = Command::new("/bin/sh").arg("-c").arg(command).output();
         let output = output.map_err(|e| format!("running {command:?}: /bin/sh: {e}"))?;
@@ -480,70 +522,9 @@ fn run_all(commands: &[String]) -> Result<(), String> {
     })
 }
 
-fn ms(time: Duration) -> u64 {
+pub(crate) fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// On a kernel without sched_ext nothing but the program's end can be told; where the log can't
-    /// be read either, that is part of the story.
-    #[test]
-    fn a_kernel_log_that_cannot_be_read_is_part_of_the_failure() {
-        let sink: LogSink = Arc::new(|_: &[u8]| {});
-        let unreadable = || Err(std::io::Error::from_raw_os_error(libc::EPERM));
-        let schedulers =
-            GuestSchedulers::new(Vec::new(), Err("none".to_string()), unreadable, Arc::clone(&sink));
-        let process = Process::start("/bin/false", &[], &sink).unwrap();
-        let report = SchedulerReport { name: "s".to_string(), ..SchedulerReport::default() };
-        *schedulers.live() = Some(Live { process: Some(process), disable: Vec::new(), report, stats: None });
-        let deadline = Instant::now() + Duration::from_secs(20);
-        let failure = loop {
-            match schedulers.failure() {
-                Some(failure) => break failure,
-                None => assert!(Instant::now() < deadline, "it has not ended"),
-            }
-            std::thread::sleep(LOOK);
-        };
-        assert!(failure.starts_with("its program ended with exit code 1"), "{failure}");
-        assert!(failure.contains("reading it failed: Operation not permitted"), "{failure}");
-    }
-
-    /// Who looks at a crash by probes must see the scheduler as it is.
-    #[test]
-    fn a_scheduler_is_not_asked_while_probes_look_at_it() {
-        let sink: LogSink = Arc::new(|_: &[u8]| {});
-        let mut schedulers = GuestSchedulers::new(
-            Vec::new(),
-            Err("none".to_string()),
-            || Ok(String::new()),
-            Arc::clone(&sink),
-        );
-        let script = "trap 'echo asked' USR2; echo ready; while :; do sleep 0.05; done";
-        let process = Process::start("/bin/sh", &["-c".to_string(), script.to_string()], &sink).unwrap();
-        let report = SchedulerReport { name: "s".to_string(), ..SchedulerReport::default() };
-        *schedulers.live() = Some(Live { process: Some(process), disable: Vec::new(), report, stats: None });
-        let said = |schedulers: &GuestSchedulers| {
-            schedulers.live().as_mut().and_then(|live| live.process.as_mut()).unwrap().log_text()
-        };
-        let hear = |schedulers: &GuestSchedulers, word: &str| {
-            let deadline = Instant::now() + Duration::from_secs(20);
-            while !said(schedulers).contains(word) {
-                assert!(Instant::now() < deadline, "{:?}", said(schedulers));
-                std::thread::sleep(LOOK);
-            }
-        };
-        hear(&schedulers, "ready");
-        let dir = tempfile::tempdir().unwrap();
-        schedulers.probes = Some(Probes::arm(dir.path(), Vec::new(), Callbacks::default()));
-        assert_eq!(schedulers.prompt(), None);
-        schedulers.probes = None;
-        assert_eq!(schedulers.prompt().unwrap(), "SIGUSR2 sent to the program of \"s\"");
-        hear(&schedulers, "asked");
-        assert_eq!(said(&schedulers).matches("asked").count(), 1);
-        let process = schedulers.live().take().unwrap().process.unwrap();
-        process.signal(libc::SIGKILL);
-    }
-}
+mod tests;

@@ -42,6 +42,11 @@ impl Kernel {
         Self { root: PathBuf::from("/") }
     }
 
+    #[cfg(test)]
+    pub(crate) fn at(root: &Path) -> Self {
+        Self { root: root.to_path_buf() }
+    }
+
     fn path(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
@@ -72,6 +77,27 @@ impl Kernel {
             Some((name.to_string(), value.trim().parse().ok()?))
         };
         text.lines().filter_map(pair).collect()
+    }
+
+    /// CPUs that are offline, as the kernel lists them; `None` if none are.
+    pub(crate) fn offline_cpus(&self) -> Option<String> {
+        // Beyond the possible ones the kernel lists those that its configuration allows for.
+        let offline = read(&self.path("sys/devices/system/cpu/offline")).filter(|list| !list.is_empty())?;
+        let present = read(&self.path("sys/devices/system/cpu/present")).unwrap_or_default();
+        let most = present.rsplit(['-', ',']).next().and_then(|last| last.parse::<u32>().ok())?;
+        let first = |part: &&str| part.split('-').next().and_then(|n| n.parse::<u32>().ok());
+        let listed: Vec<&str> =
+            offline.split(',').filter(|part| first(part).is_some_and(|cpu| cpu <= most)).collect();
+        (!listed.is_empty()).then(|| listed.join(","))
+    }
+
+    /// Why this kernel takes no probes on its functions; `None` if it does.
+    pub(crate) fn no_probes(&self) -> Option<String> {
+        let path = self.tracefs().join("kprobe_events");
+        let opened = std::fs::OpenOptions::new().append(true).open(&path);
+        opened.err().map(|e| {
+            format!("this kernel takes no probes ({}: {e}): it needs CONFIG_KPROBE_EVENTS=y", path.display())
+        })
     }
 
     /// Writes a kernel setting.
@@ -152,6 +178,27 @@ mod tests {
         assert!(on.scx().unwrap().is_enabled());
         let events: Vec<(String, u64)> = on.events().into_iter().collect();
         assert_eq!(events, [("SCX_EV_A".to_string(), 3), ("SCX_EV_B".to_string(), 4)]);
+    }
+
+    #[test]
+    fn offline_cpus_are_those_of_the_machine() {
+        let offline = |list, present| {
+            let files =
+                [("sys/devices/system/cpu/offline", list), ("sys/devices/system/cpu/present", present)];
+            kernel(&files).1.offline_cpus()
+        };
+        assert_eq!(offline("1\n", "0-3\n").as_deref(), Some("1"));
+        assert_eq!(offline("1,3,8-63\n", "0-3\n").as_deref(), Some("1,3"));
+        assert_eq!(offline("8-63\n", "0-7\n"), None);
+        assert_eq!(offline("\n", "0\n"), None);
+        assert_eq!(kernel(&[]).1.offline_cpus(), None);
+    }
+
+    #[test]
+    fn a_kernel_without_probes_says_what_it_lacks() {
+        assert!(kernel(&[]).1.no_probes().unwrap().contains("CONFIG_KPROBE_EVENTS=y"));
+        let (_dir, with) = kernel(&[("sys/kernel/tracing/kprobe_events", "")]);
+        assert_eq!(with.no_probes(), None);
     }
 
     #[test]

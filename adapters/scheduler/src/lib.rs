@@ -19,7 +19,9 @@ mod probes;
 mod process;
 mod program;
 mod stats;
+mod switched;
 mod watchdog;
+mod watcher;
 
 pub use guest::{GuestSchedulers, LogSink};
 pub use ktstr_scheduler::SchedulerReport;

@@ -82,6 +82,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT", group = "fault", num_args = 0..=1, default_missing_value = "a planted panic")]
     panic_user: Option<String>,
 
+    /// Take only tasks of policy SCHED_EXT
+    #[arg(long)]
+    pub(crate) partial: bool,
     /// Offer scx_stats at /var/run/scx/root/stats
     #[arg(long)]
     pub(crate) stats: bool,

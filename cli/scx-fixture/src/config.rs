@@ -83,6 +83,8 @@ pub(crate) mod ops_head {
 
     /// `SCX_OPS_ENQ_LAST`, kernel/sched/ext.c.
     pub(crate) const ENQ_LAST: u64 = 1 << 1;
+    /// `SCX_OPS_SWITCH_PARTIAL`, likewise.
+    pub(crate) const SWITCH_PARTIAL: u64 = 1 << 3;
 }
 
 /// The text with zeros after it; at least one, which the caller's limits see to.

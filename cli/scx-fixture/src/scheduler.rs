@@ -168,10 +168,10 @@ fn configure(open: &mut OpenObject, args: &Args) -> Result<(), FixtureError> {
             None => Err(format!("it has only {len} bytes")),
         };
         set(ops_head::NAME, &text::<128>(&args.name))?;
-        if args.kernel_fault() == Fault::StallCpu {
-            // So that a task alone on the CPU goes through the queue too.
-            set(ops_head::FLAGS, &ops_head::ENQ_LAST.to_ne_bytes())?;
-        }
+        // So that a task alone on the stalled CPU goes through the queue too.
+        let enq_last = if args.kernel_fault() == Fault::StallCpu { ops_head::ENQ_LAST } else { 0 };
+        let partial = if args.partial { ops_head::SWITCH_PARTIAL } else { 0 };
+        set(ops_head::FLAGS, &(enq_last | partial).to_ne_bytes())?;
         match args.timeout_ms {
             Some(ms) => set(ops_head::TIMEOUT_MS, &ms.to_ne_bytes()),
             None => Ok(()),

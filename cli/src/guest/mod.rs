@@ -114,7 +114,9 @@ fn run(guest: &Guest, plan: &GuestPlan) -> TestReturn {
     let returned = match schedulers.attach(&plan.schedulers[0].name) {
         Ok(()) => {
             let test = Test { guest, plan, entry, topo: &topo, cgroups: &cgroups };
-            test.play(&schedulers, schedulers.pid())
+            let events = WireEvents { channel: Arc::clone(guest.channel()), begin: Instant::now() };
+            let tell = |why: &str, at: std::time::Duration| events.stimulus(&failed_event(why, at));
+            schedulers.watched(&tell, || test.play(&schedulers, schedulers.pid()))
         }
         // The report says why.
         Err(e) => {
@@ -276,6 +278,16 @@ fn configure(ctx: &mut Ctx<'_>, entry: &KtstrTestEntry, plan: &GuestPlan) -> Res
 fn stage(guest: &Guest, stage: Stage) {
     // Without the channel the run ends in "no result", which says the rest.
     let _ = guest.channel().send(&Message::Stage(stage));
+}
+
+/// A scheduler's end that no scenario noticed.
+fn failed_event(why: &str, at: std::time::Duration) -> StimulusEvent {
+    StimulusEvent {
+        elapsed_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
+        op_kind: "SchedulerFailed".to_string(),
+        detail: why.to_string(),
+        ..StimulusEvent::default()
+    }
 }
 
 /// Sends the scenario's events to the host.

@@ -17,14 +17,14 @@ mod stalls;
 use crate::registry::KtstrTestEntry;
 use crate::settings::Settings;
 use crate::sweep;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use kernel::Kernel;
 use ktstr_assert::{AssertResult, Outcome, ScenarioStats};
 use ktstr_machine::{Accel, CommandLine, MachineSpec, Pace, memory_floor_mib, memory_to_boot_mib};
 use ktstr_monitor::MonitorLog;
 use ktstr_run::{
-    CaseResult, Crash, GuestPlan, Limits, Observation, RunFacts, judge, judge_kernel_state, judge_repro,
-    render,
+    CaseResult, Crash, GuestPlan, Limits, Observation, Repro, RunFacts, check_expected, judge,
+    judge_kernel_state, judge_repro, render,
 };
 #[cfg(feature = "cli-bins")]
 pub(crate) use machine::index_cache;
@@ -126,6 +126,7 @@ fn run_in_machine(
     baseline: Option<ScenarioStats>,
 ) -> Result<CaseRun> {
     entry.spec.topology.validate()?;
+    check_expected(&entry.spec).map_err(|why| anyhow!(why))?;
     let duration = settings.duration.unwrap_or(entry.spec.duration);
     if let Some(problem) = entry.spec.snapshots_problem(duration) {
         bail!("KTSTR_DURATION_S is set: {problem}");
@@ -228,10 +229,11 @@ fn run_in_machine(
         case.result.note(machine::NOT_SAVED);
     }
     let (resumed, began) = (played.resumed, played.began);
-    let repro = Crash::of(&entry.spec, &case, &seen).map(|crash| {
-        repro::again(&machine, settings, &crash, |probes| {
+    let repro = Crash::of(&entry.spec, &case, &seen).map(|crash| match crash.without_probes(&seen) {
+        Some(why) => Repro::not_made(why),
+        None => repro::again(&machine, settings, &crash, |probes| {
             image::plan_archive(&GuestPlan { probes, ..plan.clone() }, &schedulers)
-        })
+        }),
     });
     if entry.spec.expect_auto_repro {
         judge_repro(&mut case, repro.as_ref());

@@ -51,6 +51,14 @@ pub struct Assert {
     pub max_fallback_rate: Option<f64>,
     /// Host-side: most keep-last dispatches a second.
     pub max_keep_last_rate: Option<f64>,
+    /// Host-side: most dispatches a second in bypass mode.
+    pub max_bypass_rate: Option<f64>,
+    /// Host-side: most tasks on a dispatch queue that the scheduler made.
+    pub max_dsq_depth: Option<u32>,
+    /// Most tasks that the scheduler may leave to the kernel's own.
+    pub max_rejected_tasks: Option<u64>,
+    /// Longest mean time of a call of one of the scheduler's programs, ns.
+    pub max_callback_ns: Option<u64>,
     /// Host-side: largest share of page migrations that cross nodes.
     pub max_cross_node_migration_ratio: Option<f64>,
     /// Host-side: largest share of pages on memory-only nodes.
@@ -107,6 +115,10 @@ impl Assert {
         max_imbalance_ratio: None,
         max_fallback_rate: None,
         max_keep_last_rate: None,
+        max_bypass_rate: None,
+        max_dsq_depth: None,
+        max_rejected_tasks: None,
+        max_callback_ns: None,
         max_cross_node_migration_ratio: None,
         max_slow_tier_ratio: None,
     };
@@ -187,6 +199,15 @@ impl Assert {
         max_fallback_rate: f64,
         /// Sets the most keep-last dispatches a second (host-side).
         max_keep_last_rate: f64,
+        /// Sets the most dispatches a second in bypass mode, when the kernel schedules in the scheduler's place
+        /// (host-side).
+        max_bypass_rate: f64,
+        /// Sets the most tasks on any dispatch queue that the scheduler made (host-side).
+        max_dsq_depth: u32,
+        /// Sets the most tasks that the scheduler may refuse; one that takes only those of policy `SCHED_EXT` fails.
+        max_rejected_tasks: u64,
+        /// Sets the longest mean time that a call of any of the scheduler's programs may take, ns.
+        max_callback_ns: u64,
         /// Sets the largest share of page migrations across nodes (host-side).
         max_cross_node_migration_ratio: f64,
         /// Sets the largest share of pages on memory-only nodes (host-side).
@@ -212,7 +233,8 @@ impl Assert {
             not_starved, isolation, max_gap_ms, max_spread_pct, max_throughput_cv, min_work_rate,
             min_iteration_rate, max_p99_wake_latency_ns, max_wake_latency_cv, max_migration_ratio,
             min_page_locality, fail_on_stall, max_local_dsq_depth, sustained_samples, max_imbalance_ratio,
-            max_fallback_rate, max_keep_last_rate, max_cross_node_migration_ratio, max_slow_tier_ratio,
+            max_fallback_rate, max_keep_last_rate, max_bypass_rate, max_dsq_depth, max_rejected_tasks, max_callback_ns,
+            max_cross_node_migration_ratio, max_slow_tier_ratio,
         )
     }
 

@@ -107,6 +107,10 @@ const ATTRIBUTES: &[(&str, Kind, Into)] = &[
     ("max_imbalance_ratio", Kind::Number, Into::Check),
     ("max_fallback_rate", Kind::Number, Into::Check),
     ("max_keep_last_rate", Kind::Number, Into::Check),
+    ("max_bypass_rate", Kind::Number, Into::Check),
+    ("max_dsq_depth", Kind::Count(1), Into::Check),
+    ("max_rejected_tasks", Kind::Count(0), Into::Check),
+    ("max_callback_ns", Kind::Count(1), Into::Check),
     ("min_page_locality", Kind::Number, Into::Check),
     ("max_cross_node_migration_ratio", Kind::Number, Into::Check),
     ("max_slow_tier_ratio", Kind::Number, Into::Check),
@@ -299,9 +303,11 @@ fn set_value(one: &mut Given, kind: Kind, value: &Expr) -> Result<()> {
         (Kind::Number, _) => return bad(&format!("a number, such as `{} = 10.0`", one.name)),
         (Kind::Flag, Some(Lit::Bool(flag))) => one.flag = flag.value,
         (Kind::Flag, _) => return bad("`true` or `false`; the bare name means `true`"),
-        (Kind::Text, Some(Lit::Str(text))) if !text.value().is_empty() => {}
+        (Kind::Text, Some(Lit::Str(text))) if text.value().trim().chars().count() > 1 => {}
         (Kind::Text, _) => {
-            return bad("a string literal that is not empty: an empty one would match anything");
+            return bad(
+                "a string literal of two characters or more, not empty or blank: that would match anything",
+            );
         }
         (Kind::Content, Some(Lit::Str(_))) => {}
         (Kind::Content, _) if matches!(value, Expr::Path(_) | Expr::Macro(_)) => {}

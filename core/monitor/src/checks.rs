@@ -16,6 +16,9 @@ pub(crate) const FALLBACK: &str = "SCX_EV_SELECT_CPU_FALLBACK";
 /// The event counter of keep-last dispatches (`SCX_EV_DISPATCH_KEEP_LAST`).
 pub(crate) const KEEP_LAST: &str = "SCX_EV_DISPATCH_KEEP_LAST";
 
+/// The event counter of dispatches in bypass mode (`SCX_EV_BYPASS_DISPATCH`).
+pub(crate) const BYPASS: &str = "SCX_EV_BYPASS_DISPATCH";
+
 /// A check of the monitor. Its name is the field of [`Assert`] that sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -32,16 +35,22 @@ pub enum Check {
     MaxFallbackRate,
     /// Keep-last dispatches a second.
     MaxKeepLastRate,
+    /// Dispatches a second in bypass mode.
+    MaxBypassRate,
+    /// Length of a dispatch queue that the scheduler made.
+    MaxDsqDepth,
 }
 
 impl Check {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::MaxImbalanceRatio,
         Self::MaxLocalDsqDepth,
         Self::FailOnStall,
         Self::MaxFallbackRate,
         Self::MaxKeepLastRate,
+        Self::MaxBypassRate,
+        Self::MaxDsqDepth,
     ];
 
     /// The attribute that sets it.
@@ -52,6 +61,8 @@ impl Check {
             Self::FailOnStall => "fail_on_stall",
             Self::MaxFallbackRate => "max_fallback_rate",
             Self::MaxKeepLastRate => "max_keep_last_rate",
+            Self::MaxBypassRate => "max_bypass_rate",
+            Self::MaxDsqDepth => "max_dsq_depth",
         }
     }
 
@@ -63,6 +74,8 @@ impl Check {
             Self::FailOnStall => matches!(asked.fail_on_stall, Some(true)),
             Self::MaxFallbackRate => asked.max_fallback_rate.is_some(),
             Self::MaxKeepLastRate => asked.max_keep_last_rate.is_some(),
+            Self::MaxBypassRate => asked.max_bypass_rate.is_some(),
+            Self::MaxDsqDepth => asked.max_dsq_depth.is_some(),
         }
     }
 
@@ -79,12 +92,15 @@ impl Check {
             Self::MaxLocalDsqDepth => samples.iter().any(|s| s.cpus.iter().any(|c| c.local_dsq_nr.is_some())),
             Self::MaxFallbackRate => events(FALLBACK),
             Self::MaxKeepLastRate => events(KEEP_LAST),
+            Self::MaxBypassRate => events(BYPASS),
+            Self::MaxDsqDepth => samples.iter().any(|s| s.queues.is_some()),
         };
         match self {
             _ if has => None,
             Self::MaxLocalDsqDepth => {
                 Some("this kernel has no sched_ext, so there are no local dispatch queues")
             }
+            Self::MaxDsqDepth => Some("no dispatch queue was read: that needs a loaded sched_ext scheduler"),
             _ => Some(
                 "no sched_ext event counters were seen: they need a loaded sched_ext scheduler and a kernel \
                  that counts (6.15 or later)",
@@ -108,6 +124,10 @@ pub struct Limits {
     pub max_fallback_rate: Option<f64>,
     /// Most keep-last dispatches a second.
     pub max_keep_last_rate: Option<f64>,
+    /// Most dispatches a second in bypass mode.
+    pub max_bypass_rate: Option<f64>,
+    /// Most tasks on a dispatch queue that the scheduler made.
+    pub max_dsq_depth: Option<u32>,
 }
 
 impl Limits {
@@ -122,6 +142,9 @@ impl Limits {
             fail_on_stall: all.fail_on_stall == Some(true),
             max_fallback_rate: all.max_fallback_rate,
             max_keep_last_rate: all.max_keep_last_rate,
+            // These have no default: how long a queue may be is for its scheduler to say.
+            max_bypass_rate: all.max_bypass_rate,
+            max_dsq_depth: all.max_dsq_depth,
         }
     }
 }
@@ -166,12 +189,33 @@ pub fn violations(samples: &[Sample], limits: &Limits) -> Vec<Violation> {
     for (check, name, limit) in [
         (Check::MaxFallbackRate, FALLBACK, limits.max_fallback_rate),
         (Check::MaxKeepLastRate, KEEP_LAST, limits.max_keep_last_rate),
+        (Check::MaxBypassRate, BYPASS, limits.max_bypass_rate),
     ] {
         if let Some(limit) = limit {
             found.extend(rate(samples, check, name, limit, limits.sustained_samples));
         }
     }
+    if let Some(limit) = limits.max_dsq_depth {
+        found.extend(queues(samples, limit, limits.sustained_samples));
+    }
     found
+}
+
+/// Queues of the scheduler's own that stay too long, each by itself.
+fn queues(samples: &[Sample], limit: u32, window: usize) -> Vec<Violation> {
+    let ids: BTreeSet<u64> = samples.iter().flat_map(|s| s.queues.iter().flatten()).map(|q| q.id).collect();
+    let of_queue = |id: u64| {
+        let over = |i: usize| {
+            let queue = samples[i].queues.iter().flatten().find(|q| q.id == id)?;
+            (queue.nr > limit).then(|| f64::from(queue.nr))
+        };
+        let told = |run: Run| {
+            let text = format!("dispatch queue {id:#x} held {:.0} tasks (limit {limit})", run.worst);
+            violation(samples, Check::MaxDsqDepth, None, &run, &text)
+        };
+        runs(samples.len(), window, over).into_iter().map(told).collect::<Vec<_>>()
+    };
+    ids.into_iter().flat_map(of_queue).collect()
 }
 
 /// How often a clock stood still between two samples of a CPU that should have run.

@@ -30,8 +30,8 @@ pub use monitor::{DEFAULT_PERIOD, Mark, Monitor, MonitorLog};
 pub use ports::{Inspector, Place, Readings, SampleError, Sampler};
 pub use render::{render_assessment, render_state};
 pub use sample::{
-    Counters, CpuSample, Current, MAX_PLAUSIBLE_DSQ_DEPTH, Observer, ProgramRuns, Sample, Schedstat, clock_ratio,
-    implausible,
+    Counters, CpuSample, Current, MAX_PLAUSIBLE_DSQ_DEPTH, Observer, ProgramRuns, QueueSample, Sample,
+    Schedstat, clock_ratio, implausible,
 };
 pub use series::SampleSeries;
 pub use snapshot::{FromValue, MAX_SNAPSHOTS, Snapshot, SnapshotCause, SnapshotError, Snapshots, Value};

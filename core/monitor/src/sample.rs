@@ -140,6 +140,10 @@ pub struct Sample {
     /// sched_ext's event counters (`SCX_EV_*` of kernel/sched/ext.c) summed over all CPUs,
     /// by name; `None` on kernels that don't count (before 6.16) or without a scheduler.
     pub events: Option<BTreeMap<String, i64>>,
+    /// The dispatch queues that the scheduler made, by id; `None` without a scheduler, and where they changed
+    /// while they were read.
+    #[serde(default)]
+    pub queues: Option<Vec<QueueSample>>,
     /// How long interrupts have held up all tasks so far, microseconds (`full` of /proc/pressure/irq); `None` on kernels
     /// that don't account for it.
     #[serde(default)]
@@ -202,6 +206,15 @@ impl Counters {
             left_out: self.left_out.clone(),
         }
     }
+}
+
+/// How many tasks a dispatch queue held (`struct scx_dispatch_q`, include/linux/sched/ext.h).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueSample {
+    /// `id`.
+    pub id: u64,
+    /// `nr`.
+    pub nr: u32,
 }
 
 impl Sample {

@@ -3,6 +3,7 @@
 use crate::drive::{Deadline, Observation};
 use crate::guest::TestReturn;
 use crate::kernel_log;
+use crate::reported::judge_reports;
 use crate::scheduler::{judge_schedulers, unexpected_failure};
 use crate::spec::TestSpec;
 use crate::vm_result::VmResult;
@@ -33,10 +34,16 @@ pub fn judge(spec: &TestSpec, seen: &Observation) -> CaseResult {
         case.result.push(Detail::fail(DetailKind::Worker, reason));
     }
     judge_schedulers(spec, seen, &mut case);
+    judge_reports(spec, &seen.schedulers, &mut case);
     kernel_log::tell(seen, &mut case);
     judge_kernel_state(spec, &seen.monitor, &mut case);
     judge_snapshots(spec, seen, &mut case);
-    if spec.expect_err { invert(case, unexpected_failure(spec, seen)) } else { case }
+    if spec.expect_err {
+        let wrong = unexpected_failure(spec, seen, case.broken);
+        invert(case, wrong)
+    } else {
+        case
+    }
 }
 
 /// Adds what the monitor's checks say. A check without data never passes; what was skipped

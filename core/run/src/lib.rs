@@ -6,6 +6,7 @@
 //! Pure: machines, time and files are ports.
 
 mod drive;
+mod expected;
 mod guest;
 mod instants;
 mod judge;
@@ -14,6 +15,7 @@ mod limits;
 mod names;
 pub mod ports;
 mod render;
+mod reported;
 mod repro;
 mod scheduler;
 mod serve;
@@ -29,6 +31,7 @@ pub use limits::Limits;
 pub use names::{CASE_PREFIX, case_name, file_stem, test_of_case};
 pub use render::{RunFacts, render, render_timeline};
 pub use repro::{Crash, Repro, judge_repro};
+pub use scheduler::check_expected;
 pub use sidecar::{SIDECAR_SCHEMA, Sidecar, SidecarTimes};
 pub use spec::TestSpec;
 pub use vm_result::{PostVm, VmResult};

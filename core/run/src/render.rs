@@ -6,7 +6,7 @@ use crate::scheduler::bug_summary;
 use ktstr_assert::{Assert, ScenarioStats, render_comparison, render_failure};
 use ktstr_monitor::{KernelState, render_assessment, render_state};
 use ktstr_scheduler::{Detach, ProgramStats, SchedulerReport, SchedulerStats, without_colours};
-use ktstr_verifier::{Mode, VerifierLog};
+use ktstr_verifier::{Mode, VerifierLog, collapse};
 use ktstr_wire::Stimulus;
 use std::fmt::Write;
 use std::time::Duration;
@@ -16,6 +16,7 @@ const CONSOLE_LINES: usize = 20;
 const OUTPUT_LINES: usize = 20;
 const TIMELINE_LINES: usize = 60;
 const SCHEDULER_LINES: usize = 60;
+const KERNEL_LOG_LINES: usize = 40;
 const VERIFIER_LINES: usize = 150;
 const DUMP_LINES: usize = 80;
 const STATS_LINES: usize = 40;
@@ -86,6 +87,9 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
         let names = ("eevdf", facts.scheduler.as_str());
         section(text, "beside eevdf", &render_comparison(names, base, &case.result.stats));
     }
+    if has_diagnostics(facts, case, seen) {
+        section(text, "diagnostics", &diagnostics(seen));
+    }
     if !seen.timeline.is_empty() {
         section(
             text,
@@ -97,6 +101,9 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
     let scheduler_log = scheduler_log(seen);
     if show_all && !scheduler_log.is_empty() {
         section(text, "scheduler log", &readable(&scheduler_log, facts.raw_verifier_log));
+    }
+    for report in seen.schedulers.iter().filter(|report| !report.kernel_log.trim().is_empty()) {
+        section(text, "kernel log", &last_lines(&report.kernel_log, KERNEL_LOG_LINES));
     }
     if let Some(monitor) = &case.monitor {
         section(text, "monitor", &render_assessment(monitor, &facts.checks));
@@ -129,12 +136,16 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
     }
     if let Some(state) = seen.kernel_state.as_ref().filter(|_| case.result.is_fail()) {
         // The console stands once: among the diagnostics, where those are shown.
-        let console = if case.broken || facts.verbose { Vec::new() } else { state.console.clone() };
+        let console = if has_diagnostics(facts, case, seen) { Vec::new() } else { state.console.clone() };
         section(text, "kernel state", &render_state(&KernelState { console, ..state.clone() }));
     }
-    if case.broken || facts.verbose {
-        section(text, "diagnostics", &diagnostics(seen));
-    }
+}
+
+/// Whether the failure is more than a check's: then how the machine stood is told.
+fn has_diagnostics(facts: &RunFacts, case: &CaseResult, seen: &Observation) -> bool {
+    let failed = |report: &SchedulerReport| report.failure.is_some() || report.not_attached.is_some();
+    let of_scheduler = seen.schedulers.iter().any(failed) && case.result.is_fail();
+    case.broken || facts.verbose || of_scheduler
 }
 
 /// How often each BPF program ran, and how long.
@@ -207,9 +218,21 @@ fn readable(log: &str, raw: bool) -> String {
     }
     let log = &without_colours(log);
     if VerifierLog::parse(log).programs.is_empty() {
-        return shortened(log, SCHEDULER_LINES);
+        // Not framed as a verifier's log, but what repeats itself repeats itself.
+        let lines: Vec<&str> = log.lines().collect();
+        return shortened(&collapse(&lines).lines.join("\n"), SCHEDULER_LINES);
     }
     shortened(&ktstr_verifier::render(log, Mode::Readable), VERIFIER_LINES)
+}
+
+/// The end of a long text.
+fn last_lines(text: &str, most: usize) -> String {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let shown = &lines[lines.len().saturating_sub(most)..];
+    match lines.len() - shown.len() {
+        0 => shown.join("\n"),
+        left_out => format!("… {left_out} lines before …\n{}", shown.join("\n")),
+    }
 }
 
 /// Beginning and end of a long text.

@@ -44,6 +44,11 @@ impl Crash {
         crashes.next().filter(|_| wanted)
     }
 
+    /// Why this kernel takes no probes, as the guest found out.
+    pub fn without_probes<'a>(&self, seen: &'a Observation) -> Option<&'a str> {
+        seen.schedulers.get(self.start)?.no_probes.as_deref()
+    }
+
     /// The functions that the second run is to probe.
     pub fn functions(&self) -> &[String] {
         &self.choice.functions
@@ -190,6 +195,15 @@ mod tests {
         assert_eq!(crash(&TestSpec::DEFAULT, left), None);
         let passed = CaseResult { result: AssertResult::pass(), ..failed() };
         assert_eq!(Crash::of(&TestSpec::DEFAULT, &passed, &seen(STALL, 0)), None);
+    }
+
+    #[test]
+    fn a_kernel_without_probes_is_asked_once() {
+        let mut seen = seen(STALL, 0);
+        let crash = Crash::of(&TestSpec::DEFAULT, &failed(), &seen).unwrap();
+        assert_eq!(crash.without_probes(&seen), None);
+        seen.schedulers[0].no_probes = Some("no kprobe_events".to_string());
+        assert_eq!(crash.without_probes(&seen), Some("no kprobe_events"));
     }
 
     #[test]

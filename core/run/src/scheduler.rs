@@ -1,12 +1,12 @@
 //! What the fate of a scheduler means for the verdict.
 
 use crate::drive::Observation;
+use crate::expected::Expected;
 use crate::judge::CaseResult;
 use crate::spec::TestSpec;
 use ktstr_assert::{Detail, DetailKind, Outcome};
 use ktstr_monitor::{KernelState, SchedulerExit};
-use ktstr_scheduler::{Detach, ExitKind, SchedulerReport, ScxExit};
-use regex_lite::Regex;
+use ktstr_scheduler::{Detach, ExitKind, SchedulerReport, ScxExit, without_colours};
 
 /// Adds what went wrong with schedulers, unless the scenario has said it already.
 pub(crate) fn judge_schedulers(spec: &TestSpec, seen: &Observation, case: &mut CaseResult) {
@@ -89,50 +89,61 @@ fn of_log(exit: &ScxExit) -> Option<SchedulerExit> {
     })
 }
 
+/// Whether what a test expects of its scheduler's end can be told at all: to be asked before a machine is started.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn check_expected(spec: &TestSpec) -> Result<(), String> {
+    Expected::of(spec).map(drop)
+}
+
 /// Why the failure of a test that is meant to fail is not the one that was meant; `None` if it
-/// is.
-pub(crate) fn unexpected_failure(spec: &TestSpec, seen: &Observation) -> Option<String> {
+/// is. `broken` is true of a run that did not come to its end: that is no failure of the test's own unless a scheduler
+/// brought it about.
+pub(crate) fn unexpected_failure(spec: &TestSpec, seen: &Observation, broken: bool) -> Option<String> {
+    if broken && !seen.schedulers.iter().any(is_failed) {
+        return Some(
+            "the test is meant to fail (`expect_err`), but not by a machine or a harness that breaks down"
+                .to_string(),
+        );
+    }
     if let Some(broken) =
         seen.schedulers.iter().filter_map(|s| s.watchdog.as_ref()).find(|w| w.problem.is_some())
     {
         return Some(format!("whatever failed did so under another timeout than the test's: {broken}"));
     }
-    let expected = [spec.scx_error_contains, spec.scx_error_matches];
-    if expected == [None, None] {
+    let expected = match Expected::of(spec) {
+        Ok(expected) => expected,
+        Err(problem) => return Some(problem),
+    };
+    if expected.is_any() {
         // A scheduler that never ran can't have failed the way a test wants to see.
         let never = !spec.scheduler.is_eevdf() && seen.schedulers.iter().all(|s| s.ops.is_none());
         return never.then(|| {
             "the test is meant to fail (`expect_err`), but not by a scheduler that never attached".to_string()
         });
     }
-    let said = what_it_said(seen);
-    if let Some(part) = spec.scx_error_contains
-        && !said.contains(part)
-    {
-        return Some(format!("the scheduler's error was expected to contain {part:?}, but it is {said:?}"));
-    }
-    let pattern = spec.scx_error_matches?;
-    match Regex::new(pattern) {
-        Err(e) => Some(format!("`expect_scx_bpf_error_matches = {pattern:?}` is no regular expression: {e}")),
-        Ok(regex) if regex.is_match("") => Some(format!(
-            "`expect_scx_bpf_error_matches = {pattern:?}` matches an empty text, so it would match any; say what must be there"
-        )),
-        Ok(regex) if !regex.is_match(&said) => {
-            Some(format!("the scheduler's error was expected to match {pattern:?}, but it is {said:?}"))
-        }
-        Ok(_) => None,
-    }
+    expected.misses(&what_was_said(seen))
 }
 
-/// The kernel's words on the schedulers' ends, or ours on why one did not attach.
-fn what_it_said(seen: &Observation) -> String {
-    let words = |report: &SchedulerReport| match (&report.exit, &report.failure, &report.not_attached) {
-        (Some(exit), Some(_), _) if exit.is_failure() => Some(exit.to_string()),
-        (_, Some(failure), _) => Some(failure.clone()),
-        (_, _, Some(why)) => Some(why.clone()),
-        _ => None,
-    };
-    seen.schedulers.iter().filter_map(words).collect::<Vec<_>>().join("\n")
+/// True of a scheduler that did not live to be asked to stop.
+fn is_failed(report: &SchedulerReport) -> bool {
+    report.failure.is_some()
+        || report.not_attached.is_some()
+        || report.exit.as_ref().is_some_and(ScxExit::is_failure)
+}
+
+/// The kernel's words on the schedulers' ends, and where it has none, what the schedulers that failed said themselves.
+/// Nothing of ours: a test that expects our own words would pass whatever went wrong.
+fn what_was_said(seen: &Observation) -> Vec<String> {
+    let failed: Vec<&SchedulerReport> = seen.schedulers.iter().filter(|report| is_failed(report)).collect();
+    let kernels = failed.iter().filter_map(|report| report.exit.as_ref()).filter(|exit| exit.is_failure());
+    let said: Vec<String> = kernels.map(ToString::to_string).collect();
+    if !said.is_empty() || failed.is_empty() {
+        return said;
+    }
+    let tails: String = failed.iter().map(|report| report.log_tail.as_str()).collect();
+    vec![without_colours(&(seen.scheduler_log.text() + &tails))]
 }
 
 /// One line on a bug that was found in a scheduler.
@@ -152,7 +163,7 @@ mod tests {
     use ktstr_assert::AssertResult;
     use ktstr_machine::VmExit;
     use ktstr_monitor::SchedExtState;
-    use ktstr_scheduler::{Scheduler, WatchdogOrder, WatchdogReport};
+    use ktstr_scheduler::{Scheduler, StartOutcome, WatchdogOrder, WatchdogReport};
 
     static DEMO: Scheduler = Scheduler::named("demo");
 
@@ -173,6 +184,7 @@ mod tests {
     fn healthy() -> SchedulerReport {
         SchedulerReport {
             ops: Some("demo".to_string()),
+            outcome: StartOutcome::Attached,
             detach: Some(Detach::InOrder("exit code 0".to_string())),
             ..SchedulerReport::default()
         }
@@ -236,10 +248,41 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_breaks_down_is_no_expected_failure() {
+        let died = |schedulers: Vec<SchedulerReport>| Observation {
+            exit: Some(VmExit::Killed { signal: 9, stderr: String::new() }),
+            schedulers,
+            ..silent()
+        };
+        let eevdf = TestSpec { expect_err: true, ..TestSpec::DEFAULT };
+        let case = judge(&eevdf, &died(Vec::new()));
+        assert_eq!(case.result.outcome, Outcome::Fail);
+        assert!(
+            case.broken && case.result.details[1].message.contains("machine or a harness that breaks down")
+        );
+        assert_eq!(judge(&spec(true), &died(Vec::new())).result.outcome, Outcome::Fail);
+        assert_eq!(judge(&spec(true), &died(vec![healthy()])).result.outcome, Outcome::Fail);
+        // The scheduler's failure had come before.
+        assert!(judge(&spec(true), &died(vec![ejected()])).result.is_pass());
+    }
+
+    #[test]
+    fn a_kernels_word_goes_before_the_schedulers() {
+        let wanted = TestSpec { scx_error_contains: Some("attached as demo"), ..spec(true) };
+        let report = SchedulerReport { log_tail: "attached as demo\n".to_string(), ..ejected() };
+        assert_eq!(judge(&wanted, &seen(AssertResult::pass(), report.clone())).result.outcome, Outcome::Fail);
+        let crashed = SchedulerReport { exit: None, ..report };
+        assert!(judge(&wanted, &seen(AssertResult::pass(), crashed)).result.is_pass());
+        assert!(check_expected(&wanted).is_ok());
+        assert!(check_expected(&TestSpec { scx_error_matches: Some("."), ..spec(true) }).is_err());
+    }
+
+    #[test]
     fn a_timeout_that_does_not_hold_proves_nothing() {
         let order = WatchdogOrder { timeout_ms: 4000 };
         let problem = Some("the kernel refused".to_string());
-        let broken = WatchdogReport { order, own_ms: None, effective_ms: None, problem };
+        let broken =
+            WatchdogReport { order, own_ms: None, effective_ms: None, effective_jiffies: None, problem };
         let with = |watchdog: &WatchdogReport, report: SchedulerReport, expect_err| {
             let report = SchedulerReport { watchdog: Some(watchdog.clone()), ..report };
             judge(&spec(expect_err), &seen(AssertResult::pass(), report)).result
@@ -281,7 +324,14 @@ mod tests {
         };
         let case = judge(&spec(true), &seen(AssertResult::pass(), report()));
         assert_eq!(case.result.outcome, Outcome::Fail);
-        let wanted = TestSpec { scx_error_contains: Some("exit code 1"), ..spec(true) };
-        assert!(judge(&wanted, &seen(AssertResult::pass(), report())).result.is_pass());
+        // Our own words are none of the scheduler's.
+        let wanted = |part| TestSpec { scx_error_contains: Some(part), ..spec(true) };
+        let judged = |part, log_tail: &str| {
+            let report = SchedulerReport { log_tail: log_tail.to_string(), ..report() };
+            judge(&wanted(part), &seen(AssertResult::pass(), report)).result
+        };
+        assert_eq!(judged("exit code 1", "").outcome, Outcome::Fail);
+        assert_eq!(judged("exit code 1", "Error: no such topology\n").outcome, Outcome::Fail);
+        assert!(judged("no such topology", "hello\nError: no such topology\n").is_pass());
     }
 }

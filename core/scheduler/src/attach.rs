@@ -1,6 +1,6 @@
 //! Why a scheduler did not attach, as far as its own words and its end tell.
 
-use crate::without_colours;
+use crate::{Refusal, StartOutcome, without_colours};
 use std::fmt;
 
 /// How its program stood when the wait for it ended.
@@ -36,6 +36,13 @@ pub enum NotAttached {
         /// How long it had, ms of guest time.
         after_ms: u64,
         /// What the kernel said last: `state`, and the scheduler's name where there was one.
+        state: String,
+    },
+    /// It is part of the kernel and was switched on, but the time was over.
+    NotEnabled {
+        /// How long it had, ms of guest time.
+        after_ms: u64,
+        /// What the kernel said last.
         state: String,
     },
     /// The kernel dropped it at once.
@@ -88,11 +95,31 @@ impl fmt::Display for NotAttached {
                 "not attached after {:.1} s of guest time, though its program runs; the kernel says: {state}",
                 *after_ms as f64 / 1000.0
             ),
+            Self::NotEnabled { after_ms, state } => write!(
+                f,
+                "not enabled {:.1} s of guest time after it was switched on; the kernel says: {state}",
+                *after_ms as f64 / 1000.0
+            ),
             Self::Dropped { why } => write!(f, "the kernel dropped it at once: {why}"),
             Self::OtherName { expected, seen } => {
                 write!(f, "it attached as {seen:?}, but its declaration says `ops = {expected:?}`")
             }
         }
+    }
+}
+
+impl NotAttached {
+    /// The same for programs.
+    pub const fn outcome(&self) -> StartOutcome {
+        StartOutcome::NotAttached(match self {
+            Self::Exited { .. } => return StartOutcome::Died,
+            Self::NoSchedExt => Refusal::NoSchedExt,
+            Self::Taken { .. } => Refusal::Taken,
+            Self::NotStarted { .. } => Refusal::NotStarted,
+            Self::TimedOut { .. } | Self::NotEnabled { .. } => Refusal::TimedOut,
+            Self::Dropped { .. } => Refusal::Dropped,
+            Self::OtherName { .. } => Refusal::OtherName,
+        })
     }
 }
 
@@ -121,7 +148,15 @@ pub fn why_not_attached(log: &str) -> Option<String> {
     if let Some(seen) = line(&["struct_ops", "is not found in kernel BTF"]) {
         return Some(format!("the kernel has no sched_ext: {seen}"));
     }
-    if let Some(program) = log.lines().find_map(rejected_program) {
+    let rejected = log.lines().find_map(rejected_program);
+    if let Some(seen) = line(&["failed to resolve CO-RE relocation"]) {
+        let program =
+            rejected.map(|program| format!("its program {program}")).unwrap_or_else(|| "it".to_string());
+        return Some(format!(
+            "the kernel has no such member or type as {program} was built for (CO-RE): {seen}"
+        ));
+    }
+    if let Some(program) = rejected {
         return Some(format!("the verifier rejected its program {program}; its log says why"));
     }
     if line(&["processed ", " insns (limit "]).is_some() && line(&["failed to load"]).is_some() {
@@ -168,6 +203,33 @@ mod tests {
         );
         assert_eq!(why("INFO: a\nError: no such topology\n"), "it said \"Error: no such topology\"");
         assert_eq!(why_not_attached("hello"), None);
+    }
+
+    /// Logs of schedulers that met a kernel without what they need.
+    #[test]
+    fn logs_of_kernels_that_lack_something_explain_themselves() {
+        let why = |log| why_not_attached(log).unwrap_or_default();
+        let no_sched_ext = why(include_str!("../tests/logs/no-sched-ext.log"));
+        assert_eq!(
+            no_sched_ext,
+            "the kernel lacks a function that it calls (kfunc): libbpf: extern (func ksym) 'scx_bpf_create_dsq': not \
+             found in kernel or module BTFs"
+        );
+        let co_re = why(include_str!("../../verifier/tests/logs/invalid-co-re.log"));
+        assert_eq!(
+            co_re,
+            "the kernel has no such member or type as its program fixture_exit was built for (CO-RE): failed to resolve \
+             CO-RE relocation <byte_off> [97] struct scx_exit_info.kind (0:0 @ offset 0)"
+        );
+    }
+
+    #[test]
+    fn an_end_has_a_word_for_programs() {
+        let died = NotAttached::Exited { how: "exit code 0".to_string(), success: true, attached: None };
+        assert_eq!(died.outcome(), StartOutcome::Died);
+        let late = NotAttached::NotEnabled { after_ms: 1500, state: "sched_ext is disabled".to_string() };
+        assert_eq!(late.outcome(), StartOutcome::NotAttached(Refusal::TimedOut));
+        assert!(late.to_string().starts_with("not enabled 1.5 s of guest time after it was switched on"));
     }
 
     #[test]

@@ -36,6 +36,6 @@ pub use last_words::last_words;
 pub use log::{BoundedLog, without_colours};
 pub use map_write::BpfMapWrite;
 pub use plan::{Program, SchedulerPlan};
-pub use report::{Detach, ProgramStats, SchedulerReport};
+pub use report::{Detach, ProgramStats, Refusal, SchedulerReport, StartOutcome};
 pub use stats::{SchedulerStats, StatsSample};
 pub use watchdog::{WatchdogOrder, WatchdogReport};

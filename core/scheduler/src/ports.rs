@@ -116,7 +116,7 @@ pub trait KernelTypes {
     fn prototype(&self, function: &str) -> Option<Prototype>;
     /// A member by its path from that struct, such as `scx.dsq->id`; `None` if this kernel has no such.
     fn member(&self, of: &str, path: &str) -> Option<MemberPlace>;
-    /// The first few members of a struct that are numbers.
+    /// The paths of the first few members of a struct that are numbers, or masks of CPUs (their first word).
     fn scalars(&self, of: &str, most: usize) -> Vec<String>;
     /// The callbacks of a scheduler (`struct sched_ext_ops`): their names, and where in a scheduler's map they stand.
     fn callbacks(&self) -> Vec<(String, u64)>;

@@ -47,6 +47,9 @@ pub struct WatchdogReport {
     pub own_ms: Option<u32>,
     /// What the kernel goes by, ms.
     pub effective_ms: Option<u64>,
+    /// The same as the kernel has it: in jiffies.
+    #[serde(default)]
+    pub effective_jiffies: Option<u32>,
     /// Why the order does not hold, or nobody knows whether it does.
     pub problem: Option<String>,
 }
@@ -63,7 +66,8 @@ impl WatchdogReport {
             u64::try_from(ms).unwrap_or(u64::MAX)
         });
         let own_ms = record.as_ref().ok().filter(|r| r.seen > 0 && r.result == 0).map(|r| r.own_ms);
-        let mut report = Self { order, own_ms, effective_ms, problem: None };
+        let effective_jiffies = effective.as_ref().ok().map(|(jiffies, _)| *jiffies);
+        let mut report = Self { order, own_ms, effective_ms, effective_jiffies, problem: None };
         report.problem = record.and_then(|record| report.check(record, effective)).err();
         report
     }
@@ -108,6 +112,9 @@ impl fmt::Display for WatchdogReport {
             (Some(ms), None) => write!(f, "the watchdog's timeout is {}", seconds(ms)),
             (None, None) => f.write_str("the watchdog's timeout is not known"),
         }?;
+        if let (Some(jiffies), None) = (self.effective_jiffies, &self.problem) {
+            write!(f, " ({jiffies} jiffies)")?;
+        }
         match self.own_ms {
             Some(0) => f.write_str("; the scheduler itself declares none"),
             Some(own) => write!(f, "; the scheduler itself declares {}", seconds(own.into())),
@@ -149,7 +156,7 @@ mod tests {
         let of = |order, record, jiffies| WatchdogReport::of(order, record, Ok((jiffies, TICK)));
         let held = of(ORDER, record(1000, 0), 1000);
         assert_eq!(held.problem, None);
-        let told = "the watchdog's timeout is 4.0 s; the scheduler itself declares 1.0 s";
+        let told = "the watchdog's timeout is 4.0 s (1000 jiffies); the scheduler itself declares 1.0 s";
         assert_eq!(held.to_string(), told);
         let not = of(ORDER, record(1000, 0), 250);
         let told = "a watchdog timeout of 4.0 s was to be set, but the kernel goes by 1000 ms where 4000 ms were \

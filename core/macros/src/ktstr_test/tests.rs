@@ -98,9 +98,13 @@ fn mistakes_are_named() {
     assert!(error(quote!(kargs = "x")).contains("list of string literals"));
     assert!(error(quote!(scheduler = "x")).contains("path of a constant"));
     assert!(error(quote!(host_only, scheduler = S)).contains("needs a machine"));
-    assert!(error(quote!(scheduler = S, expect_scx_bpf_error_contains = "x")).contains("needs `expect_err`"));
+    assert!(
+        error(quote!(scheduler = S, expect_scx_bpf_error_contains = "xy")).contains("needs `expect_err`")
+    );
     assert!(
         error(quote!(scheduler = S, expect_err, expect_scx_bpf_error_matches = "")).contains("not empty")
+            && error(quote!(scheduler = S, expect_err, expect_scx_bpf_error_contains = " "))
+                .contains("match anything")
     );
     assert!(error(quote!(extra_sched_args = ["x"])).contains("needs `scheduler"));
     assert!(error(quote!(scheduler = S, staged_schedulers = [1])).contains("list of constants"));

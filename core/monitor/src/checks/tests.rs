@@ -1,6 +1,7 @@
 //! Which samples violate what, and which are exempt.
 
 use super::*;
+use crate::QueueSample;
 use crate::testing::sample;
 use proptest::prelude::*;
 
@@ -152,6 +153,39 @@ proptest! {
         let unbalanced = violations(&samples, &ratio_above_one);
         prop_assert!(unbalanced.iter().all(|v| v.check != Check::MaxImbalanceRatio));
     }
+}
+
+#[test]
+fn a_queue_that_only_grows_is_named() {
+    let mut samples = series(9, &[1, 1]);
+    for (sample, nr) in samples.iter_mut().zip(1..) {
+        let queue = |id, nr| QueueSample { id, nr };
+        sample.queues = Some(vec![queue(1, 40 * (nr % 2)), queue(0x1eac, nr)]);
+    }
+    let at = |limit| Limits { max_dsq_depth: Some(limit), ..limits() };
+    let found = violations(&samples, &at(3));
+    assert_eq!(found.len(), 1, "the other one does not stay long: {found:?}");
+    assert_eq!((found[0].check, found[0].samples), (Check::MaxDsqDepth, 6));
+    assert!(
+        found[0].text.starts_with("dispatch queue 0x1eac held 9 tasks (limit 3) for 6 samples"),
+        "{found:?}"
+    );
+    assert_eq!(violations(&samples, &at(9)), []);
+    assert_eq!(violations(&samples, &limits()), [], "there is no default");
+    assert_eq!(Check::MaxDsqDepth.lacks(&samples), None);
+    assert!(Check::MaxDsqDepth.lacks(&series(9, &[1])).unwrap().contains("loaded sched_ext scheduler"));
+}
+
+#[test]
+fn dispatches_in_bypass_mode_are_bounded() {
+    let mut samples = series(9, &[1, 1]);
+    for (sample, i) in samples.iter_mut().zip(0..) {
+        sample.events = Some([(BYPASS.to_string(), i * 30)].into());
+    }
+    let found = violations(&samples, &Limits { max_bypass_rate: Some(299.0), ..limits() });
+    assert_eq!((found.len(), found[0].check), (1, Check::MaxBypassRate), "{found:?}");
+    assert_eq!(violations(&samples, &Limits { max_bypass_rate: Some(301.0), ..limits() }), []);
+    assert!(Check::MaxBypassRate.lacks(&series(9, &[1])).is_some());
 }
 
 /// A FIFO task on CPU 0 that never lets go, with one that waits.

@@ -81,6 +81,29 @@ fn what_the_monitor_and_a_dump_saw_is_shown() {
     assert!(text.contains("--- kernel state ---\nnot readable: registers: no answer\n"), "{text}");
 }
 
+/// A scheduler that repeats itself outside of any verifier's log.
+#[test]
+fn rounds_of_a_schedulers_log_are_shown_once() {
+    let round: String = (0..6).map(|line| format!("  state {line} of a round\n")).collect();
+    let mut seen = silent();
+    seen.scheduler_log.push(format!("loading\n{}gave up\n", round.repeat(40)).as_bytes());
+    let case = CaseResult { result: AssertResult::fail("no"), broken: false, monitor: None };
+    let text = render(&facts(), &case, Some(&seen));
+    let log = text.split_once("--- scheduler log ---\n").unwrap().1.split("\n---").next().unwrap();
+    assert!(log.starts_with("loading\n") && log.contains("gave up"), "{log}");
+    assert!(log.lines().count() < 20 && !log.contains("more lines"), "{log}");
+    let raw = RunFacts { raw_verifier_log: true, ..facts() };
+    assert!(render(&raw, &case, Some(&seen)).matches("state 3 of a round").count() == 40);
+}
+
+#[test]
+fn a_long_kernel_log_keeps_its_end() {
+    let log: String = (0..100).map(|n| format!("line {n}\n")).collect();
+    let text = last_lines(&log, 40);
+    assert!(text.starts_with("… 60 lines before …\nline 60\n") && text.ends_with("\nline 99"), "{text}");
+    assert_eq!(last_lines("a\n\nb\n", 40), "a\nb");
+}
+
 #[test]
 fn a_skip_is_one_line() {
     let case = CaseResult { result: AssertResult::skip("needs 2 LLCs"), broken: false, monitor: None };
@@ -119,6 +142,10 @@ fn a_scheduler_that_was_dropped_is_told_with_its_log_and_the_dump_once() {
         exit,
         dump_text: dump.into(),
         dump: ScxDump::parse(dump),
+        kernel_log:
+            "ktstr: starting scheduler scx_demo\nsched_ext: BPF scheduler \"demo\" disabled (runnable task \
+                     stall)\nsched_ext: demo: cg_0[71] failed to run for 2.001s\n"
+                .into(),
         ..SchedulerReport::default()
     });
     let result = AssertResult::fail("scheduler \"scx_demo\" failed: the kernel dropped it");

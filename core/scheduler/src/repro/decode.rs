@@ -18,6 +18,25 @@ const ENQUEUE: [(u32, &str); 12] = [
     (56, "CLEAR_OPSS"),
     (57, "DSQ_PRIQ"),
 ];
+/// `DEQUEUE_*` of `kernel/sched/sched.h`, and what `enum scx_deq_flags` adds (6.12).
+const DEQUEUE: [(u32, &str); 8] = [
+    (0, "SLEEP"),
+    (1, "SAVE"),
+    (2, "MOVE"),
+    (3, "NOCLOCK"),
+    (4, "SPECIAL"),
+    (8, "MIGRATING"),
+    (9, "DELAYED"),
+    (32, "CORE_SCHED_EXEC"),
+];
+/// `WF_*` of `kernel/sched/sched.h` (6.12).
+const WAKE: [(u32, &str); 6] =
+    [(1, "EXEC"), (2, "FORK"), (3, "TTWU"), (4, "SYNC"), (5, "MIGRATED"), (6, "CURRENT_CPU")];
+/// `enum scx_kick_flags` of `kernel/sched/ext.c` (6.12).
+const KICK: [(u32, &str); 3] = [(0, "IDLE"), (1, "PREEMPT"), (2, "WAIT")];
+/// `enum scx_ops_state`, likewise; a sequence number stands above its two bits (`SCX_OPSS_QSEQ_SHIFT`).
+const OPS_STATES: [&str; 4] = ["NONE", "QUEUEING", "QUEUED", "DISPATCHING"];
+const OPS_STATE_BITS: u32 = 2;
 /// `enum scx_ent_flags` of `include/linux/sched/ext.h` (6.12); the state is a number of two bits.
 const ENTITY: [(u32, &str); 4] =
     [(0, "QUEUED"), (2, "RESET_RUNNABLE_AT"), (3, "DEQD_FOR_SLEEP"), (31, "CURSOR")];
@@ -39,6 +58,10 @@ pub(super) fn decode(text: &str, show: &Show) -> String {
         Show::Cpus => cpus(value as u64),
         Show::Queue => queue(value as u64),
         Show::EnqueueFlags => flags(value as u64, &ENQUEUE),
+        Show::DequeueFlags => flags(value as u64, &DEQUEUE),
+        Show::WakeFlags => flags(value as u64, &WAKE),
+        Show::KickFlags => flags(value as u64, &KICK),
+        Show::OpsState => ops_state(value as u64),
         Show::EntityFlags => entity(value as u64),
         Show::Names(names) => {
             let name = names.iter().find(|(of, _)| i128::from(*of) == value).map(|(_, name)| name.clone());
@@ -80,6 +103,15 @@ fn flags(value: u64, names: &[(u32, &str)]) -> String {
         words.push(format!("{rest:#x}"));
     }
     words.join("|")
+}
+
+/// `QUEUED#17`; without a number where there is none.
+fn ops_state(value: u64) -> String {
+    let state = OPS_STATES[(value & 3) as usize];
+    match value >> OPS_STATE_BITS {
+        0 => state.to_string(),
+        number => format!("{state}#{number}"),
+    }
 }
 
 fn entity(value: u64) -> String {
@@ -131,6 +163,12 @@ mod tests {
         assert_eq!(of("769", Show::EntityFlags), "ENABLED|QUEUED");
         assert_eq!(of("144115188075855873", Show::EnqueueFlags), "WAKEUP|DSQ_PRIQ");
         assert_eq!(of("32", Show::EnqueueFlags), "0x20");
+        assert_eq!(of("9", Show::DequeueFlags), "SLEEP|NOCLOCK");
+        assert_eq!(of("24", Show::WakeFlags), "TTWU|SYNC");
+        assert_eq!(of("3", Show::KickFlags), "IDLE|PREEMPT");
+        assert_eq!(of("0", Show::KickFlags), "0x0");
+        assert_eq!(of("70", Show::OpsState), "QUEUED#17");
+        assert_eq!(of("0", Show::OpsState), "NONE");
         assert_eq!(of("-1", Show::Decimal), "-1");
         assert_eq!(of("2", Show::Names(vec![(2, "TWO".to_string())])), "TWO");
         assert_eq!(of("(fault)", Show::Hex), "(fault)");

@@ -17,6 +17,7 @@ const STRUCTS: [(&str, &[&str]); 4] = [
             "scx.ddsp_dsq_id",
             "scx.sticky_cpu",
             "scx.holding_cpu",
+            "scx.ops_state.counter",
         ],
     ),
     ("rq", &["cpu", "nr_running", "scx.nr_running", "scx.local_dsq.nr", "scx.flags"]),
@@ -33,7 +34,8 @@ pub(super) fn of_struct(name: &str) -> Option<&'static [&'static str]> {
 pub(super) fn show_of_member(of: &str, path: &str) -> Option<Show> {
     Some(match (of, path) {
         ("task_struct", "scx.flags") => Show::EntityFlags,
-        ("task_struct", "cpus_ptr->bits[0]") | ("cpumask", "bits[0]") => Show::Cpus,
+        ("task_struct", "scx.ops_state.counter") => Show::OpsState,
+        _ if path.ends_with("bits[0]") => Show::Cpus,
         ("task_struct", "scx.dsq->id" | "scx.ddsp_dsq_id") | ("scx_dispatch_q", "id") => Show::Queue,
         _ if path.ends_with("flags") => Show::Hex,
         _ => return None,
@@ -41,10 +43,13 @@ pub(super) fn show_of_member(of: &str, path: &str) -> Option<Show> {
 }
 
 /// The same for an argument that is a number.
-pub(super) fn show_of_argument(name: &str) -> Option<Show> {
+pub(super) fn show_of_argument(function: &str, name: &str) -> Option<Show> {
     Some(match name {
         "dsq_id" => Show::Queue,
         "enq_flags" | "enqueue_flags" => Show::EnqueueFlags,
+        "deq_flags" => Show::DequeueFlags,
+        "wake_flags" => Show::WakeFlags,
+        "flags" if function == "scx_bpf_kick_cpu" => Show::KickFlags,
         _ if name.ends_with("flags") => Show::Hex,
         _ => return None,
     })
@@ -56,6 +61,11 @@ pub(super) fn short(path: &str) -> &str {
         "cpus_ptr->bits[0]" => "cpus_ptr",
         "thread_info.cpu" => "cpu",
         "bits[0]" => "bits",
-        _ => path,
+        "scx.ops_state.counter" => "scx.ops_state",
+        // A mask of a struct's, as a pointer, as a struct or as an array of one (`cpumask_var_t`).
+        _ => ["->bits[0]", "[0].bits[0]", ".bits[0]"]
+            .into_iter()
+            .find_map(|end| path.strip_suffix(end))
+            .unwrap_or(path),
     }
 }

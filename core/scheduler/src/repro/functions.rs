@@ -7,7 +7,7 @@ const MOST: usize = 12;
 
 /// Where every scheduler passes: what `kernel/sched/ext.c` (6.12) calls around the callbacks of a BPF scheduler, and
 /// the kfuncs by which those act (the later name of a kfunc beside the earlier). A kernel lacks some of them.
-const AROUND: [&str; 14] = [
+const AROUND: [&str; 15] = [
     "select_task_rq_scx",
     "enqueue_task_scx",
     "do_enqueue_task",
@@ -22,6 +22,7 @@ const AROUND: [&str; 14] = [
     "scx_bpf_dsq_insert_vtime",
     "scx_bpf_consume",
     "scx_bpf_dsq_move_to_local",
+    "scx_bpf_kick_cpu",
 ];
 
 /// What ends a scheduler, in the context of the task that was at fault: 6.12's name, then later ones.

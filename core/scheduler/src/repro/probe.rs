@@ -29,6 +29,14 @@ pub enum Show {
     Queue,
     /// `enum scx_enq_flags`.
     EnqueueFlags,
+    /// `DEQUEUE_*` of kernel/sched/sched.h and `enum scx_deq_flags`.
+    DequeueFlags,
+    /// `WF_*` of kernel/sched/sched.h.
+    WakeFlags,
+    /// `enum scx_kick_flags`.
+    KickFlags,
+    /// `sched_ext_entity.ops_state`: `enum scx_ops_state` and a sequence number.
+    OpsState,
     /// `sched_ext_entity.flags` (`enum scx_ent_flags`).
     EntityFlags,
     /// Names of values.
@@ -113,10 +121,27 @@ impl Probe {
     }
 }
 
-/// The probe of a function, by what the kernel knows of its prototype: a function of which it knows none (the compiler
-/// changed its arguments, for one) is probed without its arguments.
+/// The probe of a function, by what the kernel knows of its prototype: of a function of which it knows none (the compiler
+/// changed its arguments, for one) the registers are told that arguments come in.
 pub fn define(function: &str, types: &dyn KernelTypes) -> Probe {
-    define_as(function, types.prototype(function).as_ref(), types)
+    let mut probe = define_as(function, types.prototype(function).as_ref(), types);
+    if types.prototype(function).is_none() {
+        probe.fields = (1..=IN_REGISTERS).map(raw_argument).collect();
+    }
+    probe
+}
+
+/// What is in the register of an argument of which nothing is known.
+fn raw_argument(number: usize) -> Field {
+    Field {
+        argument: format!("arg{number}"),
+        member: String::new(),
+        fetch: format!("$arg{number}:x64"),
+        show: Show::Hex,
+        part: Part::Argument,
+        guard: None,
+        again: false,
+    }
 }
 
 /// The same of a function whose prototype is known from elsewhere.
@@ -128,7 +153,8 @@ pub(super) fn define_as(function: &str, prototype: Option<&Prototype>, types: &d
         if *ty == ValueType::Other {
             break;
         }
-        argument(&mut probe.fields, &format!("$arg{}", number + 1), name, ty, types);
+        let register = format!("$arg{}", number + 1);
+        argument(&mut probe.fields, &Parameter { function, register: &register, name, ty }, types);
     }
     probe.fields.truncate(MOST_FIELDS);
     probe.returns = prototype.returns.as_ref().and_then(|ty| {
@@ -138,7 +164,16 @@ pub(super) fn define_as(function: &str, prototype: Option<&Prototype>, types: &d
     probe
 }
 
-fn argument(fields: &mut Vec<Field>, register: &str, name: &str, ty: &ValueType, types: &dyn KernelTypes) {
+/// A parameter of a function.
+struct Parameter<'a> {
+    function: &'a str,
+    register: &'a str,
+    name: &'a str,
+    ty: &'a ValueType,
+}
+
+fn argument(fields: &mut Vec<Field>, parameter: &Parameter<'_>, types: &dyn KernelTypes) {
+    let Parameter { function, register, name, ty } = *parameter;
     let field = |fetch: String, show: Show, part: Part| Field {
         argument: name.to_string(),
         member: String::new(),
@@ -161,7 +196,7 @@ fn argument(fields: &mut Vec<Field>, register: &str, name: &str, ty: &ValueType,
         return;
     }
     if let Some((kind, show)) = number_type(ty) {
-        let show = show_of_argument(name).unwrap_or(show);
+        let show = show_of_argument(function, name).unwrap_or(show);
         fields.push(field(format!("{register}:{kind}"), show, Part::Argument));
     }
 }

@@ -45,7 +45,39 @@ fn a_probe_fetches_what_its_function_is_given() {
 
 #[test]
 fn a_function_without_a_prototype_is_probed_all_the_same() {
-    assert_eq!(define("other", &types()).at_entry(0), "p:ktstr/e0 other");
+    let probe = define("other", &types());
+    assert_eq!(
+        probe.at_entry(0),
+        "p:ktstr/e0 other a0=$arg1:x64 a1=$arg2:x64 a2=$arg3:x64 a3=$arg4:x64 a4=$arg5:x64 a5=$arg6:x64"
+    );
+    assert_eq!(probe.at_exit(0, true), "r:ktstr/x0 other");
+}
+
+#[test]
+fn masks_and_flags_are_shown_for_what_they_are() {
+    let mut types = MockKernelTypes::new();
+    types.expect_prototype().returning(|function| {
+        let flags = ("flags".to_string(), UNSIGNED);
+        let of_struct = ("c".to_string(), ValueType::Pointer(Some("cpu_ctx".to_string())));
+        let parameters = if function == "scx_bpf_kick_cpu" { vec![flags] } else { vec![flags, of_struct] };
+        Some(Prototype { parameters, returns: None })
+    });
+    types.expect_scalars().returning(|_, _| vec!["nr".to_string(), "idle->bits[0]".to_string()]);
+    types.expect_member().returning(|_, path| {
+        let offsets = if path == "nr" { vec![0] } else { vec![8, 0] };
+        Some(MemberPlace { offsets, bits: None, ty: UNSIGNED })
+    });
+    let shown = |function: &str| -> Vec<(String, Show)> {
+        let fields = define(function, &types).fields.into_iter().filter(|f| f.part != Part::Pointer);
+        fields.map(|f| (format!("{}.{}", f.argument, f.member), f.show)).collect()
+    };
+    assert_eq!(shown("scx_bpf_kick_cpu"), [("flags.".to_string(), Show::KickFlags)]);
+    let found = [
+        ("flags.".to_string(), Show::Hex),
+        ("c.nr".to_string(), Show::Decimal),
+        ("c.idle".to_string(), Show::Cpus),
+    ];
+    assert_eq!(shown("update"), found);
 }
 
 #[test]
