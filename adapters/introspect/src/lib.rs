@@ -26,6 +26,7 @@ mod process_memory;
 mod running;
 mod scheduler;
 mod state;
+mod typed;
 mod types;
 mod variables;
 

@@ -16,7 +16,7 @@ use ktstr_scheduler::{
 };
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Takes a scheduler's log as it is written.
@@ -46,6 +46,7 @@ pub struct GuestSchedulers {
     places: Result<Places, String>,
     live: Mutex<Option<Live>>,
     reports: Mutex<Vec<SchedulerReport>>,
+    begun: OnceLock<Instant>,
 }
 
 /// The attached scheduler.
@@ -55,6 +56,7 @@ struct Live {
     disable: Vec<String>,
     report: SchedulerReport,
     stats: Option<Poller>,
+    started: Instant,
 }
 
 impl GuestSchedulers {
@@ -65,8 +67,23 @@ impl GuestSchedulers {
         kernel_log: KernelLog,
         sink: LogSink,
     ) -> Self {
-        let (live, reports) = (Mutex::new(None), Mutex::new(Vec::new()));
-        Self { plans, kernel: Kernel::running(), kernel_log, sink, probes: None, places, live, reports }
+        let (live, reports, begun) = (Mutex::new(None), Mutex::new(Vec::new()), OnceLock::new());
+        Self {
+            plans,
+            kernel: Kernel::running(),
+            kernel_log,
+            sink,
+            probes: None,
+            places,
+            live,
+            reports,
+            begun,
+        }
+    }
+
+    /// The test begins now: reports tell times from here on.
+    pub fn test_begins(&self) -> Instant {
+        *self.begun.get_or_init(Instant::now)
     }
 
     /// With probes on kernel functions and on the schedulers' own callbacks; each report of a failure tells what they saw.
@@ -109,10 +126,11 @@ impl GuestSchedulers {
         }
         match &plan.program {
             Program::Commands { enable, disable } => {
+                let started = Instant::now();
                 run_all(enable).map_err(refuse)?;
                 let ops = self.kernel.scx().map(|scx| scx.ops).filter(|ops| !ops.is_empty());
                 let report = SchedulerReport { ops, ..report };
-                Ok(Live { process: None, disable: disable.clone(), report, stats: None })
+                Ok(Live { process: None, disable: disable.clone(), report, stats: None, started })
             }
             Program::Binary { path, args } => {
                 match self.kernel.scx() {
@@ -178,7 +196,8 @@ impl GuestSchedulers {
                         }
                         None => {
                             let stats = Some(Poller::start(started));
-                            return Ok(Live { process: Some(process), disable: Vec::new(), report, stats });
+                            let process = Some(process);
+                            return Ok(Live { process, disable: Vec::new(), report, stats, started });
                         }
                     }
                 }
@@ -282,6 +301,7 @@ impl GuestSchedulers {
     fn stop(&self, mut live: Live) -> SchedulerReport {
         // Before its program ends, which would look like a fault of the socket's.
         live.report.stats = live.stats.take().and_then(|stats| stats.told());
+        live.report.started_ms = self.begun.get().map(|begun| ms_between(*begun, live.started));
         let failed = live.report.failure.is_some();
         if !failed {
             let now = programs();
@@ -484,9 +504,25 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// From one instant to another that may come before it.
+fn ms_between(from: Instant, to: Instant) -> i64 {
+    let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    match to.checked_duration_since(from) {
+        Some(after) => ms(after),
+        None => -ms(from.saturating_duration_since(to)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_started_before_the_test_has_a_negative_time() {
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        assert_eq!((ms_between(begun, at(7)), ms_between(at(7), begun)), (7, -7));
+    }
 
     /// On a kernel without sched_ext nothing but the program's end can be told; where the log can't
     /// be read either, that is part of the story.
@@ -498,7 +534,8 @@ mod tests {
             GuestSchedulers::new(Vec::new(), Err("none".to_string()), unreadable, Arc::clone(&sink));
         let process = Process::start("/bin/false", &[], &sink).unwrap();
         let report = SchedulerReport { name: "s".to_string(), ..SchedulerReport::default() };
-        *schedulers.live() = Some(Live { process: Some(process), disable: Vec::new(), report, stats: None });
+        let (process, started) = (Some(process), Instant::now());
+        *schedulers.live() = Some(Live { process, disable: Vec::new(), report, stats: None, started });
         let deadline = Instant::now() + Duration::from_secs(20);
         let failure = loop {
             match schedulers.failure() {
@@ -524,7 +561,8 @@ mod tests {
         let script = "trap 'echo asked' USR2; echo ready; while :; do sleep 0.05; done";
         let process = Process::start("/bin/sh", &["-c".to_string(), script.to_string()], &sink).unwrap();
         let report = SchedulerReport { name: "s".to_string(), ..SchedulerReport::default() };
-        *schedulers.live() = Some(Live { process: Some(process), disable: Vec::new(), report, stats: None });
+        let (process, started) = (Some(process), Instant::now());
+        *schedulers.live() = Some(Live { process, disable: Vec::new(), report, stats: None, started });
         let said = |schedulers: &GuestSchedulers| {
             schedulers.live().as_mut().and_then(|live| live.process.as_mut()).unwrap().log_text()
         };

@@ -19,9 +19,9 @@ pub(super) struct GuestLink {
 }
 
 impl GuestLink {
-    /// The test begins now.
-    pub(super) fn new(calls: Result<HostCalls, String>) -> Self {
-        Self { calls, begin: Instant::now(), ended: AtomicBool::new(false) }
+    /// Of a test that begins then.
+    pub(super) fn new(calls: Result<HostCalls, String>, begin: Instant) -> Self {
+        Self { calls, begin, ended: AtomicBool::new(false) }
     }
 
     /// Tells that the workload has ended, unless the scenario has.

@@ -23,6 +23,7 @@ use link::{GuestLink, with_periodic};
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 static CHANNEL: OnceLock<Arc<Channel>> = OnceLock::new();
 
@@ -85,7 +86,7 @@ fn run(guest: &Guest, plan: &GuestPlan) -> TestReturn {
     };
     if plan.schedulers.is_empty() {
         let test = Test { guest, plan, entry, topo: &topo, cgroups: &cgroups };
-        return test.play(&KernelsOwn, None);
+        return test.play(&KernelsOwn, None, Instant::now());
     }
     let sink: LogSink = {
         let channel = Arc::clone(guest.channel());
@@ -108,7 +109,7 @@ fn run(guest: &Guest, plan: &GuestPlan) -> TestReturn {
     let returned = match schedulers.attach(&plan.schedulers[0].name) {
         Ok(()) => {
             let test = Test { guest, plan, entry, topo: &topo, cgroups: &cgroups };
-            test.play(&schedulers, schedulers.pid())
+            test.play(&schedulers, schedulers.pid(), schedulers.test_begins())
         }
         // The report says why.
         Err(e) => {
@@ -139,11 +140,11 @@ struct Test<'a> {
 }
 
 impl Test<'_> {
-    /// Calls the test function under that scheduler and cleans up.
-    fn play(&self, scheduler: &dyn SchedulerOps, sched_pid: Option<u32>) -> TestReturn {
+    /// Calls the test function under that scheduler and cleans up. All times count from `begin`.
+    fn play(&self, scheduler: &dyn SchedulerOps, sched_pid: Option<u32>, begin: Instant) -> TestReturn {
         let events = WireEvents(Arc::clone(self.guest.channel()));
         let calls = HostCalls::open(Arc::clone(self.guest.channel()), self.plan.bell);
-        let link = GuestLink::new(calls.map_err(|e| e.to_string()));
+        let link = GuestLink::new(calls.map_err(|e| e.to_string()), begin);
         let ports = Ports {
             workers: &ForkedWorkers,
             clock: &MonotonicClock,

@@ -29,5 +29,5 @@ pub use render::{RunFacts, render, render_timeline};
 pub use repro::{Crash, Repro, judge_repro};
 pub use sidecar::{SIDECAR_SCHEMA, Sidecar, SidecarTimes};
 pub use spec::TestSpec;
-pub use vm_result::{PostVm, VmResult};
+pub use vm_result::{PostVm, SnapshotEvent, VmResult};
 pub use watch::Watch;
