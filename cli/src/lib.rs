@@ -125,10 +125,12 @@ pub mod scheduler {
 /// The kernel's state at moments of a run, and what a check on the host sees of it.
 pub mod snapshot {
     pub use ktstr_monitor::{
-        CpuSample, FromValue, KernelState, MonitorLog, Sample, SampleSeries, Snapshot, SnapshotCause,
-        SnapshotError, Value,
+        ArenaPage, ArenaState, CpuSample, EntryState, EntryValue, EntryView, EventRate, FieldView, Figures,
+        FromValue, KernelState, MapState, MapView, MetricError, MonitorLog, MonitorSummary, PhaseSummary,
+        ProgramState, QueueState, RingState, RqScxState, RunqueueState, Sample, SampleSeries, SchedExtState,
+        SchedulerView, Snapshot, SnapshotCause, SnapshotError, TaskState, Value, VarView, VariableState,
     };
-    pub use ktstr_run::{PostVm, VmResult};
+    pub use ktstr_run::{PostVm, SnapshotEvent, VmResult};
 }
 
 /// Scenarios as data and what plays them.

@@ -4,8 +4,9 @@
 mod common;
 
 use common::{assert_says, case, sidecars};
+use ktstr::assert::{SeriesPoint, assert_scx_events_clean};
 use ktstr::prelude::*;
-use ktstr::snapshot::Value;
+use ktstr::snapshot::{EntryView, Value};
 use serde_json::Value as Json;
 
 // The README's.
@@ -80,6 +81,80 @@ fn reads_its_kernel(vm: &VmResult<'_>) -> Result<AssertResult> {
     claim!(v, names.values().count()).eq(2);
     let all_swapper = names.values().all(|name| name.starts_with("swapper"));
     claim!(v, all_swapper).eq(true);
+    Ok(v.into_result())
+}
+
+/// What the scheduler's BPF maps hold, against what its program tells of itself and the guest's kernel of its tasks. One
+/// cgroup is starved, so that there are victims to count.
+#[ktstr_test(
+    scheduler = FIXTURE,
+    duration_s = 4,
+    num_snapshots = 3,
+    snapshot_paths = ["bpf:victim", "bpf:config.slice_ns"],
+    post_vm = its_maps_hold_what_it_tells,
+    extra_sched_args = ["--stats", "--starve-cgroup", "cg_1", "--timeout-ms", "30000"],
+    not_starved = false,
+    max_gap_ms = 60000,
+    max_spread_pct = 100.0
+)]
+fn a_schedulers_maps_are_read(ctx: &Ctx) -> Result<AssertResult> {
+    let half = HoldSpec::frac(0.5);
+    let groups = vec![CgroupDef::named("cg_0").workers(2), CgroupDef::named("cg_1").workers(2)];
+    let late = vec![Op::capture_cgroup_procs("members", "cg_0"), Op::capture_snapshot("late")];
+    execute_steps(ctx, vec![Step::with_defs(groups, half), Step::new(late, half)])
+}
+
+fn its_maps_hold_what_it_tells(vm: &VmResult<'_>) -> Result<AssertResult> {
+    let mut v = Verdict::new();
+    let late = vm.snapshot("late").context("the snapshot")?;
+    let tasks = late.active()?.map("tasks")?;
+    // Constants that the loader has set, its own pid among them.
+    claim!(v, late.var("config.slice_ns")?.as_u64()?).eq(20_000_000);
+    claim!(v, late.var("config.starve_name")?.as_str()?).eq("cg_1");
+    let is_loader =
+        |entry: &EntryView<'_>| entry.key().get("comm").is_ok_and(|comm| comm.as_str() == Ok("scx-fixture"));
+    let loader = tasks.find(is_loader)?.key().get("pid")?.as_i64()?;
+    claim!(v, late.live_var("config.user_tgid")?.as_i64()?).eq(loader);
+    // One instant, read by a path that was asked for and out of the state.
+    let by_path = late.get("bpf:victim")?;
+    claim!(v, by_path.get("count")?.as_u64()?).eq(late.var(".data.victim/victim.count")?.as_u64()?);
+    claim!(v, late.var("victim.comm")?.as_str()?.starts_with("w_cg_1")).eq(true);
+    // Every member of the cgroup, by the guest's own list, has storage, and has been picked.
+    let members = vm.snapshot("members").context("the members")?;
+    for index in 0..2 {
+        let pid = members.get("pids")?.at(index)?.as_i64()?;
+        let is_its = |entry: &EntryView<'_>| entry.key().get("pid").is_ok_and(|p| p.as_i64() == Ok(pid));
+        let picked_at = tasks.find(is_its)?.get("picked_at")?.as_u64()?;
+        claim!(v, picked_at).at_least(1);
+    }
+    let most = tasks.max_by(|entry| entry.get("picked_at")?.as_u64())?;
+    claim!(v, most.key().get("comm")?.as_str()?.starts_with("w_cg_0")).eq(true);
+    ensure!(tasks.cpu(0).is_err() && tasks.ringbuf().is_err() && late.map("no_such").is_err());
+    // The figures of its socket were read out of the same map, before and after.
+    let victims = late.var("victim.count")?.as_f64()?;
+    let told = vm.series().stats_path::<f64>("fault.victims");
+    let at = |before: bool| move |p: &&SeriesPoint<f64>| (p.at_ms <= late.at_ms) == before;
+    let value = |p: &SeriesPoint<f64>| p.value.clone().map_err(|why| anyhow!(why));
+    let before = told.points().iter().rev().find(at(true)).context("an answer before")?;
+    let after = told.points().iter().find(at(false)).context("an answer after")?;
+    claim!(v, victims).between(value(before)?, value(after)?);
+    claim!(v, value(after)?).at_least(1.0);
+    vm.series().stats_path::<u64>("answered").strictly_increasing(&mut v);
+    let with_stats = vm.drain_ordered_with_stats();
+    let (_, figures) = with_stats.iter().rev().find(|(s, _)| s.name == "late").context("it is drained")?;
+    claim!(v, figures.clone()?.get("fault.armed")?.as_u64()?).eq(1);
+    // Over time, and by phase.
+    let series = vm.series().periodic_only();
+    let stored = series.bpf_map("tasks", |tasks| Ok(tasks.len() as u64));
+    claim!(v, stored.missing()).eq(0);
+    series.host("victims", |s| s.var("victim.count")?.as_u64()).nondecreasing(&mut v);
+    claim!(v, vm.stats().phase_metric(Phase::step(1), "avg_nr_running")?).at_least(0.5);
+    // What else the state tells.
+    claim!(v, late.rq_scx_states()?.len()).eq(2);
+    claim!(v, late.dsq_states()?.iter().any(|queue| queue.id == 2 && queue.nr > 0)).eq(true);
+    claim!(v, late.prog_runtime_stats()?.iter().any(|program| program.run_count > 0)).eq(true);
+    let events = vm.scx_events();
+    claim!(v, assert_scx_events_clean(&events, u64::MAX).is_inconclusive()).eq(events.is_empty());
     Ok(v.into_result())
 }
 

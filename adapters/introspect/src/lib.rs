@@ -31,6 +31,7 @@ mod running;
 mod scheduler;
 mod state;
 mod tasks;
+mod typed;
 mod types;
 mod variables;
 

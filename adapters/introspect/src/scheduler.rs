@@ -4,6 +4,7 @@ use crate::groups::named;
 use crate::maps::map;
 use crate::reasons::Reasons;
 use crate::state::code;
+use crate::typed::Budget;
 use ktstr_introspect_kernel::{
     BpfMapKind, BpfProgram, DispatchQueue, ErrorKind, Field, Kernel, KernelError, SchedExtOps,
 };
@@ -182,7 +183,9 @@ pub fn programs(kernel: &Kernel) -> Result<Vec<ProgramState>, KernelError> {
 /// # Errors
 /// As [`programs`].
 pub fn maps(kernel: &Kernel) -> Result<Vec<MapState>, KernelError> {
-    Ok(kernel.bpf_maps()?.into_iter().map(|at| map(kernel, at)).collect())
+    let loaded = kernel.bpf_scheduler_maps().unwrap_or_default();
+    let one = |at| MapState { in_use: loaded.contains(&at), ..map(kernel, at, &mut Budget::default()) };
+    Ok(kernel.bpf_maps()?.into_iter().map(one).collect())
 }
 
 type Parts = (Vec<ProgramState>, Vec<MapState>);
@@ -217,7 +220,14 @@ fn scheduler(kernel: &Kernel, reasons: &mut Reasons) -> Result<Parts, KernelErro
         let why = "runs of BPF programs: the kernel doesn't count them while kernel.bpf_stats_enabled is 0";
         reasons.left_out(why.to_string());
     }
-    let maps = maps.iter().filter(|at| used.contains(at)).map(|at| map(kernel, *at)).collect();
+    // Of none that is loaded, all is left over.
+    let (loaded, mut budget) = (kernel.bpf_scheduler_maps().unwrap_or_default(), Budget::default());
+    // The loaded scheduler's come first to what may be kept.
+    let (first, rest): (Vec<_>, Vec<_>) =
+        maps.iter().filter(|at| used.contains(at)).partition(|at| loaded.contains(at));
+    let one = |at: &VirtAddr| MapState { in_use: loaded.contains(at), ..map(kernel, *at, &mut budget) };
+    let mut maps: Vec<MapState> = first.into_iter().chain(rest).map(one).collect();
+    maps.sort_by_key(|map| map.id);
     Ok((programs, maps))
 }
 

@@ -16,7 +16,7 @@ use ktstr_scheduler::{
 };
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Takes a scheduler's log as it is written.
@@ -48,6 +48,7 @@ pub struct GuestSchedulers {
     places: Result<Places, String>,
     live: Mutex<Option<Live>>,
     reports: Mutex<Vec<SchedulerReport>>,
+    begun: OnceLock<Instant>,
 }
 
 /// The attached scheduler.
@@ -57,7 +58,9 @@ pub(crate) struct Live {
     pub(crate) disable: Vec<String>,
     pub(crate) report: SchedulerReport,
     pub(crate) stats: Option<Poller>,
-    /// Since when.
+    /// When its program was started.
+    pub(crate) started: Instant,
+    /// When it was attached.
     pub(crate) since: Instant,
 }
 
@@ -78,8 +81,23 @@ impl GuestSchedulers {
         kernel_log: KernelLog,
         sink: LogSink,
     ) -> Self {
-        let (live, reports) = (Mutex::new(None), Mutex::new(Vec::new()));
-        Self { plans, kernel: Kernel::running(), kernel_log, sink, probes: None, places, live, reports }
+        let (live, reports, begun) = (Mutex::new(None), Mutex::new(Vec::new()), OnceLock::new());
+        Self {
+            plans,
+            kernel: Kernel::running(),
+            kernel_log,
+            sink,
+            probes: None,
+            places,
+            live,
+            reports,
+            begun,
+        }
+    }
+
+    /// The test begins now: reports tell times from here on.
+    pub fn test_begins(&self) -> Instant {
+        *self.begun.get_or_init(Instant::now)
     }
 
     /// With probes on kernel functions and on the schedulers' own callbacks; each report of a failure tells what they saw.
@@ -190,7 +208,7 @@ impl GuestSchedulers {
                             report.outcome = StartOutcome::Attached;
                             let stats = Some(Poller::start(started));
                             let (process, since) = (Some(process), Instant::now());
-                            return Ok(Live { process, disable: Vec::new(), report, stats, since });
+                            return Ok(Live { process, disable: Vec::new(), report, stats, started, since });
                         }
                     }
                 }
@@ -310,6 +328,7 @@ impl GuestSchedulers {
     fn stop(&self, mut live: Live) -> SchedulerReport {
         // Before its program ends, which would look like a fault of the socket's.
         live.report.stats = live.stats.take().and_then(|stats| stats.told());
+        live.report.started_ms = self.begun.get().map(|begun| ms_between(*begun, live.started));
         let failed = live.report.failure.is_some();
         if !failed {
             let now = programs();
@@ -524,6 +543,15 @@ pub(crate) fn run_all(commands: &[String]) -> Result<(), String> {
 
 pub(crate) fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// From one instant to another that may come before it.
+fn ms_between(from: Instant, to: Instant) -> i64 {
+    let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    match to.checked_duration_since(from) {
+        Some(after) => ms(after),
+        None => -ms(from.saturating_duration_since(to)),
+    }
 }
 
 #[cfg(test)]

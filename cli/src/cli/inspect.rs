@@ -16,6 +16,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+/// Variables and entries of one map that are shown.
+const MAX_VARIABLES: usize = 128;
+const MAX_ENTRIES: usize = 32;
+
 /// Arguments of `inspect`.
 #[derive(Args)]
 pub(super) struct InspectArgs {
@@ -305,10 +309,14 @@ fn maps(kernel: &Kernel) -> Result<Table> {
     let mut table = table(&["ID", "NAME", "KIND", "KEY", "VALUE", "ENTRIES", "CONTENTS"]);
     for map in ktstr_live_kernel::maps(kernel).context("reading the BPF maps")? {
         let note = map.note.clone();
-        let variables =
-            map.variables.iter().map(|variable| format!("{} = {}", variable.name, variable.value));
-        let entries = map.entries.iter().map(|entry| format!("[{}] = {}", entry.key, entry.value));
-        let more = (map.truncated || map.more > 0).then(|| "…".to_string());
+        let (variables, entries) =
+            (map.variables.iter().take(MAX_VARIABLES), map.entries.iter().take(MAX_ENTRIES));
+        let variables = variables.map(|variable| format!("{} = {}", variable.name, variable.value));
+        let entries = entries.map(|entry| format!("[{}] = {}", entry.key, entry.value));
+        let is_cut = map.truncated
+            || map.variables.len() + map.more > MAX_VARIABLES
+            || map.entries.len() > MAX_ENTRIES;
+        let more = is_cut.then(|| "…".to_string());
         let contents: Vec<String> = note.into_iter().chain(variables).chain(entries).chain(more).collect();
         table.add_row([
             map.id.to_string(),

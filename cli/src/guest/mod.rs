@@ -91,7 +91,7 @@ fn run(guest: &Guest, plan: &GuestPlan) -> TestReturn {
     };
     if plan.schedulers.is_empty() {
         let test = Test { guest, plan, entry, topo: &topo, cgroups: &cgroups };
-        return test.play(&KernelsOwn, None);
+        return test.play(&KernelsOwn, None, Instant::now());
     }
     let sink: LogSink = {
         let channel = Arc::clone(guest.channel());
@@ -114,9 +114,10 @@ fn run(guest: &Guest, plan: &GuestPlan) -> TestReturn {
     let returned = match schedulers.attach(&plan.schedulers[0].name) {
         Ok(()) => {
             let test = Test { guest, plan, entry, topo: &topo, cgroups: &cgroups };
-            let events = WireEvents { channel: Arc::clone(guest.channel()), begin: Instant::now() };
-            let tell = |why: &str, at: std::time::Duration| events.stimulus(&failed_event(why, at));
-            schedulers.watched(&tell, || test.play(&schedulers, schedulers.pid()))
+            let begin = schedulers.test_begins();
+            let events = WireEvents { channel: Arc::clone(guest.channel()), begin };
+            let tell = |why: &str, at: Duration| events.stimulus(&failed_event(why, at));
+            schedulers.watched(&tell, || test.play(&schedulers, schedulers.pid(), begin))
         }
         // The report says why.
         Err(e) => {
@@ -155,11 +156,11 @@ struct Test<'a> {
 }
 
 impl Test<'_> {
-    /// Calls the test function under that scheduler and cleans up.
-    fn play(&self, scheduler: &dyn SchedulerOps, sched_pid: Option<u32>) -> TestReturn {
-        let events = WireEvents { channel: Arc::clone(self.guest.channel()), begin: Instant::now() };
+    /// Calls the test function under that scheduler and cleans up. All times count from `begin`.
+    fn play(&self, scheduler: &dyn SchedulerOps, sched_pid: Option<u32>, begin: Instant) -> TestReturn {
+        let events = WireEvents { channel: Arc::clone(self.guest.channel()), begin };
         let calls = HostCalls::open(Arc::clone(self.guest.channel()), self.plan.bell);
-        let link = GuestLink::new(calls.map_err(|e| e.to_string()), events.begin);
+        let link = GuestLink::new(calls.map_err(|e| e.to_string()), begin);
         let ports = Ports {
             workers: &ForkedWorkers,
             clock: &MonotonicClock,

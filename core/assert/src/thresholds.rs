@@ -2,7 +2,7 @@
 
 use crate::{AssertResult, Detail, DetailKind, stats};
 use ktstr_workload::WorkerReport;
-use std::collections::BTreeMap;
+use std::borrow::Borrow;
 
 /// Limits in absolute numbers, independent of what other workers did. `None` is not checked.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -107,22 +107,27 @@ fn work_units(report: &WorkerReport, min: u64) -> Option<Detail> {
 }
 
 /// Judges the scheduler's event counters (`SCX_EV_*`, `kernel/sched/ext.c`, such as
-/// fallbacks and keep-last dispatches): none may exceed `cap`. No counter at all is
-/// inconclusive.
-pub fn assert_scx_events_clean(events: &BTreeMap<String, u64>, cap: u64) -> AssertResult {
-    if events.is_empty() {
-        return AssertResult::inconclusive(
-            "the scheduler has no event counters, so nothing says whether it ran clean",
-        );
-    }
-    let mut result = AssertResult::pass();
-    for (name, &count) in events {
+/// fallbacks and keep-last dispatches), by name and count: none may exceed `cap`. No counter at
+/// all is inconclusive.
+pub fn assert_scx_events_clean<N: AsRef<str>, C: Borrow<u64>>(
+    events: impl IntoIterator<Item = (N, C)>,
+    cap: u64,
+) -> AssertResult {
+    let (mut result, mut any) = (AssertResult::pass(), false);
+    for (name, count) in events {
+        any = true;
+        let (name, count) = (name.as_ref(), *count.borrow());
         if count > cap {
             let text = format!("scheduler event {name}: expected at most {cap}, got {count}");
             result.push(Detail::fail(DetailKind::Scheduler, text));
         } else {
             result.passed_checks += 1;
         }
+    }
+    if !any {
+        return AssertResult::inconclusive(
+            "the scheduler has no event counters, so nothing says whether it ran clean",
+        );
     }
     result
 }

@@ -12,6 +12,8 @@
 mod assess;
 mod checks;
 mod dump;
+mod figures;
+mod maps;
 mod monitor;
 mod phases;
 mod ports;
@@ -22,10 +24,13 @@ mod snapshot;
 mod stalls;
 mod state;
 mod summary;
+mod value;
 
 pub use assess::{Assessment, assess};
 pub use checks::{Check, Limits, Violation, violations};
 pub use dump::{DumpSchema, FailureDump, LongestWait};
+pub use figures::Figures;
+pub use maps::{ArenaPage, ArenaState, EntryState, EntryValue, MapState, RingState, VariableState};
 pub use monitor::{DEFAULT_PERIOD, Mark, Monitor, MonitorLog};
 pub use ports::{Inspector, Place, Readings, SampleError, Sampler};
 pub use render::{render_assessment, render_state};
@@ -34,14 +39,17 @@ pub use sample::{
     Schedstat, clock_ratio, implausible,
 };
 pub use series::SampleSeries;
-pub use snapshot::{FromValue, MAX_SNAPSHOTS, Snapshot, SnapshotCause, SnapshotError, Snapshots, Value};
+pub use snapshot::{
+    EntryView, FieldView, MAX_SNAPSHOTS, MapView, RqScxState, SchedulerView, Snapshot, SnapshotCause,
+    SnapshotError, Snapshots, VarView,
+};
 pub use stalls::{Processes, RunFigures, StallWatch};
 pub use state::{
-    CgroupState, CpuTimes, CpuUse, DomainState, EntryState, KernelState, MapState, NodeState, PressureState,
-    ProgramState, QueueState, RunqueueState, SchedExtState, SchedulerExit, StallState, TaskState,
-    VariableState, VcpuState, state_letter,
+    CgroupState, CpuTimes, CpuUse, DomainState, KernelState, NodeState, PressureState, ProgramState, QueueState,
+    RunqueueState, SchedExtState, SchedulerExit, StallState, TaskState, VcpuState, state_letter,
 };
-pub use summary::{EventRate, MonitorSummary, PhaseSummary, phase_summaries};
+pub use summary::{EventRate, MetricError, MonitorSummary, PhaseSummary, phase_summaries};
+pub use value::{FromValue, Value};
 
 #[cfg(test)]
 mod testing;

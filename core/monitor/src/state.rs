@@ -6,6 +6,7 @@ mod task;
 pub use around::{CpuTimes, CpuUse, NodeState, PressureState, StallState};
 pub use task::{TaskState, state_letter};
 
+use crate::MapState;
 use ktstr_machine::VcpuRegisters;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -212,55 +213,6 @@ pub struct ProgramState {
     pub run_time_ns: u64,
     /// Runs that recursion prevented.
     pub misses: u64,
-}
-
-/// A BPF map.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MapState {
-    /// Its ID, as `bpftool map` shows it.
-    pub id: u64,
-    /// Its name, at most 15 bytes.
-    pub name: String,
-    /// Its kind, such as `array`.
-    pub kind: String,
-    /// Bytes of a key.
-    pub key_size: u64,
-    /// Bytes of a value.
-    pub value_size: u64,
-    /// Most entries.
-    pub max_entries: u64,
-    /// The global variables in it, where it is a section of those.
-    pub variables: Vec<VariableState>,
-    /// How many more there were.
-    pub more: usize,
-    /// Its first entries, where it is none; of an array those that are not zero.
-    #[serde(default)]
-    pub entries: Vec<EntryState>,
-    /// Whether there were more than were looked at.
-    #[serde(default)]
-    pub truncated: bool,
-    /// What else there is to say of its contents: how full it is, or why they are not known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-}
-
-/// An entry of a BPF map.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EntryState {
-    /// Its key as its type says; of local storage whose it is.
-    pub key: String,
-    /// Its value likewise; on each CPU where they have one each; a program, map or cgroup by name and ID; a stack
-    /// trace by its functions.
-    pub value: String,
-}
-
-/// A global variable of a BPF program.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VariableState {
-    /// Its name.
-    pub name: String,
-    /// Its value as its type says, in C's way and cut short.
-    pub value: String,
 }
 
 /// What a kernel looked like.

@@ -91,6 +91,46 @@ pub struct MonitorSummary {
     pub max_cost_us: f64,
 }
 
+/// A number of a phase that is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MetricError {
+    /// Nobody looked, or no sample of that time can be believed.
+    #[error("{phase} was not sampled{}", why.as_ref().map_or(String::new(), |why| format!(": {why}")))]
+    NotSampled {
+        /// The part of the run.
+        phase: Phase,
+        /// Why there are no samples at all.
+        why: Option<String>,
+    },
+    /// No such number.
+    #[error("no metric {0:?} of a phase; there are {known}", known = PHASE_METRICS.map(|(name, _)| name).join(", "))]
+    Unknown(String),
+    /// The kernel does not count it, or the step did not end.
+    #[error("{name} was not measured in {phase}")]
+    NotMeasured {
+        /// Its name.
+        name: String,
+        /// The part of the run.
+        phase: Phase,
+    },
+}
+
+type OfPhase = fn(&PhaseSummary) -> Option<f64>;
+
+/// Numbers of a phase by name; each is the field of that name.
+const PHASE_METRICS: [(&str, OfPhase); 10] = [
+    ("samples", |p| Some(p.samples as f64)),
+    ("max_imbalance_ratio", |p| Some(p.max_imbalance_ratio)),
+    ("avg_imbalance_ratio", |p| Some(p.avg_imbalance_ratio)),
+    ("max_local_dsq_depth", |p| p.max_local_dsq_depth.map(f64::from)),
+    ("avg_local_dsq_depth", |p| p.avg_local_dsq_depth),
+    ("avg_nr_running", |p| Some(p.avg_nr_running)),
+    ("stalled_intervals", |p| Some(p.stalled_intervals as f64)),
+    ("fallback_rate", |p| p.fallback_rate),
+    ("keep_last_rate", |p| p.keep_last_rate),
+    ("iteration_rate", |p| p.iteration_rate),
+];
+
 impl MonitorSummary {
     /// Without what differs from run to run of the same guest: what samples cost the host.
     #[must_use]
@@ -98,9 +138,27 @@ impl MonitorSummary {
         Self { cost_us: 0.0, max_cost_us: 0.0, ..self }
     }
 
-    /// The numbers of a part of the run, where it was sampled.
+    /// The numbers of a part of the run, where it was sampled; of a step all of it, not what followed its end.
     pub fn phase(&self, phase: Phase) -> Option<&PhaseSummary> {
         self.phases.iter().find(|p| p.step == phase.index())
+    }
+
+    /// One of them by its field's name, such as `avg_nr_running` or `iteration_rate`.
+    ///
+    /// # Errors
+    /// [`MetricError`]
+    pub fn phase_metric(&self, phase: Phase, name: &str) -> Result<f64, MetricError> {
+        let (_, of) = PHASE_METRICS
+            .iter()
+            .find(|(known, _)| *known == name)
+            .ok_or_else(|| MetricError::Unknown(name.to_string()))?;
+        let why = self.no_data.clone();
+        let found = self.phase(phase).ok_or(MetricError::NotSampled { phase, why: why.clone() })?;
+        // Iterations are the guest's own word; all else is made of samples.
+        if found.samples == 0 && !matches!(name, "iteration_rate" | "samples") {
+            return Err(MetricError::NotSampled { phase, why });
+        }
+        of(found).ok_or_else(|| MetricError::NotMeasured { name: name.to_string(), phase })
     }
 }
 
@@ -189,7 +247,7 @@ fn counters(samples: &[Sample]) -> Option<Counters> {
 fn growth(samples: &[Sample], number: impl Fn(&Sample) -> Option<u64>) -> Option<u64> {
     let mut known = samples.iter().filter_map(number);
     let first = known.next()?;
-    Some(known.last()?.saturating_sub(first))
+    Some(known.next_back()?.saturating_sub(first))
 }
 
 fn events(samples: &[Sample]) -> BTreeMap<String, EventRate> {
@@ -263,6 +321,45 @@ mod tests {
         assert_eq!(grown.programs["new"], ProgramRuns { runs: 3, run_time_ns: 30, misses: 1 });
         assert_eq!((grown.programs.len(), grown.left_out.len()), (2, 1));
         assert_eq!((summary.bpf_run_time_ns, summary.irq_pressure_us), (Some(10), None));
+    }
+
+    #[test]
+    fn a_phases_numbers_are_had_by_name_or_with_the_reason_why_not() {
+        let step = PhaseSummary { step: 1, samples: 4, avg_nr_running: 2.5, ..PhaseSummary::default() };
+        let unseen = PhaseSummary { step: 2, iteration_rate: Some(7.0), ..PhaseSummary::default() };
+        let stats = MonitorSummary { phases: vec![step, unseen], ..MonitorSummary::default() };
+        let of = |k, name| stats.phase_metric(Phase::step(k), name);
+        assert_eq!((of(1, "avg_nr_running"), of(2, "iteration_rate")), (Ok(2.5), Ok(7.0)));
+        let told = |k, name| of(k, name).unwrap_err().to_string();
+        assert_eq!(told(1, "fallback_rate"), "fallback_rate was not measured in step 1");
+        assert_eq!(told(2, "avg_nr_running"), "step 2 was not sampled");
+        assert_eq!(told(0, "samples"), "baseline was not sampled");
+        assert!(told(1, "speed").starts_with("no metric \"speed\" of a phase; there are samples, max_imb"));
+        let blind = MonitorSummary { no_data: Some("nobody looked".into()), ..MonitorSummary::default() };
+        let why = blind.phase_metric(Phase::BASELINE, "samples").unwrap_err().to_string();
+        assert_eq!(why, "baseline was not sampled: nobody looked");
+    }
+
+    /// Each name is that of the field whose number it is.
+    #[test]
+    fn metrics_are_the_fields_of_their_names() {
+        let whole = PhaseSummary {
+            samples: 1,
+            max_imbalance_ratio: 2.0,
+            avg_imbalance_ratio: 3.0,
+            max_local_dsq_depth: Some(4),
+            avg_local_dsq_depth: Some(5.0),
+            avg_nr_running: 6.0,
+            stalled_intervals: 7,
+            fallback_rate: Some(8.0),
+            keep_last_rate: Some(9.0),
+            iteration_rate: Some(10.0),
+            ..PhaseSummary::default()
+        };
+        let json = serde_json::to_value(&whole).unwrap();
+        for (name, of) in PHASE_METRICS {
+            assert_eq!(of(&whole), json[name].as_f64(), "{name}");
+        }
     }
 
     #[test]

@@ -82,9 +82,10 @@ fn judge_snapshots(spec: &TestSpec, seen: &Observation, case: &mut CaseResult) {
     if periodic < spec.num_snapshots as usize && !case.result.is_skip() {
         case.result.note(format!("{periodic} of {} periodic snapshots were taken", spec.num_snapshots));
     }
+    let summary = case.monitor.as_ref().map(|seen| seen.summary.clone()).unwrap_or_default();
     let conditional = spec.post_vm.filter(|_| !case.result.is_fail() && !case.result.is_skip());
     for check in [conditional, spec.post_vm_unconditional].into_iter().flatten() {
-        let found = check(&VmResult::new(seen, &case.result));
+        let found = check(&VmResult::new(seen, &case.result, &summary));
         case.result.merge(found);
     }
 }

@@ -34,5 +34,5 @@ pub use repro::{Crash, Repro, judge_repro};
 pub use scheduler::check_expected;
 pub use sidecar::{SIDECAR_SCHEMA, Sidecar, SidecarTimes};
 pub use spec::TestSpec;
-pub use vm_result::{PostVm, VmResult};
+pub use vm_result::{PostVm, SnapshotEvent, VmResult};
 pub use watch::Watch;

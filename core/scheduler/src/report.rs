@@ -78,6 +78,10 @@ pub struct SchedulerReport {
     pub not_attached: Option<String>,
     /// Start of its program to its being attached, ms of guest time.
     pub attach_ms: u64,
+    /// When its program was started, ms of guest time since the test began, negative for before; `None` where it did
+    /// not attach, or the test did not begin.
+    #[serde(default)]
+    pub started_ms: Option<i64>,
     /// What ended it before it was asked to stop.
     pub failure: Option<String>,
     /// When that was noticed, ms of guest time after it had attached.

@@ -8,6 +8,7 @@ mod hash;
 mod map;
 mod program;
 mod reference;
+mod scheduler;
 mod storage;
 mod type_info;
 mod variable;

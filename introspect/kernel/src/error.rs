@@ -54,6 +54,16 @@ pub enum KernelError {
         /// Its name.
         name: String,
     },
+    /// A name that stands for several things.
+    #[error("several of {what} are called {name}: {}", found.join(", "))]
+    Ambiguous {
+        /// What was looked for.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// What it may stand for.
+        found: Vec<String>,
+    },
     /// A member path that can't be compiled; absent or broken.
     #[error(transparent)]
     Plan(#[from] PlanError),

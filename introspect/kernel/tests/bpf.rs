@@ -178,6 +178,30 @@ fn variables_are_named_placed_and_decoded() {
     assert!(kernel.bpf_variables(place(at::HASH)).unwrap().is_empty());
 }
 
+/// Of two sections with the same variable that of the loaded scheduler is meant; without one nobody can tell.
+#[test]
+fn a_variable_of_two_schedulers_is_the_loaded_ones_or_ambiguous() {
+    let mut bytes = healthy();
+    bytes.copy_within(at::BSS..at::BSS + 224, at::PERCPU_ARRAY);
+    bytes[at::PERCPU_ARRAY + 16] = 5;
+    put(&mut bytes, &[(at::PERCPU_ARRAY + 136, 66)]);
+    let found = kernel(bytes.clone()).bpf_variable(".bss", "nr").unwrap();
+    assert_eq!(found.at, place(at::BSS + 136));
+    let maps: Vec<_> = kernel(bytes.clone()).bpf_scheduler_maps().unwrap().into_iter().collect();
+    assert_eq!(maps, [place(at::BSS)]);
+    for gone in [(at::SCX_ROOT, 0), (at::STRUCT_OPS + 144 + 24, 0xffff_ffff_c000_0030)] {
+        let mut bytes = bytes.clone();
+        put(&mut bytes, &[gone]);
+        let error = kernel(bytes).bpf_variable(".bss", "nr").unwrap_err();
+        let told = "several of the BPF variables are called nr: nr in map world.bss (ID 3), nr in map world.bss (ID 5)";
+        assert_eq!(error.to_string(), told);
+    }
+    // Another one of the loaded scheduler's own sections.
+    put(&mut bytes, &[(at::USED + 8, address(at::PERCPU_ARRAY)), (at::AUX, 2 | 2 << 32)]);
+    let error = kernel(bytes).bpf_variable(".bss", "nr").unwrap_err();
+    assert!(matches!(error, KernelError::Ambiguous { .. }), "{error}");
+}
+
 #[test]
 fn arena_pages_are_found_by_their_user_addresses() {
     let kernel = kernel(healthy());
@@ -345,6 +369,7 @@ fn all(kernel: &Kernel) {
         let _ = (kernel.bpf_program_implements(program), kernel.bpf_program_kind(program));
     }
     let _ = (kernel.bpf_variable(".bss", "stats.by_kind[2]"), kernel.bpf_exit_records());
+    let _ = kernel.bpf_scheduler_maps();
     let _ = kernel.scx_longest_wait();
     let _ =
         (kernel.scx_exit_report(), kernel.scx_operations(), kernel.scx_events(), kernel.dispatch_queues());

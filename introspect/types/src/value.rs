@@ -162,7 +162,8 @@ impl Decoder<'_> {
         };
         let is_text = matches!(
             self.btf.resolve(element)?.1,
-            Type::Integer(Integer { size: 1, name, .. }) if name.contains("char")
+            // `u8` is `unsigned char`, and counts.
+            Type::Integer(Integer { size: 1, name: "char", .. })
         );
         if is_text && let Some(text) = text_of(&bytes[..bytes.len().min(count as usize)]) {
             return Ok(Decoded::Text(text));

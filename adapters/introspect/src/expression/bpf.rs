@@ -1,6 +1,7 @@
 //! Variables of BPF programs: `bpf:victim.pid`, or of one section `bpf:.data.victim/victim.pid`.
 
 use super::{ExpressionError, MAX_ELEMENTS};
+use crate::typed::plain;
 use ktstr_introspect_kernel::{BpfVariable, Kernel};
 use ktstr_introspect_types::{DecodeLimits, Decoded, Leaf, Type};
 use ktstr_monitor::{Place, Value};
@@ -17,7 +18,7 @@ pub(super) fn path(text: &str) -> Option<&str> {
     text.trim().strip_prefix(PREFIX)
 }
 
-/// A place in a section, or in any when that is empty: then it is the first that has it, of the scheduler loaded last.
+/// A place in a section, or in any when that is empty: then it is the one that has it, of the scheduler that is loaded.
 struct Named<'a> {
     section: &'a str,
     path: &'a str,
@@ -57,8 +58,7 @@ impl<'a> Named<'a> {
 }
 
 pub(super) fn value(kernel: &Kernel, path: &str) -> Result<Value, ExpressionError> {
-    let composite = || ExpressionError::Composite(format!("{PREFIX}{path}"));
-    plain(Named::parse(path)?.decode(kernel, READ)?).ok_or_else(composite)
+    Ok(plain(Named::parse(path)?.decode(kernel, READ)?))
 }
 
 pub(super) fn show(kernel: &Kernel, path: &str) -> Result<String, ExpressionError> {
@@ -80,21 +80,6 @@ pub(super) fn locate(kernel: &Kernel, path: &str) -> Result<Place, ExpressionErr
     }
 }
 
-/// `None` for a struct, which is no one value.
-fn plain(value: Decoded) -> Option<Value> {
-    Some(match value {
-        Decoded::Unsigned(number) | Decoded::Pointer(number) => Value::Unsigned(number),
-        Decoded::Enumerator { value, .. } => Value::Unsigned(value),
-        Decoded::Signed(number) => Value::Signed(number),
-        Decoded::Flag(flag) => Value::Flag(flag),
-        Decoded::Text(text) => Value::Text(text),
-        Decoded::Elements { first, .. } => {
-            Value::List(first.into_iter().map(plain).collect::<Option<Vec<_>>>()?)
-        }
-        Decoded::Float(_) | Decoded::Members(_) | Decoded::Bytes(_) | Decoded::Omitted => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,14 +89,5 @@ mod tests {
         assert_eq!(path("bpf:victim.pid"), Some("victim.pid"));
         assert_eq!(path(" bpf:.bss/nr"), Some(".bss/nr"));
         assert_eq!(path("bpf_stats_enabled_key"), None);
-    }
-
-    #[test]
-    fn numbers_and_lists_are_values_and_structs_are_not() {
-        let list = |first| Decoded::Elements { first, more: 0 };
-        assert_eq!(plain(list(vec![Decoded::Signed(-1)])), Some(Value::List(vec![Value::Signed(-1)])));
-        assert_eq!(plain(Decoded::Enumerator { name: None, value: 3 }), Some(Value::Unsigned(3)));
-        assert_eq!(plain(list(vec![Decoded::Members(Vec::new())])), None);
-        assert_eq!(plain(Decoded::Omitted), None);
     }
 }

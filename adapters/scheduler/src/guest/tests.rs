@@ -4,7 +4,8 @@ use super::*;
 
 fn alive(process: Process) -> Live {
     let report = SchedulerReport { name: "s".to_string(), ..SchedulerReport::default() };
-    Live { process: Some(process), disable: Vec::new(), report, stats: None, since: Instant::now() }
+    let now = Instant::now();
+    Live { process: Some(process), disable: Vec::new(), report, stats: None, started: now, since: now }
 }
 
 /// Whatever the test does meanwhile, and once.
@@ -84,4 +85,11 @@ fn a_scheduler_is_not_asked_while_probes_look_at_it() {
     assert_eq!(said(&schedulers).matches("asked").count(), 1);
     let process = schedulers.live().take().unwrap().process.unwrap();
     process.signal(libc::SIGKILL);
+}
+
+#[test]
+fn what_was_started_before_the_test_has_a_negative_time() {
+    let begun = Instant::now();
+    let at = |ms| begun + Duration::from_millis(ms);
+    assert_eq!((ms_between(begun, at(7)), ms_between(at(7), begun)), (7, -7));
 }

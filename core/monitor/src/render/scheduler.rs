@@ -114,6 +114,10 @@ fn map(text: &mut String, map: &MapState, room: &mut usize) {
     if map.entries.len() > MAX_ENTRIES || map.truncated {
         let _ = writeln!(text, "    … and more entries");
     }
+    if map.is_constant() {
+        let _ = writeln!(text, "    {} constants", map.variables.len() + map.more);
+        return;
+    }
     let shown = map.variables.len().min(*room);
     *room -= shown;
     for variable in &map.variables[..shown] {
@@ -145,7 +149,11 @@ mod tests {
 
     #[test]
     fn a_scheduler_is_told_with_queues_programs_and_variables() {
-        let variable = |name: &str, value: String| VariableState { name: name.into(), value };
+        let variable = |name: &str, value: String| VariableState {
+            name: name.into(),
+            value,
+            ..VariableState::default()
+        };
         let scx = SchedExtState {
             state: "enabled".into(),
             ops: Some("fixture".into()),
@@ -185,8 +193,17 @@ mod tests {
                     name: "per_task".into(),
                     note: Some("half full".into()),
                     entries: (0..MAX_ENTRIES + 1)
-                        .map(|i| EntryState { key: format!("k{i}"), value: "1".into() })
+                        .map(|i| EntryState {
+                            key: format!("k{i}"),
+                            value: "1".into(),
+                            ..EntryState::default()
+                        })
                         .collect(),
+                    ..MapState::default()
+                },
+                MapState {
+                    name: "some.rodata".into(),
+                    variables: vec![variable("constant", "1".into())],
                     ..MapState::default()
                 },
                 MapState {
@@ -210,6 +227,7 @@ mod tests {
             "  ended: error_stall (code 0): runnable task stall: victim[7] failed to run\n    at check_rq",
             "  DSQ 0x7 holds 3: victim (7) …\n",
             "  program 4 my_enqueue (enqueue), 99 instructions verified, ran 2 times, 150 ns each\n",
+            "some.rodata:  of at most 0, key 0 bytes, value 0 bytes\n    1 constants\n",
             "    … and 5 more variables\n",
         ] {
             assert!(text.contains(part), "expected {part:?} in:\n{text}");

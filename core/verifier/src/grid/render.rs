@@ -83,7 +83,9 @@ impl Grid {
     /// What the verifier counted, by scheduler, kernel and program over all topologies. Its time differs from run to
     /// run and stays in the file.
     fn render_statistics(&self) -> String {
-        let mut known: BTreeMap<(&str, &str, &str), [Option<(u64, u64)>; 4]> = BTreeMap::new();
+        // The least and the most of each number, by scheduler, kernel and program.
+        type Ranges<'a> = BTreeMap<(&'a str, &'a str, &'a str), [Option<(u64, u64)>; 4]>;
+        let mut known = Ranges::new();
         for cell in &self.cells {
             for program in &cell.programs {
                 let Some(stats) = &program.stats else { continue };

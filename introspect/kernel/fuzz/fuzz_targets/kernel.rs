@@ -68,6 +68,7 @@ fn all(kernel: &Kernel) {
         let _ = kernel.bpf_types(info);
     }
     let _ = (kernel.bpf_variable(".bss", "stats.by_kind[2]"), kernel.bpf_exit_records());
+    let _ = kernel.bpf_scheduler_maps();
     let _ =
         (kernel.scx_exit_report(), kernel.scx_operations(), kernel.scx_events(), kernel.dispatch_queues());
     let _ = kernel.scx_longest_wait();

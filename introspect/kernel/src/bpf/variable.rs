@@ -102,16 +102,17 @@ impl Kernel {
         Ok(found)
     }
 
-    /// The variable, or member of one, at `path` (`nr_enqueued`, `stats.by_kind[2]`) in the first section whose map's
-    /// name ends in `suffix` (`.bss`, `.data`, or all of a map's name) and that has it. Of several schedulers' maps the
-    /// one made last is asked first.
+    /// The variable, or member of one, at `path` (`nr_enqueued`, `stats.by_kind[2]`) in the section whose map's name ends
+    /// in `suffix` (`.bss`, `.data`, or all of a map's name) and that has it. Where several have one, the loaded
+    /// scheduler's is meant: what one before it has left may stay for a while.
     ///
     /// # Errors
-    /// [`KernelError::NoSymbol`] when there is none, or its own error when a path can't be taken.
+    /// [`KernelError::NoSymbol`] when there is none, [`KernelError::Ambiguous`] when there are several still, or its own
+    /// error when a path can't be taken.
     pub fn bpf_variable(&self, suffix: &str, path: &str) -> Result<BpfVariable, KernelError> {
         let names = self.plan("bpf_map.name")?;
-        let mut broken = None;
-        for map in self.bpf_maps()?.into_iter().rev() {
+        let (mut broken, mut found) = (None, Vec::new());
+        for map in self.bpf_maps()? {
             if !names.read_text(self.memory(), map)?.ends_with(suffix) {
                 continue;
             }
@@ -125,14 +126,36 @@ impl Kernel {
                 path.strip_prefix(found.name.as_str())
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
             };
-            let longest = variables.into_iter().filter(fits).max_by_key(|found| found.name.len());
-            if let Some(variable) = longest {
-                return self.inside(variable, path);
-            }
+            found.extend(variables.into_iter().filter(fits).max_by_key(|found| found.name.len()));
         }
-        let absent =
-            || KernelError::NoSymbol { name: format!("{path} (variable of a BPF map named …{suffix})") };
-        Err(broken.unwrap_or_else(absent))
+        if found.len() > 1 {
+            self.keep_the_schedulers(&mut found);
+        }
+        match (found.pop(), found.is_empty()) {
+            (Some(variable), true) => self.inside(variable, path),
+            (Some(variable), false) => {
+                found.push(variable);
+                let place = |found: &BpfVariable| {
+                    let name = names.read_text(self.memory(), found.map).unwrap_or_default();
+                    let id = self.read("bpf_map.id", found.map).unwrap_or_default();
+                    format!("{} in map {name} (ID {id})", found.name)
+                };
+                let (what, name) = ("the BPF variables", path.to_owned());
+                Err(KernelError::Ambiguous { what, name, found: found.iter().map(place).collect() })
+            }
+            (None, _) => Err(broken.unwrap_or_else(|| KernelError::NoSymbol {
+                name: format!("{path} (variable of a BPF map named …{suffix})"),
+            })),
+        }
+    }
+
+    /// Leaves out what isn't the loaded scheduler's, if any is.
+    fn keep_the_schedulers(&self, found: &mut Vec<BpfVariable>) {
+        // Without one, or where it can't be read, nothing tells them apart.
+        let loaded = self.bpf_scheduler_maps().unwrap_or_default();
+        if found.iter().any(|variable| loaded.contains(&variable.map)) {
+            found.retain(|variable| loaded.contains(&variable.map));
+        }
     }
 
     /// The value of a variable, as its type says.
@@ -140,9 +163,18 @@ impl Kernel {
     /// # Errors
     /// [`KernelError`] when it can't be read or its types are broken.
     pub fn bpf_value(&self, variable: &BpfVariable, limits: DecodeLimits) -> Result<Decoded, KernelError> {
+        let bytes = self.bpf_variable_bytes(variable)?;
+        Ok(variable.btf.decode(variable.ty, &bytes, limits)?)
+    }
+
+    /// A variable's bytes, the first 4 MiB of it.
+    ///
+    /// # Errors
+    /// [`KernelError`] when it can't be read.
+    pub fn bpf_variable_bytes(&self, variable: &BpfVariable) -> Result<Vec<u8>, KernelError> {
         let mut bytes = vec![0; variable.size.min(MAX_BYTES) as usize];
         self.memory().read(variable.at, &mut bytes).map_err(KernelError::read("a BPF variable"))?;
-        Ok(variable.btf.decode(variable.ty, &bytes, limits)?)
+        Ok(bytes)
     }
 
     /// What schedulers whose maps are still there wrote down of their end: every global struct with a number `kind`, a text

@@ -251,7 +251,15 @@ fn bpf_objects(b: &mut BtfBuilder, [u8_, u32_, u64_, int, char_]: [TypeId; 5]) {
     b.enumeration(
         "bpf_map_type",
         false,
-        &[("BPF_MAP_TYPE_HASH", 1), ("BPF_MAP_TYPE_ARRAY", 2), ("BPF_MAP_TYPE_QUEUE", 22)],
+        &[
+            ("BPF_MAP_TYPE_HASH", 1),
+            ("BPF_MAP_TYPE_ARRAY", 2),
+            ("BPF_MAP_TYPE_PERCPU_ARRAY", 6),
+            ("BPF_MAP_TYPE_QUEUE", 22),
+            ("BPF_MAP_TYPE_RINGBUF", 27),
+            ("BPF_MAP_TYPE_TASK_STORAGE", 29),
+            ("BPF_MAP_TYPE_ARENA", 33),
+        ],
     );
     b.enumeration(
         "bpf_struct_ops_state",
@@ -481,6 +489,8 @@ fn maps(bytes: &mut [u8], types: u64, section: TypeId) {
             (at::WINDOW + 4096, 0xa2ea),
             (at::STRUCT_OPS + 128, 1),
             (at::STRUCT_OPS + 144, a(at::UVALUE)),
+            // The code of `init`, as the loaded scheduler has it; that of others lies under `uvalue` here.
+            (at::STRUCT_OPS + 144 + 24, 0xffff_ffff_c000_0020),
             (at::UVALUE + 16, 2),
             (at::UVALUE + 16 + 24, 2),
         ],

@@ -105,3 +105,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn small_numbers_are_no_text_and_characters_are() {
+    let mut build = BtfBuilder::new();
+    let (u8_, char_) = (build.integer("unsigned char", 1, false), build.integer("char", 1, true));
+    let (numbers, text) = (build.array(u8_, 4), build.array(char_, 4));
+    let btf = Btf::parse(build.bytes()).unwrap();
+    let decoded = |ty| btf.decode(ty, b"AB\0\0", DecodeLimits::default()).unwrap().to_string();
+    assert_eq!((decoded(numbers).as_str(), decoded(text).as_str()), ("[65, 66, 0, 0]", "\"AB\""));
+}
