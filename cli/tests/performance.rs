@@ -75,3 +75,19 @@ fn a_budget_that_the_host_lacks_fails() {
     assert_eq!(output.code, Some(1), "{}", output.text);
     assert_says(&output.text, &["resource contract", "--cpu-cap", "--bypass-llc-locks"]);
 }
+
+#[test]
+fn a_cap_that_can_not_be_kept_to_is_refused_before_any_test() {
+    let refused = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cargo-ktstr"));
+        let output = command.arg("test").args(arguments).output().unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert_says(&refused(&["--cpu-cap", "0", "--no-perf-mode"]), &["--cpu-cap"]);
+    assert_says(&refused(&["--cpu-cap", "1"]), &["--no-perf-mode"]);
+    let both = refused(&["--cpu-cap", "1", "--no-perf-mode", "--bypass-llc-locks"]);
+    assert_says(&both, &["resource contract"]);
+    let large = refused(&["--cpu-cap", "100000", "--no-perf-mode"]);
+    assert_says(&large, &["--cpu-cap", "a budget of 100000 CPUs", "may be used here"]);
+}

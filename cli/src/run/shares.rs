@@ -238,6 +238,18 @@ mod tests {
         assert!(text.contains("KTSTR_CPU_CAP") && text.contains("may be used here"), "{text}");
     }
 
+    #[cfg(feature = "cli-bins")]
+    #[test]
+    fn a_kernel_is_built_on_no_more_than_the_cap() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = usable().unwrap().1;
+        assert!(for_build(&with(None, false, dir.path())).unwrap().is_none());
+        let (cpus, place) = for_build(&with(Some(1), false, dir.path())).unwrap().unwrap();
+        assert_eq!((cpus, usable().unwrap().1.len()), (1, 1));
+        drop(place);
+        assert_eq!(usable().unwrap().1, before);
+    }
+
     #[test]
     fn whoever_has_the_host_is_waited_for_and_named() {
         let dir = tempfile::tempdir().unwrap();
