@@ -66,6 +66,8 @@ fn state(kernel: &Kernel, seen: Task, reasons: &mut Reasons) -> TaskState {
         weight: told.value("weight", seen.se_weight).map(|weight| weight >> WEIGHT_SHIFT),
         // Without sched_ext there is none; the dump says that of all of sched_ext.
         scx_weight: told.reasons.quiet(&told.who, "sched_ext weight", seen.scx_weight),
+        // On a kernel without it, runqueues have one.
+        scx_ops_qseq: told.reasons.quiet(&told.who, "ops_qseq", seen.scx_ops_qseq),
         static_prio: told.value("static_prio", seen.static_prio),
         normal_prio,
         rt_priority: told.value("rt_priority", seen.rt_priority),

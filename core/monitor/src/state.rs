@@ -52,7 +52,8 @@ pub struct RunqueueState {
     /// sched_ext: whether a higher class has the CPU.
     #[serde(default)]
     pub scx_cpu_released: Option<bool>,
-    /// sched_ext: number of the last task that went to the scheduler's `enqueue`.
+    /// sched_ext: how often a task of it went to the scheduler's `enqueue`; `None` on kernels that count that for each
+    /// task.
     #[serde(default)]
     pub scx_ops_qseq: Option<u64>,
     /// sched_ext: grows with each task picked; who kicks a CPU waits by it.

@@ -164,11 +164,12 @@ impl Kernel {
         Ok(PsiLayout {
             states: states.collect(),
             nonidle,
-            averages: self.offset("psi_group.avg[0][0]")?,
-            totals: self.offset("psi_group.total[0][0]")?,
+            // Of arrays of arrays, BTF has one of all elements.
+            averages: self.offset("psi_group.avg[0]")?,
+            totals: self.offset("psi_group.total[0]")?,
             by_cpu: self.offset("psi_group.pcpu")?,
             times: self.offset("psi_group_cpu.times[0]")?,
-            previous: self.offset("psi_group_cpu.times_prev[0][0]")?,
+            previous: self.offset("psi_group_cpu.times_prev[0]")?,
             mask: self.offset("psi_group_cpu.state_mask")?,
             since: self.offset("psi_group_cpu.state_start")?,
         })
@@ -181,7 +182,7 @@ impl Kernel {
     pub fn irq_pressure(&self) -> Result<u64, KernelError> {
         let absent = || KernelError::NoSymbol { name: "PSI_IRQ_FULL".into() };
         let state = self.btf().enumerator_value("psi_states", "PSI_IRQ_FULL").ok_or_else(absent)?;
-        let at = self.symbol("psi_system")?.wrapping_add(self.offset("psi_group.total[0][0]")? + state * 8);
+        let at = self.symbol("psi_system")?.wrapping_add(self.offset("psi_group.total[0]")? + state * 8);
         let total = self.memory().read_u64(at).map_err(KernelError::read("psi_system"))?;
         Ok(total / NSEC_PER_USEC)
     }

@@ -104,7 +104,8 @@ record! {
         /// sched_ext: what a CPU that was kicked is waited for by: it grows with each task picked. It was
         /// `pnt_seq` at first.
         scx_kick_sync: u64 = "rq.scx.kick_sync" | "rq.scx.pnt_seq";
-        /// sched_ext: number of the last task that went to the scheduler's `enqueue`.
+        /// sched_ext: how often a task went to the scheduler's `enqueue`. Newer kernels count for each task
+        /// ([`crate::Task::scx_ops_qseq`]).
         scx_ops_qseq: u64 = "rq.scx.ops_qseq";
         /// Share of the time that went to interrupts, 0 to 1024. `CONFIG_IRQ_TIME_ACCOUNTING` or
         /// `CONFIG_PARAVIRT_TIME_ACCOUNTING`.

@@ -152,6 +152,9 @@ record! {
         scx_ddsp_enq_flags: u64 = "task_struct.scx.ddsp_enq_flags";
         /// sched_ext: whether it was refused at its start.
         scx_disallow: bool = "task_struct.scx.disallow";
+        /// sched_ext: how often it went to the scheduler's `enqueue`. Counted for a runqueue at first
+        /// ([`crate::Runqueue::scx_ops_qseq`]).
+        scx_ops_qseq: u64 = "task_struct.scx.ops_qseq";
         /// Process id of the process that made it.
         parent_tgid: i64 = "task_struct.real_parent->tgid";
         /// Process group, in the first PID namespace: `PIDTYPE_PGID` is 2 in `enum pid_type` since 4.19.

@@ -45,6 +45,9 @@ pub struct TaskState {
     /// sched_ext: weight, 1 to 10000.
     #[serde(default)]
     pub scx_weight: Option<u64>,
+    /// sched_ext: how often it went to the scheduler's `enqueue`; `None` on kernels that count that for each runqueue.
+    #[serde(default)]
+    pub scx_ops_qseq: Option<u64>,
     /// Nice level plus 120.
     #[serde(default)]
     pub static_prio: Option<i64>,
