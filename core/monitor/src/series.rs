@@ -121,6 +121,11 @@ impl<'a> SampleSeries<'a> {
         SeriesField::new(name, self.snapshots.iter().map(point).collect())
     }
 
+    /// One of sched_ext's event counters (`SCX_EV_*`) over the monitor's samples.
+    pub fn event_counter_timeline(&self, name: &str) -> SeriesField<i64> {
+        self.monitor(name, |sample| sample.events.as_ref()?.get(name).copied())
+    }
+
     /// Whatever `get` makes of each of the monitor's samples, at host times.
     pub fn monitor<T>(&self, name: impl Into<String>, get: impl Fn(&Sample) -> Option<T>) -> SeriesField<T> {
         let phase = |sample: &Sample| {
@@ -251,5 +256,9 @@ mod tests {
         let field = SampleSeries::new(&[], &log).monitor("nr_running", running);
         let expected = [(Phase::BASELINE, 1), (Phase::step(1), 2), (Phase::step(2), 3)];
         assert_eq!(field.last_per_phase(), expected.into());
+        let mut log = log;
+        log.samples[1].events = Some([("SCX_EV_A".to_string(), 7)].into());
+        let events = SampleSeries::new(&[], &log).event_counter_timeline("SCX_EV_A");
+        assert_eq!((events.values().copied().collect::<Vec<_>>(), events.missing()), (vec![7], 2));
     }
 }
