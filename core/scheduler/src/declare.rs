@@ -166,13 +166,13 @@ impl Scheduler {
                 "cgroup_parent {parent:?}: expected a path from the cgroup root, such as \"/workload\""
             ));
         }
-        if let Some((argument, path)) = self.config_file_def {
-            if !argument.contains("{file}") || !path.starts_with('/') {
-                return wrong(format!(
-                    "config_file_def ({argument:?}, {path:?}): expected an argument with {{file}} in it and a path \
+        if let Some((argument, path)) = self.config_file_def
+            && (!argument.contains("{file}") || !path.starts_with('/'))
+        {
+            return wrong(format!(
+                "config_file_def ({argument:?}, {path:?}): expected an argument with {{file}} in it and a path \
                      from the root, such as (\"--config={{file}}\", \"/etc/my.json\")"
-                ));
-            }
+            ));
         }
         None
     }
