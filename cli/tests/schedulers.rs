@@ -102,10 +102,13 @@ fn a_flood_of_output_is_borne() {
     // Verbose, so that a pass is told with its log.
     let output = common::run("drill_floods_its_log", &[("KTSTR_VERBOSE", "1")]);
     assert_eq!(output.code, Some(0), "{}", output.text);
-    let left_out = output.text.lines().find_map(|l| l.strip_prefix("… ")?.strip_suffix(" bytes left out …"));
+    let left_out = output
+        .text
+        .lines()
+        .find_map(|l| l.strip_prefix("(it wrote more than is kept: ")?.strip_suffix(" bytes were left out)"));
     let left_out = left_out.and_then(|n| n.parse::<u64>().ok());
-    // 100 MiB less what is kept of it, or more than half of it where the test was over before all was printed.
-    assert!(left_out.is_some_and(|n| n > 50 << 20), "{left_out:?}: {}", output.text);
+    // The test is over before it all is printed: emulation takes some 4 MB a second. What is kept is 384 KiB.
+    assert!(left_out.is_some_and(|n| n > 2 << 20), "{left_out:?}: {}", output.text);
     assert!(output.text.len() < 1 << 20, "{} bytes of report", output.text.len());
     assert_says(&output.text, &["--- scheduler log ---\nscx-fixture: attached as fixture", " more lines …"]);
 }

@@ -57,7 +57,7 @@ pub struct Assert {
     pub max_dsq_depth: Option<u32>,
     /// Most tasks that the scheduler may leave to the kernel's own.
     pub max_rejected_tasks: Option<u64>,
-    /// Longest mean time of a call of one of the scheduler's programs, ns.
+    /// Longest mean time of a call of one of the scheduler's programs that ran ten times or more, ns.
     pub max_callback_ns: Option<u64>,
     /// Host-side: largest share of page migrations that cross nodes.
     pub max_cross_node_migration_ratio: Option<f64>,
@@ -206,7 +206,8 @@ impl Assert {
         max_dsq_depth: u32,
         /// Sets the most tasks that the scheduler may refuse; one that takes only those of policy `SCHED_EXT` fails.
         max_rejected_tasks: u64,
-        /// Sets the longest mean time that a call of any of the scheduler's programs may take, ns.
+        /// Sets the longest mean time that a call of any of the scheduler's programs may take, ns; one that ran fewer than
+        /// ten times is left out.
         max_callback_ns: u64,
         /// Sets the largest share of page migrations across nodes (host-side).
         max_cross_node_migration_ratio: f64,

@@ -5,7 +5,9 @@ use crate::judge::CaseResult;
 use crate::scheduler::bug_summary;
 use ktstr_assert::{Assert, ScenarioStats, render_comparison, render_failure};
 use ktstr_monitor::{KernelState, render_assessment, render_state};
-use ktstr_scheduler::{Detach, ProgramStats, SchedulerReport, SchedulerStats, without_colours};
+use ktstr_scheduler::{
+    Detach, ProgramStats, SchedulerReport, SchedulerStats, bytes_left_out, without_colours,
+};
 use ktstr_verifier::{Mode, VerifierLog, collapse};
 use ktstr_wire::Stimulus;
 use std::fmt::Write;
@@ -100,7 +102,13 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
     let show_all = !case.result.is_pass() || facts.verbose;
     let scheduler_log = scheduler_log(seen);
     if show_all && !scheduler_log.is_empty() {
-        section(text, "scheduler log", &readable(&scheduler_log, facts.raw_verifier_log));
+        let mut shown = readable(&scheduler_log, facts.raw_verifier_log);
+        // Its own line may be among those that are not shown.
+        let left_out = bytes_left_out(&scheduler_log);
+        if left_out > 0 {
+            let _ = write!(shown, "\n(it wrote more than is kept: {left_out} bytes were left out)");
+        }
+        section(text, "scheduler log", &shown);
     }
     for report in seen.schedulers.iter().filter(|report| !report.kernel_log.trim().is_empty()) {
         section(text, "kernel log", &last_lines(&report.kernel_log, KERNEL_LOG_LINES));

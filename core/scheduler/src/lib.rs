@@ -33,7 +33,7 @@ pub use dump::{DumpCpu, DumpTask, ScxDump};
 pub use exit::{ExitKind, ScxExit, StuckTask};
 pub use find::{DEFAULT_PROFILE, FindError, Found, Wanted, find, per_name_scheduler_env};
 pub use last_words::last_words;
-pub use log::{BoundedLog, without_colours};
+pub use log::{BoundedLog, bytes_left_out, without_colours};
 pub use map_write::BpfMapWrite;
 pub use plan::{Program, SchedulerPlan};
 pub use report::{Detach, ProgramStats, Refusal, SchedulerReport, StartOutcome};

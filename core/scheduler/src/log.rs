@@ -52,6 +52,12 @@ impl BoundedLog {
     }
 }
 
+/// Bytes that a log says were left out of it, by the lines of [`BoundedLog::text`].
+pub fn bytes_left_out(log: &str) -> u64 {
+    let told = |line: &str| line.strip_prefix("… ")?.strip_suffix(" bytes left out …")?.parse::<u64>().ok();
+    log.lines().filter_map(told).fold(0, u64::saturating_add)
+}
+
 /// A log without terminal control sequences (ECMA-48 CSI): schedulers colour what they print
 /// although no terminal reads it.
 pub fn without_colours(log: &str) -> String {
@@ -77,6 +83,8 @@ mod tests {
             log.push(piece.as_bytes());
         }
         assert_eq!(log.text(), "abcd\n… 8 bytes left out …\nmnop");
+        assert_eq!(bytes_left_out(&format!("{}\n{}", log.text(), log.text())), 16);
+        assert_eq!(bytes_left_out("… some bytes left out …\n8 bytes left out\n"), 0);
     }
 
     #[test]

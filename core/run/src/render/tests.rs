@@ -97,6 +97,21 @@ fn rounds_of_a_schedulers_log_are_shown_once() {
 }
 
 #[test]
+fn a_scheduler_that_writes_too_much_is_told_how_much() {
+    let mut seen = silent();
+    for number in 0..40_000 {
+        seen.scheduler_log.push(format!("line {number} of many, many lines\n").as_bytes());
+    }
+    let lost = seen.scheduler_log.lost();
+    let case = CaseResult { result: AssertResult::fail("no"), broken: false, monitor: None };
+    let text = render(&facts(), &case, Some(&seen));
+    assert!(
+        lost > 0 && text.contains(&format!("(it wrote more than is kept: {lost} bytes were left out)")),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_long_kernel_log_keeps_its_end() {
     let log: String = (0..100).map(|n| format!("line {n}\n")).collect();
     let text = last_lines(&log, 40);
