@@ -166,7 +166,6 @@ mod tests {
                 exit_code: Some(0),
                 message: "victim[7] failed to run\n".into(),
                 trace: vec!["check_rq_for_timeouts+0x1".into()],
-                ..SchedulerExit::default()
             }),
             dsqs: vec![
                 QueueState { name: "local".into(), origin: "cpu 0".into(), ..QueueState::default() },
