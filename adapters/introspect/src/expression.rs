@@ -313,7 +313,11 @@ fn typed(
             let (plan, size) = (btf.plan_from(element, "")?, btf.size_of(element)?);
             let elements = (0..u64::from(count).min(MAX_ELEMENTS as u64))
                 .map(|index| typed(kernel, btf, text, &plan, at.wrapping_add(size.wrapping_mul(index))));
-            Ok(Value::List(elements.collect::<Result<_, _>>()?))
+            let mut list = elements.collect::<Result<Vec<_>, _>>()?;
+            if count as usize > MAX_ELEMENTS {
+                list.push(Value::Absent);
+            }
+            Ok(Value::List(list))
         }
         _ => Err(ExpressionError::Composite(text.to_string())),
     }
