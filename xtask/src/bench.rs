@@ -27,7 +27,7 @@ cargo xtask bench NAME [--rounds N]
   introspect reading a guest kernel out of a core, beside drgn on the same core: a sample of
              4 CPUs, opening symbols and types, the same from the index (needs python3, gcc)
   monitor    what a guest gets done while its runqueues are sampled from outside, beside
-             the same guest unwatched (tcg, 2 CPUs, interleaved)
+             the same guest unwatched (tcg and deterministic, 2 CPUs, interleaved)
   start      from the start of a test's process to the first line of its function: booted
              beside resumed, tcg and deterministic, 2 and 16 CPUs; and a whole run of the
              quick-start test under virtme-ng, where that can be had (its kernel is built

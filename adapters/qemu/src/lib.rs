@@ -19,6 +19,7 @@ mod process;
 mod qmp;
 mod registers;
 mod saved;
+mod still;
 mod template;
 mod vcpu_threads;
 mod vm;

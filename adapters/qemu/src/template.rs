@@ -210,6 +210,7 @@ pub(crate) fn resume(
     })?;
     if spec.accel == Accel::Deterministic {
         settle(&mut vm)?;
+        vm.learn_places()?;
     }
     check_tsc(dir, tsc)?;
     vm.execute("cont", json!({}))?;

@@ -7,12 +7,13 @@ use crate::gdb::Gdb;
 use crate::host_tsc::Moment;
 use crate::memory::GuestRam;
 use crate::process::{Service, Shared, kill};
+use crate::still::VcpuPlaces;
 use crate::vcpu_threads::VcpuThreads;
 use crate::{args, kernel_image, qmp, registers};
 use ktstr_machine::{MachineError, MachineSpec, PhysicalMemory, RamFile, VcpuRegisters, Vm, VmEvent, VmExit};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -35,6 +36,10 @@ pub(crate) struct QemuVm {
     ram: Arc<GuestRam>,
     nodes: Vec<NodeRam>,
     bell: Option<Bell>,
+    /// The guest stands still at its bell.
+    at_bell: bool,
+    /// Where the vCPUs' registers are then, or why that is not known.
+    places: Result<VcpuPlaces, String>,
     gdb: Option<Gdb>,
     /// For events that do not come from the process's own channels.
     teller: Sender<VmEvent>,
@@ -101,6 +106,10 @@ impl QemuVm {
             ram,
             nodes,
             bell,
+            at_bell: false,
+            places: Err(
+                "this machine was booted, and only one that was resumed is stopped before it".to_string()
+            ),
             gdb: None,
             teller,
             vcpus: None,
@@ -118,6 +127,22 @@ impl QemuVm {
     /// Hands a file over, which other commands then know by `name`.
     pub(crate) fn hand_over(&mut self, name: &str, file: &File) -> Result<(), MachineError> {
         self.qmp.hand_over(name, file.as_fd(), QMP_TIMEOUT)
+    }
+
+    /// Finds out where the registers are of a machine that is yet to run. That it can't is told to who asks for them.
+    pub(crate) fn learn_places(&mut self) -> Result<(), MachineError> {
+        let said = self.said_of_registers()?;
+        self.places = match pid_of(&self.pidfd) {
+            Ok(pid) => VcpuPlaces::find(pid, &said),
+            Err(why) => Err(why),
+        };
+        Ok(())
+    }
+
+    fn said_of_registers(&mut self) -> Result<String, MachineError> {
+        let arguments = json!({ "command-line": "info registers -a" });
+        let answer = self.qmp.execute("human-monitor-command", arguments, QMP_TIMEOUT)?;
+        Ok(answer.as_str().unwrap_or_default().to_string())
     }
 
     /// Whether the thread that serves QEMU goes on.
@@ -160,6 +185,14 @@ impl QemuVm {
     pub(crate) fn set_up(&mut self, begin: Instant) {
         self.setup = begin.elapsed();
     }
+}
+
+/// The process that a pidfd is of (`Pid:` in its fdinfo, proc_pid_fdinfo(5)).
+fn pid_of(pidfd: &OwnedFd) -> Result<u32, String> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = std::fs::read_to_string(&path).map_err(|e| format!("reading {path}: {e}"))?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.ok_or_else(|| format!("reading {path}: it names no process that lives"))
 }
 
 /// A command of the human monitor succeeds silently or, if it has something to say, with
@@ -221,10 +254,16 @@ impl Vm for QemuVm {
             let gone = || MachineError::Gone { doing: "reading registers".to_string() };
             return if last.is_empty() { Err(gone()) } else { Ok(last) };
         }
-        let arguments = json!({ "command-line": "info registers -a" });
-        let answer = self.qmp.execute("human-monitor-command", arguments, QMP_TIMEOUT)?;
-        let text = answer.as_str().unwrap_or_default();
-        let registers = registers::parse(text);
+        if self.at_bell {
+            let doing = || "reading registers of a guest at its bell".to_string();
+            let places = self
+                .places
+                .as_ref()
+                .map_err(|why| MachineError::Refused { doing: doing(), answer: why.clone() })?;
+            return places.read().map_err(MachineError::os(doing()));
+        }
+        let text = self.said_of_registers()?;
+        let registers = registers::parse(&text);
         if registers.is_empty() {
             return Err(MachineError::Refused {
                 doing: "reading registers".to_string(),
@@ -249,12 +288,15 @@ impl Vm for QemuVm {
 
     fn await_bell(&mut self, patience: Duration) -> Result<bool, MachineError> {
         match &mut self.bell {
-            Some(bell) => bell.wait(patience).map(|()| true),
-            None => Ok(false),
+            Some(bell) => bell.wait(patience)?,
+            None => return Ok(false),
         }
+        self.at_bell = true;
+        Ok(true)
     }
 
     fn let_go(&mut self) -> Result<(), MachineError> {
+        self.at_bell = false;
         match &mut self.bell {
             Some(bell) => bell.take(),
             None => Ok(()),

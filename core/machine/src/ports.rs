@@ -103,8 +103,8 @@ pub trait Vm: Send {
     /// Lets them run again.
     fn resume(&mut self) -> Result<(), MachineError>;
 
-    /// Registers of every vCPU: of a paused machine, or as they were when the guest had its
-    /// machine reset.
+    /// Registers of every vCPU: of a paused machine, of one that stands still at its bell (which
+    /// vCPUs are halted is not known then), or as they were when the guest had its machine reset.
     ///
     /// # Errors
     /// [`MachineError::Gone`] when the machine has ended and they were not kept.

@@ -37,9 +37,42 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// What the kernel of a guest looks like that stands still at its bell, where its vCPUs can't be asked.
+    /// What the kernel of a guest looks like that stands still at its bell.
     fn standing(&mut self, vm: &mut dyn Vm, when: &str) -> Option<KernelState> {
-        let state = self.state(vm, false);
+        let mut state = self.state(vm, true);
+        state.iter_mut().for_each(idle_is_halted);
         self.dated(state, when)
+    }
+}
+
+/// Marks as halted the vCPUs whose instruction pointers are in the kernel's idle loop while their CPUs run the idle
+/// task: at a guest's bell its hypervisor does not tell.
+pub(crate) fn idle_is_halted(state: &mut KernelState) {
+    let KernelState { vcpus, runqueues, .. } = state;
+    for vcpu in vcpus {
+        let current = runqueues.iter().find(|rq| rq.cpu == vcpu.cpu).and_then(|rq| rq.current.as_ref());
+        let place = vcpu.symbol.as_deref().unwrap_or_default();
+        vcpu.halted |=
+            current.is_some_and(|task| task.pid == 0) && ["idle", "halt"].iter().any(|s| place.contains(s));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ktstr_monitor::{RunqueueState, TaskState, VcpuState};
+
+    #[test]
+    fn a_vcpu_that_idles_is_halted_and_one_that_works_is_not() {
+        let cases =
+            [(0, "default_idle+0xf", true), (0, "schedule+0x10", false), (7, "default_idle+0xf", false)];
+        for (pid, symbol, expected) in cases {
+            let vcpu = VcpuState { symbol: Some(symbol.into()), ..VcpuState::default() };
+            let current = Some(TaskState { pid, ..TaskState::default() });
+            let rq = RunqueueState { current, ..RunqueueState::default() };
+            let mut state = KernelState { vcpus: vec![vcpu], runqueues: vec![rq], ..KernelState::default() };
+            idle_is_halted(&mut state);
+            assert_eq!(state.vcpus[0].halted, expected, "{pid} at {symbol}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Doing what a guest asks for while it waits.
 
+use crate::instants::idle_is_halted;
 use crate::ports::HostClock;
 use crate::watch::{PATIENCE, Watch, Watched};
 use ktstr_machine::{MachineError, Vm};
@@ -63,7 +64,7 @@ impl Watch<'_> {
             (Some((_, answer)), _) => answer,
             (None, _) if given_up => Answer(Err(GIVEN_UP.to_string())),
             (None, Some(Err(e))) => Answer(Err(format!("the machine could not be stopped: {e}"))),
-            (None, _) => Answer(self.call(vm, request, paused, clock)),
+            (None, _) => Answer(self.call(vm, request, paused || held, clock)),
         };
         let written = vm
             .write_memory(request.answer_at.wrapping_add(ANSWER_BODY_AT as u64), &answer.body())
@@ -87,7 +88,7 @@ impl Watch<'_> {
         &mut self,
         vm: &mut dyn Vm,
         request: &Request,
-        paused: bool,
+        still: bool,
         clock: &dyn HostClock,
     ) -> Result<u64, String> {
         let (at, step) = (request.elapsed_ms, request.step);
@@ -95,12 +96,12 @@ impl Watch<'_> {
         match &request.call {
             Call::Capture { name, periodic } => {
                 let cause = if *periodic { SnapshotCause::Periodic } else { SnapshotCause::Op };
-                let snapshot = self.capture(vm, Snapshot::new(name, at, step, cause), paused)?;
+                let snapshot = self.capture(vm, Snapshot::new(name, at, step, cause), still)?;
                 self.snapshots.push(snapshot);
                 Ok(0)
             }
             Call::WorkloadEnds => {
-                let mut state = self.look_at(vm, paused)?;
+                let mut state = self.look_at(vm, still)?;
                 state.moment = format!("+{at} ms, at the end of the workload:");
                 self.monitor.left_frozen(&state.cgroups);
                 // The first end is the workload's; by the next, all of it may be gone.
@@ -183,8 +184,8 @@ impl Watch<'_> {
     }
 
     /// Everything that a snapshot holds.
-    fn capture(&mut self, vm: &mut dyn Vm, mut snapshot: Snapshot, paused: bool) -> Result<Snapshot, String> {
-        snapshot.state = Some(self.look_at(vm, paused)?);
+    fn capture(&mut self, vm: &mut dyn Vm, mut snapshot: Snapshot, still: bool) -> Result<Snapshot, String> {
+        snapshot.state = Some(self.look_at(vm, still)?);
         let paths = self.paths;
         let inspector = self.inspector_of(vm)?;
         // Its time is the guest's, so that the host's does not get into the record.
@@ -198,11 +199,23 @@ impl Watch<'_> {
         Ok(snapshot)
     }
 
-    /// The kernel's state, with registers where the machine is paused.
-    fn look_at(&mut self, vm: &mut dyn Vm, paused: bool) -> Result<KernelState, String> {
+    /// The kernel's state, with registers where the machine stands still.
+    fn look_at(&mut self, vm: &mut dyn Vm, still: bool) -> Result<KernelState, String> {
         self.inspector_of(vm)?.wait_ready(PATIENCE).map_err(text)?;
-        let registers = if paused { vm.registers().map_err(|e| e.to_string())? } else { Vec::new() };
-        self.inspector_of(vm)?.state(&registers).map_err(text)
+        let own = self.own_instants;
+        let (registers, problem) = match still.then(|| vm.registers()) {
+            None => (Vec::new(), None),
+            Some(Ok(registers)) => (registers, None),
+            // At its bell a guest may have none to tell; the rest is worth as much.
+            Some(Err(e)) if own => (Vec::new(), Some(format!("registers: {e}"))),
+            Some(Err(e)) => return Err(e.to_string()),
+        };
+        let mut state = self.inspector_of(vm)?.state(&registers).map_err(text)?;
+        state.problems.extend(problem);
+        if own {
+            idle_is_halted(&mut state);
+        }
+        Ok(state)
     }
 
     fn read(&mut self, vm: &mut dyn Vm, path: &str) -> Result<Value, String> {
