@@ -240,15 +240,7 @@ fn bpf_objects(b: &mut BtfBuilder, [u8_, u32_, u64_, int, char_]: [TypeId; 5]) {
     b.enumeration(
         "bpf_map_type",
         false,
-        &[
-            ("BPF_MAP_TYPE_HASH", 1),
-            ("BPF_MAP_TYPE_ARRAY", 2),
-            ("BPF_MAP_TYPE_PERCPU_ARRAY", 6),
-            ("BPF_MAP_TYPE_QUEUE", 22),
-            ("BPF_MAP_TYPE_RINGBUF", 27),
-            ("BPF_MAP_TYPE_TASK_STORAGE", 29),
-            ("BPF_MAP_TYPE_ARENA", 33),
-        ],
+        &[("BPF_MAP_TYPE_ARRAY", 2), ("BPF_MAP_TYPE_PERCPU_ARRAY", 6), ("BPF_MAP_TYPE_QUEUE", 22)],
     );
     b.enumeration(
         "bpf_struct_ops_state",
