@@ -40,7 +40,14 @@ impl GuestSchedulers {
                 }
             },
         }
-        Ok(Live { process: None, disable: disable.to_vec(), report, stats: None, started, since: Instant::now() })
+        Ok(Live {
+            process: None,
+            disable: disable.to_vec(),
+            report,
+            stats: None,
+            started,
+            since: Instant::now(),
+        })
     }
 
     /// Waits until the kernel has that scheduler; its name.

@@ -55,7 +55,7 @@ faults! {
     "drops_a_task": four_spinners, Assert::NO_OVERRIDES, ["--drop-task", "--timeout-ms", "1000"];
     "starves_a_cgroup": two_groups, Assert::NO_OVERRIDES, ["--starve-cgroup", "cg_1", "--starve-factor", "3000"];
     "ignores_affinity": pinned, Assert::NO_OVERRIDES, ["--ignore-affinity"];
-    "burns_in_dispatch": impatient_spinners, OF_SCHEDULERS, ["--burn-dispatch", "300000"];
+    "burns_in_dispatch": four_spinners, OF_SCHEDULERS, ["--burn-dispatch", "30000"];
     "calls_an_error": steady, Assert::NO_OVERRIDES, ["--scx-error", "the weights are off"];
     "leaks_into_a_queue": four_spinners, Assert::NO_OVERRIDES, ["--leak-dsq", "--timeout-ms", "1000"];
     "forgets_new_cpusets": moved, Assert::NO_OVERRIDES, ["--cpuset-change"];
@@ -78,11 +78,6 @@ fn four_spinners(ctx: &Ctx) -> Result<AssertResult> {
 /// So many that the shared queue of a sound scheduler is almost as long as is allowed.
 fn many_spinners(ctx: &Ctx) -> Result<AssertResult> {
     execute_defs(ctx, vec![CgroupDef::named("cg_0").workers(9)])
-}
-
-/// With slices of 20 ms each waits for one or two of those; where each switch takes 300 ms, for more than 600 ms.
-fn impatient_spinners(ctx: &Ctx) -> Result<AssertResult> {
-    held_to(ctx, &ctx.assert.max_gap_ms(400), vec![CgroupDef::named("cg_0").workers(4)])
 }
 
 fn two_groups(ctx: &Ctx) -> Result<AssertResult> {
@@ -127,7 +122,7 @@ fn all_bodies(ctx: &Ctx) -> Result<AssertResult> {
         ensure!(one.is_pass(), "the test of {name}: {one:#?}");
         result.merge(one);
     }
-    ensure!(played.len() >= 8, "only {} bodies were played", played.len());
+    ensure!(played.len() >= 7, "only {} bodies were played", played.len());
     Ok(result)
 }
 
@@ -263,14 +258,13 @@ fn a_forgotten_offline_cpu_is_found() {
     assert_eq!(pid.map(|pid| pid % 2), Some(1), "{summary}");
 }
 
-/// Whoever waits for the scheduler waits long, and the report says which program took the time.
+/// 30 ms a call: no worker waits long enough for another check to fail, and the report says which program took the time.
 #[test]
 fn a_slow_callback_is_named() {
     let text = fails("fault/burns_in_dispatch", &[]);
     assert_says(
         &text,
         &[
-            "  stuck ",
             "max_callback_ns: fixture_dispatch of scheduler \"fixture\" took ",
             "(limit 1000000 ns)",
             "--- programs of fixture ---\nfixture_dispatch",

@@ -45,8 +45,8 @@ pub use snapshot::{
 };
 pub use stalls::{Processes, RunFigures, StallWatch};
 pub use state::{
-    CgroupState, CpuTimes, CpuUse, DomainState, KernelState, NodeState, PressureState, ProgramState, QueueState,
-    RunqueueState, SchedExtState, SchedulerExit, StallState, TaskState, VcpuState, state_letter,
+    CgroupState, CpuTimes, CpuUse, DomainState, KernelState, NodeState, PressureState, ProgramState,
+    QueueState, RunqueueState, SchedExtState, SchedulerExit, StallState, TaskState, VcpuState, state_letter,
 };
 pub use summary::{EventRate, MetricError, MonitorSummary, PhaseSummary, phase_summaries};
 pub use value::{FromValue, Value};
