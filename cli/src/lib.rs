@@ -125,10 +125,11 @@ pub mod scheduler {
 /// The kernel's state at moments of a run, and what a check on the host sees of it.
 pub mod snapshot {
     pub use ktstr_monitor::{
-        ArenaPage, ArenaState, CpuSample, EntryState, EntryValue, EntryView, EventRate, FieldView, Figures,
-        FromValue, KernelState, MapState, MapView, MetricError, MonitorLog, MonitorSummary, PhaseSummary,
-        ProgramState, QueueState, RingState, RqScxState, RunqueueState, Sample, SampleSeries, SchedExtState,
-        SchedulerView, Snapshot, SnapshotCause, SnapshotError, TaskState, Value, VarView, VariableState,
+        ArenaPage, ArenaState, CgroupState, CpuSample, CpuTimes, CpuUse, EntryState, EntryValue, EntryView,
+        EventRate, FieldView, Figures, FromValue, KernelState, MapState, MapView, MetricError, MonitorLog,
+        MonitorSummary, NodeState, PhaseSummary, PressureState, ProgramState, QueueState, RingState,
+        RqScxState, RunqueueState, Sample, SampleSeries, SchedExtState, SchedulerView, Snapshot,
+        SnapshotCause, SnapshotError, TaskState, Value, VarView, VariableState,
     };
     pub use ktstr_run::{PostVm, SnapshotEvent, VmResult};
 }

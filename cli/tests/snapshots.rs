@@ -6,7 +6,7 @@ mod common;
 use common::{assert_says, case, sidecars};
 use ktstr::assert::{SeriesPoint, assert_scx_events_clean};
 use ktstr::prelude::*;
-use ktstr::snapshot::{EntryView, Value};
+use ktstr::snapshot::{EntryView, PressureState, Value};
 use serde_json::Value as Json;
 
 // The README's.
@@ -155,6 +155,12 @@ fn its_maps_hold_what_it_tells(vm: &VmResult<'_>) -> Result<AssertResult> {
     claim!(v, late.rq_scx_states()?.len()).eq(2);
     claim!(v, late.dsq_states()?.iter().any(|queue| queue.id == 2 && queue.nr > 0)).eq(true);
     claim!(v, late.prog_runtime_stats()?.iter().any(|program| program.run_count > 0)).eq(true);
+    claim!(v, late.per_cpu_time()?.len()).eq(2);
+    claim!(v, late.per_node_numa()?.len()).eq(1);
+    let held_up =
+        |group| -> Result<u64> { Ok(late.cgroup_psi(group)?.iter().map(PressureState::total_us).sum()) };
+    claim!(v, held_up("cg_1")?).at_least(held_up("cg_0")?);
+    claim!(v, late.task_enrichments()?.len()).at_least(20);
     let events = vm.scx_events();
     claim!(v, assert_scx_events_clean(&events, u64::MAX).is_inconclusive()).eq(events.is_empty());
     Ok(v.into_result())

@@ -1,5 +1,6 @@
 //! The kernel's state at a named moment of a run.
 
+mod around;
 mod error;
 mod field;
 mod kernel;

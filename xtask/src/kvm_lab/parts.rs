@@ -37,7 +37,7 @@ const INIT: Program = program("ktstr-vmm", "--example", "lab_init");
 pub(super) const BOOT_BENCH: Program =
     Program { optimized: true, ..program("ktstr-vmm", "--example", "boot_bench") };
 
-pub(super) const PROGRAMS: [Program; 10] = [
+pub(super) const PROGRAMS: [Program; 15] = [
     program("ktstr-vmm", "--test", "linux"),
     program("ktstr-vmm", "--test", "time"),
     program("ktstr-vmm-vcpu", "--test", "micro_guest"),
@@ -45,7 +45,12 @@ pub(super) const PROGRAMS: [Program; 10] = [
     program("ktstr", "--test", "shapes"),
     program("ktstr", "--test", "drills"),
     program("ktstr", "--test", "must_fail"),
+    program("ktstr", "--test", "monitor"),
+    program("ktstr", "--test", "schedulers"),
+    program("ktstr", "--test", "snapshots"),
+    program("scx-fixture", "--bin", "scx-fixture"),
     program("ktstr-vmm", "--example", "boot"),
+    program("ktstr-vmm", "--example", "boot_disks"),
     program("ktstr-vmm", "--example", "probe"),
     program("ktstr", "--bin", "ktstr"),
 ];

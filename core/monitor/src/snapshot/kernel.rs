@@ -4,9 +4,8 @@ use crate::snapshot::error::listed;
 use crate::snapshot::view::find_map;
 use crate::{
     FieldView, KernelState, MapState, MapView, ProgramState, QueueState, RunqueueState, SchedExtState,
-    Snapshot, SnapshotError, TaskState, VariableState,
+    Snapshot, SnapshotError, VariableState,
 };
-use std::collections::BTreeSet;
 
 /// What a runqueue keeps for sched_ext (`struct scx_rq`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,7 +208,7 @@ impl Snapshot {
         }
     }
 
-    /// The dispatch queues beyond the local ones.
+    /// The dispatch queues: those of CPUs and nodes, and the scheduler's own.
     ///
     /// # Errors
     /// As [`active`](Self::active) where there is none.
@@ -219,32 +218,6 @@ impl Snapshot {
             true => Err(self.no_scheduler(&format!("sched_ext is {} and has no dispatch queue", scx.state))),
             false => Ok(&scx.dsqs),
         }
-    }
-
-    /// The tasks that runqueues have, running or queued, each once.
-    ///
-    /// # Errors
-    /// As [`kernel`](Self::kernel).
-    pub fn task_enrichments(&self) -> Result<Vec<&TaskState>, SnapshotError> {
-        let mut seen = BTreeSet::new();
-        let tasks = self.kernel()?.runqueues.iter().flat_map(|rq| rq.current.iter().chain(&rq.runnable));
-        // Each CPU's idle task has pid 0.
-        Ok(tasks.filter(|task| task.pid == 0 || seen.insert(task.pid)).collect())
-    }
-
-    /// One of them by its thread id.
-    ///
-    /// # Errors
-    /// [`SnapshotError::Unavailable`] for one that was on no runqueue, or past what is listed of it.
-    pub fn task_enrichment_by_pid(&self, pid: i64) -> Result<&TaskState, SnapshotError> {
-        let more: usize = self.kernel()?.runqueues.iter().map(|rq| rq.more).sum();
-        self.task_enrichments()?.into_iter().find(|task| task.pid == pid).ok_or_else(|| {
-            let why = match more {
-                0 => "it was on no runqueue".to_string(),
-                more => format!("it was on no runqueue, or one of {more} tasks that were not listed"),
-            };
-            self.unavailable(&format!("task {pid}"), &why)
-        })
     }
 
     /// The scheduler's programs, with how often and how long they ran.
