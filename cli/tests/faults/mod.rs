@@ -222,9 +222,10 @@ fn a_forgotten_cpuset_is_found() {
     let summary = summary(&text);
     assert_says(summary, &["fixture: runtime error (error), "]);
     let (task, cpu) = not_allowed(summary);
-    assert!(task.starts_with("cg_0["), "{summary}");
-    // It was sent to where it had been, a CPU that its cpuset had just lost.
-    assert_eq!((task, cpu), victim(&text), "{text}");
+    // One of the group was sent to the CPU that its cpuset had just lost. Which one the kernel looks at first, and where
+    // the fixture was when it sent the first, is chance.
+    assert!(task.starts_with("cg_0[") && victim(&text).0.starts_with("cg_0["), "{text}");
+    assert_eq!(cpu, "1", "{text}");
 }
 
 #[test]
