@@ -291,9 +291,15 @@ fn drill_is_watched_ending(ctx: &Ctx) -> Result<AssertResult> {
 
 #[test]
 fn a_schedulers_end_is_caught_live_by_the_host() {
-    let (mut command, results) = common::case("drill_is_watched_ending");
-    let output: common::CaseOutput = command.output().expect("running the case").into();
-    assert_eq!(output.code, Some(1), "{}", output.text);
+    // QEMU 7.2 tells of writes that were none: in about one run of fifteen a hundred of them, while the kernel copies its
+    // debug dump on another vCPU. The host gives the watch up then, and says so.
+    let played = || {
+        let (mut command, results) = common::case("drill_is_watched_ending");
+        let output: common::CaseOutput = command.output().expect("running the case").into();
+        assert_eq!(output.code, Some(1), "{}", output.text);
+        (!output.text.contains("was written 100 times; it is not watched any more")).then_some(results)
+    };
+    let results = (0..4).find_map(|_| played()).expect("a run in which the watch was not given up");
     let sidecar = std::fs::read(&common::sidecars(&results)[0]).expect("the sidecar");
     let sidecar: serde_json::Value = serde_json::from_slice(&sidecar).expect("JSON");
     let snapshots = sidecar["snapshots"].as_array().expect("snapshots");
