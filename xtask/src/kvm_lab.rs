@@ -30,8 +30,9 @@ Linux: nested AMD SVM under QEMU's software emulation. Nothing of the host's own
   --all         all of it, about 14 minutes
   --suite NAME  this part only; may be repeated. A wrong name lists them all
   -- PROGRAM    this instead; the exit code is the program's. PROGRAM is linux,
-                time, micro_guest, seeds, shapes, drills, must_fail, boot, probe or
-                ktstr, or the path of a file of this machine that is linked statically.
+                time, micro_guest, seeds, shapes, drills, must_fail, monitor, schedulers,
+                snapshots, scx-fixture, boot, boot_disks, probe or ktstr, or the path
+                of a file of this machine that is linked statically.
                 NAME=VALUE is put into its environment; KTSTR_ACCEL=kvm and the
                 kernels are there already.
 

@@ -65,19 +65,11 @@ const SUITES: [Suite; 15] = [
     more("all drills", &["drills", ONE_BY_ONE, "--skip", "under_qemu::"]),
     more("twenty kills", &[QUICK, "drills", "--ignored", "twenty_kills"]),
     more("must fail", &[QUICK, "must_fail", ONE_BY_ONE]),
-    // Of these, what asks for no mode of its own.
+    // Of these, what asks for no mode of its own, for no source lines (the vmlinux here has none) and for no rate of
+    // jiffies (a guest catches up on them after a pause).
     more(
         "kernel state",
-        &[
-            QUICK,
-            "monitor",
-            ONE_BY_ONE,
-            "a_healthy_run",
-            "a_pile_up_fails",
-            "a_violated",
-            "thawed",
-            "deadline_tasks",
-        ],
+        &[QUICK, "monitor", ONE_BY_ONE, "a_healthy_run", "a_pile_up_fails", "a_violated", "thawed"],
     ),
     more(
         "snapshots",
@@ -86,7 +78,7 @@ const SUITES: [Suite; 15] = [
             FIXTURE,
             "snapshots",
             ONE_BY_ONE,
-            "snapshots_are_checked",
+            "a_path_that_is_not_there",
             "kernel_memory",
             "the_hosts_check",
         ],
