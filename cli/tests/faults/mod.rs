@@ -367,7 +367,7 @@ fn is_the_same(fault: &str, pairs: usize) {
     }
 }
 
-/// Faults that the host's own monitor finds: in deterministic mode it does not look, for host time must decide nothing.
+/// Faults that the host's own monitor finds: not among those that are compared so far.
 const BY_THE_MONITOR: [&str; 1] = ["lets_a_queue_grow"];
 
 /// A stall is in tests/determinism.rs.
@@ -376,10 +376,10 @@ fn a_broken_rule_is_found_the_same_in_deterministic_mode() {
     is_the_same("ignores_affinity", 1);
 }
 
-/// Ten runs of every fault: about half an hour on two cores.
+/// Ten runs of every fault but those: some ten minutes on two idle cores.
 /// `cargo nextest run -p ktstr --test schedulers --run-ignored only -E 'test(every_fault_is_found)'`
 #[test]
-#[ignore = "takes half an hour: runs when asked for by name"]
+#[ignore = "takes some ten minutes: runs when asked for by name"]
 fn every_fault_is_found_the_same_ten_times() {
     for (fault, _) in FAULTS.iter().filter(|(name, _)| !BY_THE_MONITOR.contains(name)) {
         is_the_same(fault, 5);
