@@ -28,7 +28,8 @@ fn both_streams_reach_the_log_and_stdout_can_be_kept_apart() {
 
 #[test]
 fn a_failure_says_the_status_the_log_and_its_last_lines_only() {
-    let error = Child::new(logs().path(), "long fall", shell("seq 100; echo at last; exit 3")).check().unwrap_err();
+    let error =
+        Child::new(logs().path(), "long fall", shell("seq 100; echo at last; exit 3")).check().unwrap_err();
     let text = error.to_string();
     assert!(text.contains("exit status: 3"), "{text}");
     assert!(text.contains("long-fall.log"), "{text}");
