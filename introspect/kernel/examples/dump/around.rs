@@ -64,14 +64,15 @@ pub(crate) fn lock(kernel: &Kernel, at: VirtAddr) -> Json {
 /// Modules with the symbols of some places in their code.
 fn modules(kernel: &Kernel) -> Result<Vec<Json>, KernelError> {
     let name = kernel.plan("module.name")?;
-    let code = kernel
-        .plan("module.mem[0].base")
-        .or_else(|_| kernel.plan("module.core_layout.base"))?;
+    let code = kernel.plan("module.mem[0].base").or_else(|_| kernel.plan("module.core_layout.base"))?;
     let one = |at: VirtAddr| {
         let start = VirtAddr(code.read(kernel.memory(), at)?);
         let symbols = IN_CODE.iter().map(|distance| {
             let place = start.wrapping_add(*distance);
-            json!([place.0, outcome(kernel.module_symbol(place), |symbol| symbol.map_or(Json::Null, Json::from))])
+            json!([
+                place.0,
+                outcome(kernel.module_symbol(place), |symbol| symbol.map_or(Json::Null, Json::from))
+            ])
         });
         let name = name.read_text(kernel.memory(), at)?;
         Ok(json!({ "address": at.0, "name": name, "symbols": symbols.collect::<Vec<_>>() }))
