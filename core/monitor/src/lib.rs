@@ -30,7 +30,10 @@ pub use assess::{Assessment, assess};
 pub use checks::{Check, Limits, Violation, violations};
 pub use dump::{DumpSchema, FailureDump, LongestWait};
 pub use figures::Figures;
-pub use maps::{ArenaPage, ArenaState, EntryState, EntryValue, MapState, RingState, VariableState};
+pub use maps::{
+    AllocatorState, ArenaPage, ArenaState, ElementState, EntryState, EntryValue, MapState, RingState,
+    VariableState,
+};
 pub use monitor::{DEFAULT_PERIOD, Mark, Monitor, MonitorLog};
 pub use ports::{Inspector, Place, Readings, SampleError, Sampler};
 pub use render::{render_assessment, render_state};

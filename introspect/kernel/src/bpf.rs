@@ -18,7 +18,7 @@ use ktstr_introspect_memory::VirtAddr;
 
 use crate::{Kernel, KernelError};
 
-pub use allocator::{BpfAllocation, BpfAllocations, PayloadType};
+pub use allocator::{AllocatorContents, BpfAllocation, BpfAllocations, PayloadType};
 pub use arena::{ArenaPage, ArenaPages};
 pub use map::{BpfMap, BpfMapKind, MapContents, MapEntry, MapValue, StructOps};
 pub use program::{BpfProgram, BpfProgramStats};

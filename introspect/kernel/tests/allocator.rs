@@ -26,12 +26,15 @@ enum Data {
     Behind,
 }
 
-/// Types of a program with an allocator of two levels of 64; `more` adds to them.
-fn types(data: Data, more: impl FnOnce(&mut BtfBuilder)) -> (Vec<u8>, u32) {
+/// Types of a program with an allocator of two levels of 64; `more` adds to them. What a `sdt_data` is they may not tell.
+fn types(data: Data, is_told: bool, more: impl FnOnce(&mut BtfBuilder)) -> (Vec<u8>, u32) {
     let mut b = BtfBuilder::new();
     let (s32, u64_) = (b.integer("int", 4, true), b.integer("unsigned long", 8, false));
     let id = b.structure("sdt_id", 8, &[("idx", s32, 0), ("genn", s32, 4)]);
     match data {
+        _ if !is_told => {
+            b.forward("sdt_data");
+        }
         Data::Before => {
             let payload = b.array(u64_, 0);
             b.structure("sdt_data", 8, &[("tid", id, 0), ("payload", payload, 8)]);
@@ -54,10 +57,14 @@ fn types(data: Data, more: impl FnOnce(&mut BtfBuilder)) -> (Vec<u8>, u32) {
     (b.bytes(), section.0)
 }
 
-/// A kernel in whose arena the elements 1, 5 and 67 are in use.
 fn bytes(data: Data, more: impl FnOnce(&mut BtfBuilder)) -> Vec<u8> {
+    bytes_of(data, true, more)
+}
+
+/// A kernel in whose arena the elements 1, 5 and 67 are in use.
+fn bytes_of(data: Data, is_told: bool, more: impl FnOnce(&mut BtfBuilder)) -> Vec<u8> {
     let mut bytes = healthy();
-    let (types, section) = types(data, more);
+    let (types, section) = types(data, is_told, more);
     bytes[at::BTF_DATA..at::BTF_DATA + types.len()].copy_from_slice(&types);
     let size = if data == Data::Before { 8 } else { 16 };
     put(
@@ -100,24 +107,27 @@ fn bytes(data: Data, more: impl FnOnce(&mut BtfBuilder)) -> Vec<u8> {
     bytes
 }
 
-fn allocator(kernel: &Kernel) -> BpfVariable {
-    let found = kernel.bpf_allocators(VirtAddr(address(at::BSS))).unwrap();
-    let [allocator] = &found[..] else { panic!("{found:?}") };
-    allocator.clone()
+/// The program's allocator, and what it has given out.
+fn read_of(kernel: &Kernel, limit: usize) -> (BpfVariable, Result<BpfAllocations, KernelError>) {
+    let mut found = kernel.bpf_allocations(VirtAddr(address(at::BSS)), limit).unwrap();
+    let one = found.pop().expect("an allocator");
+    assert!(found.is_empty(), "{found:?}");
+    one
 }
 
 fn read(bytes: Vec<u8>) -> Result<BpfAllocations, KernelError> {
-    let kernel = kernel(bytes);
-    kernel.bpf_allocations(&allocator(&kernel), 100)
+    read_of(&kernel(bytes), 100).1
 }
 
 #[test]
 fn elements_in_use_are_read_by_their_type_in_both_layouts() {
-    for data in [Data::Before, Data::Behind] {
-        let kernel = kernel(bytes(data, |_| {}));
-        let allocator = allocator(&kernel);
+    for (data, is_told) in
+        [Data::Before, Data::Behind].into_iter().flat_map(|data| [(data, true), (data, false)])
+    {
+        let kernel = kernel(bytes_of(data, is_told, |_| {}));
+        let (allocator, found) = read_of(&kernel, 100);
+        let found = found.unwrap();
         assert_eq!(allocator.name, "scx_task_allocator");
-        let found = kernel.bpf_allocations(&allocator, 100).unwrap();
         let indices: Vec<u64> = found.elements.iter().map(|element| element.index).collect();
         assert_eq!(
             (&indices[..], found.truncated, found.passed_over),
@@ -137,7 +147,7 @@ fn elements_in_use_are_read_by_their_type_in_both_layouts() {
 #[test]
 fn a_limit_is_told() {
     let kernel = kernel(bytes(Data::Behind, |_| {}));
-    let found = kernel.bpf_allocations(&allocator(&kernel), 2).unwrap();
+    let found = read_of(&kernel, 2).1.unwrap();
     assert_eq!((found.elements.len(), found.truncated), (2, true));
 }
 
@@ -164,6 +174,12 @@ fn a_type_is_told_only_where_one_fits() {
         b.function("cell_is_full", &[("cell", pointer)], int);
     };
     assert_eq!(known(&read(bytes(Data::Behind, one_is_passed)).unwrap().ty), "cell");
+    let namesake = |b: &mut BtfBuilder| {
+        two(b);
+        let long = b.integer("long", 8, true);
+        b.structure("task", 16, &[("a", long, 0), ("b", long, 8)]);
+    };
+    assert_eq!(known(&read(bytes(Data::Behind, namesake)).unwrap().ty), "task");
     // A struct that the kernel has as well came along with its headers.
     let of_kernel = of(|b| {
         let long = b.integer("long", 8, true);
@@ -177,10 +193,9 @@ fn a_type_is_told_only_where_one_fits() {
 }
 
 #[test]
-fn what_is_given_out_or_freed_meanwhile_is_passed_over() {
+fn what_has_no_memory_is_passed_over() {
     for (what, place, word) in [
         ("not placed yet", LEAF_CHUNKS[0] + 8, 0),
-        ("without its index yet", ELEMENTS[0] + PAYLOAD, 0),
         ("in a page that is gone", LEAF_CHUNKS[0] + 8, USER + 0x8000_0000),
     ] {
         let mut bytes = bytes(Data::Behind, |_| {});
@@ -188,6 +203,36 @@ fn what_is_given_out_or_freed_meanwhile_is_passed_over() {
         let found = read(bytes).unwrap();
         assert_eq!((found.elements.len(), found.passed_over), (2, 1), "{what}");
     }
+}
+
+/// As it is for a moment when it is given out, and for good when a program writes more than it asked for.
+#[test]
+fn an_element_that_names_another_place_is_kept_and_marked() {
+    for is_told in [true, false] {
+        let mut bytes = bytes_of(Data::Behind, is_told, |_| {});
+        put(&mut bytes, &[(at::WINDOW + (ELEMENTS[0] + PAYLOAD) as usize, 0)]);
+        let found = read(bytes).unwrap();
+        let marked: Vec<_> = found.elements.iter().map(|e| (e.index, e.misplaced)).collect();
+        assert_eq!((&marked[..], found.passed_over), (&[(1, true), (5, false), (67, false)][..], 0));
+    }
+}
+
+#[test]
+fn elements_that_fit_two_versions_are_told_whole() {
+    let mut bytes = bytes_of(Data::Before, false, |_| {});
+    // Only element 0 of what is zero all over: wherever the library looks it finds its index.
+    put(
+        &mut bytes,
+        &[
+            (at::WINDOW + LEAVES[0] as usize, 1),
+            (at::WINDOW + LEAVES[1] as usize, 0),
+            (at::WINDOW + LEAF_CHUNKS[0] as usize, USER + 0x2000),
+        ],
+    );
+    let found = read(bytes).unwrap();
+    assert_eq!((found.payload, found.elements[0].bytes.len(), found.elements.len()), (24, 24, 1));
+    let PayloadType::Unknown(why) = found.ty else { panic!("{:?}", found.ty) };
+    assert!(why.contains("can't be told from so few elements"), "{why}");
 }
 
 #[test]
@@ -248,7 +293,7 @@ proptest! {
             put(&mut bytes, &[(at::WINDOW + at * 8, word)]);
         }
         let kernel = kernel(bytes);
-        if let Ok(found) = kernel.bpf_allocations(&allocator(&kernel), limit) {
+        if let Ok(found) = read_of(&kernel, limit).1 {
             prop_assert!(found.elements.len() <= limit);
         }
     }

@@ -1,8 +1,8 @@
 //! BPF programs, maps with all that is in them, and type information.
 
 use ktstr_introspect_kernel::{
-    BpfAllocation, BpfMap, BpfMapKind, BpfProgram, BpfTypeInfo, BpfVariable, Kernel, KernelError,
-    MapContents, MapValue, PayloadType,
+    BpfAllocation, BpfAllocations, BpfMap, BpfMapKind, BpfProgram, BpfTypeInfo, BpfVariable, Kernel,
+    KernelError, MapContents, MapValue, PayloadType,
 };
 use ktstr_introspect_memory::VirtAddr;
 use ktstr_introspect_types::{DecodeLimits, Type, TypeId};
@@ -79,15 +79,14 @@ fn map(kernel: &Kernel, at: VirtAddr) -> Json {
             })
             .collect::<Vec<_>>()
     });
-    json["allocators"] = outcome(kernel.bpf_allocators(at), |found| {
-        found.iter().map(|allocator| elements(kernel, allocator)).collect::<Vec<_>>()
+    json["allocators"] = outcome(kernel.bpf_allocations(at, ENTRIES), |found| {
+        found.into_iter().map(|(allocator, found)| elements(&allocator, found)).collect::<Vec<_>>()
     });
     json
 }
 
 /// What an allocator has given out, each element by its type where that is known.
-fn elements(kernel: &Kernel, allocator: &BpfVariable) -> Json {
-    let found = kernel.bpf_allocations(allocator, ENTRIES);
+fn elements(allocator: &BpfVariable, found: Result<BpfAllocations, KernelError>) -> Json {
     let mut json = outcome(found, |found| {
         let ty = match &found.ty {
             PayloadType::Known { ty, .. } => Some(*ty),
@@ -96,7 +95,7 @@ fn elements(kernel: &Kernel, allocator: &BpfVariable) -> Json {
         let element = |element: &BpfAllocation| {
             let value = ty.map(|ty| allocator.btf.decode(ty, &element.bytes, DecodeLimits::default()));
             json!({
-                "index": element.index, "generation": element.generation, "user": element.user.0,
+                "index": element.index, "generation": element.generation, "user": element.user.0, "misplaced": element.misplaced,
                 "bytes": hex(&element.bytes), "value": value.map(|value| value.map_or_else(|e| e.to_string(), |v| v.to_string())),
             })
         };

@@ -2,9 +2,11 @@
 //! (lib/sdt_task_defs.h of the scx repository), a tree of descriptors in the program's arena.
 //!
 //! A descriptor (`struct sdt_desc`) has a bitmap and points to a chunk of as many pointers: to descriptors again or, at the
-//! lowest level, to elements. An element is what its user asked for and a `struct sdt_data` that knows the element's index:
-//! before it at first, where that has a `payload`; behind it in later versions of the library. Where the members lie is
-//! what the program's own BTF says.
+//! lowest level, to elements. Where their members lie is what the program's own BTF says.
+//!
+//! An element is what its user asked for and a `struct sdt_data` that knows the element's index: before it at first, where
+//! that has a `payload`; behind it in later versions of the library. Compilers leave that struct out of most programs' BTF;
+//! then the one of the library's versions is taken by which the elements of the program know their indices.
 //!
 //! Nothing in a program says what type it keeps in an element: `scx_task_data()` and the like return `void *`. It is told
 //! where only one struct of the program's fits.
@@ -26,6 +28,8 @@ const MOST_LEVELS: u64 = 8;
 const MOST_BITS: u64 = 1 << 13;
 /// Bytes of an element: the library's pools have none above a few pages.
 const MOST_BYTES: u64 = 1 << 20;
+/// An id, and data rounded up to a word.
+const LEAST_BYTES: u64 = 16;
 /// Descriptors that are looked at: two million elements' worth.
 const MOST_DESCRIPTORS: usize = 1 << 12;
 /// An element begins at a multiple of what its user asked for, a cache line at most by custom.
@@ -62,6 +66,9 @@ pub struct BpfAllocation {
     pub user: VirtAddr,
     /// The program's data of it.
     pub bytes: Vec<u8>,
+    /// Whether the library's part of it names another place: it was just given out, or the program has written past its
+    /// own part.
+    pub misplaced: bool,
 }
 
 /// What an allocator has given out.
@@ -75,77 +82,131 @@ pub struct BpfAllocations {
     pub elements: Vec<BpfAllocation>,
     /// Whether the limit left some out.
     pub truncated: bool,
-    /// Elements that were given out or freed while they were read, or can't be read.
+    /// Elements that were freed while they were read, have no memory yet, or can't be read.
     pub passed_over: usize,
 }
 
-/// Where things lie in the library's structs.
+/// An allocator's variable with what it has given out.
+pub type AllocatorContents = (BpfVariable, Result<BpfAllocations, KernelError>);
+
+/// Where things lie in the library's tree.
 struct Layout {
     levels: u64,
     /// Of a descriptor: its bitmap, bits in it, its chunk.
     bitmap: u64,
     bits: u64,
     chunk: u64,
-    /// Of a `sdt_data`: index and generation, the size of it.
+}
+
+/// Where things lie in an element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct DataLayout {
+    /// Size of its `sdt_data`.
+    size: u64,
+    /// Whether that stands behind the program's data instead of before it.
+    behind: bool,
+    /// In it: the index, and how often the place was freed.
     index: u64,
     generation: Option<u64>,
+}
+
+/// The library's versions: an id; an id and a link, behind; an id, behind.
+const VERSIONS: [DataLayout; 3] = [
+    DataLayout { size: 8, behind: false, index: 0, generation: Some(4) },
+    DataLayout { size: 16, behind: true, index: 0, generation: Some(4) },
+    DataLayout { size: 8, behind: true, index: 0, generation: Some(4) },
+];
+
+/// Elements that are marked as in use, as they lie in memory.
+struct Raw {
+    /// Bytes of each.
     size: u64,
-    /// Whether it stands behind the data instead of before it.
-    behind: bool,
+    /// Index, address, bytes.
+    elements: Vec<(u64, VirtAddr, Vec<u8>)>,
+    truncated: bool,
+    passed_over: usize,
 }
 
 impl Kernel {
-    /// The global variables in `map` that are allocators of sched_ext's BPF library: structs of a `pool` with a size of
-    /// elements and a `root`.
+    /// What the allocators of sched_ext's BPF library have given out that are global variables in `map`: structs of a `pool`
+    /// with a size of elements and a `root`. Of each at most `limit` elements. The program may go on meanwhile: an element
+    /// counts only when it is in use before and after it was read.
     ///
     /// # Errors
-    /// As [`Kernel::bpf_variables`].
-    pub fn bpf_allocators(&self, map: VirtAddr) -> Result<Vec<BpfVariable>, KernelError> {
-        let mut found = self.bpf_variables(map)?;
-        found.retain(|variable| {
+    /// As [`Kernel::bpf_variables`]. An allocator has its own error when its program has no arena or several, or its BTF
+    /// doesn't say how the library's tree looks.
+    pub fn bpf_allocations(
+        &self,
+        map: VirtAddr,
+        limit: usize,
+    ) -> Result<Vec<AllocatorContents>, KernelError> {
+        let mut allocators = self.bpf_variables(map)?;
+        allocators.retain(|variable| {
             let has = |path| variable.btf.plan_from(variable.ty, path).is_ok();
             has(".pool.elem_size") && has(".root")
         });
-        Ok(found)
+        let Some(btf) = allocators.first().map(|first| first.btf.clone()) else { return Ok(Vec::new()) };
+        let raw: Vec<_> = allocators.iter().map(|allocator| self.elements_of(allocator, limit)).collect();
+        let data = match DataLayout::of(&btf)? {
+            Some(known) => Some(known),
+            None => DataLayout::seen_in(raw.iter().flatten()),
+        };
+        let told = allocators.into_iter().zip(raw).map(|(allocator, raw)| {
+            let told = raw.and_then(|raw| self.told(&btf, &allocator.name, raw, data));
+            (allocator, told)
+        });
+        Ok(told.collect())
     }
 
-    /// The elements that an allocator has given out, at most `limit` of them. The program may go on meanwhile: an element
-    /// counts only when it is in use before and after it was read and knows its own index.
-    ///
-    /// # Errors
-    /// [`KernelError`] when the program has no arena or several, or its BTF doesn't say how the library's structs look.
-    pub fn bpf_allocations(
-        &self,
-        allocator: &BpfVariable,
-        limit: usize,
-    ) -> Result<BpfAllocations, KernelError> {
+    fn elements_of(&self, allocator: &BpfVariable, limit: usize) -> Result<Raw, KernelError> {
         let btf = &*allocator.btf;
         let layout = Layout::of(btf)?;
         let number = |path| {
             Ok::<_, KernelError>(btf.plan_from(allocator.ty, path)?.read(self.memory(), allocator.at)?)
         };
-        let (element, root) = (number(".pool.elem_size")?, VirtAddr(number(".root")?));
-        let mut found = BpfAllocations {
-            payload: element.saturating_sub(layout.size),
-            ty: PayloadType::Unknown("it isn't set up".to_owned()),
-            elements: Vec::new(),
-            truncated: false,
-            passed_over: 0,
-        };
-        if root.is_null() || element == 0 {
-            found.payload = 0;
-            return Ok(found);
+        let (size, root) = (number(".pool.elem_size")?, VirtAddr(number(".root")?));
+        let mut found = Raw { size, elements: Vec::new(), truncated: false, passed_over: 0 };
+        if root.is_null() || size == 0 {
+            return Ok(Raw { size: 0, ..found });
         }
-        if element > MOST_BYTES || element < layout.size {
-            let (what, expected) = ("the size of an allocator's elements", "a struct sdt_data to 1 MiB");
-            return Err(KernelError::Implausible { what, at: allocator.at, seen: element, expected });
+        if size > MOST_BYTES || size < LEAST_BYTES {
+            let (what, expected) = ("the size of an allocator's elements", "16 bytes to 1 MiB");
+            return Err(KernelError::Implausible { what, at: allocator.at, seen: size, expected });
         }
-        found.ty = payload_type(self.btf(), btf, found.payload, layout.behind)?;
-        let arena = self.arena_of(allocator)?;
-        let window = self.bpf_arena(arena)?.1;
-        let walk = Walk { kernel: self, window, layout: &layout, element, limit };
+        let window = self.bpf_arena(self.arena_of(allocator)?)?.1;
+        let walk = Walk { kernel: self, window, layout: &layout, limit };
         walk.descriptors(root, &mut found)?;
         Ok(found)
+    }
+
+    /// The elements by where their parts lie; as a whole where that isn't known.
+    fn told(
+        &self,
+        btf: &Btf,
+        name: &str,
+        raw: Raw,
+        data: Option<DataLayout>,
+    ) -> Result<BpfAllocations, KernelError> {
+        let Raw { size, elements, truncated, passed_over } = raw;
+        let Some(data) = data.filter(|data| size >= data.size) else {
+            let why = match (size, elements.is_empty()) {
+                (0, _) => "it isn't set up",
+                (_, true) => "nothing is given out",
+                _ => {
+                    "where an element's data ends and the library's begins can't be told from so few elements"
+                }
+            };
+            let whole =
+                |(index, user, bytes)| BpfAllocation { index, generation: 0, user, bytes, misplaced: false };
+            let elements = elements.into_iter().map(whole).collect();
+            let ty = PayloadType::Unknown(why.to_owned());
+            return Ok(BpfAllocations { payload: size, ty, elements, truncated, passed_over });
+        };
+        let elements: Vec<_> =
+            elements.iter().filter_map(|(index, user, bytes)| data.split(*index, *user, bytes)).collect();
+        let payload = size - data.size;
+        let ty = payload_type(self.btf(), btf, name, payload, data.behind)?;
+        Ok(BpfAllocations { payload, ty, elements, truncated, passed_over })
     }
 
     /// The one arena of the program that a variable belongs to.
@@ -177,14 +238,11 @@ impl Kernel {
 
 impl Layout {
     fn of(btf: &Btf) -> Result<Self, KernelError> {
-        let defined = |name: &str| {
-            btf.definition(name, false).ok_or_else(|| KernelError::Unsupported {
-                what: format!("an allocator whose program's BTF doesn't say what a struct {name} is"),
-                instead: "BTF with the structs of the allocator",
-            })
-        };
-        let (desc, data) = (defined("sdt_desc")?, defined("sdt_data")?);
-        let at = |ty, path| Ok::<_, KernelError>(btf.plan_from(ty, path)?.offset().unwrap_or(0));
+        let desc = btf.definition("sdt_desc", false).ok_or_else(|| KernelError::Unsupported {
+            what: "an allocator whose program's BTF doesn't say what a struct sdt_desc is".to_owned(),
+            instead: "BTF with the structs of the allocator",
+        })?;
+        let at = |path| Ok::<_, KernelError>(btf.plan_from(desc, path)?.offset().unwrap_or(0));
         let bits = btf.plan_from(desc, ".allocated")?.size().saturating_mul(8);
         let levels = btf.enumerator_value("sdt_consts", "SDT_TASK_LEVELS").unwrap_or(LEVELS);
         if bits == 0 || bits > MOST_BITS || levels == 0 || levels > MOST_LEVELS {
@@ -192,18 +250,60 @@ impl Layout {
                 ("the shape of an allocator's tree", "up to 8 levels of up to 8192 places");
             return Err(KernelError::Implausible { what, at: VirtAddr(0), seen: bits, expected });
         }
+        Ok(Self { levels, bitmap: at(".allocated")?, bits, chunk: at(".chunk")? })
+    }
+}
+
+impl DataLayout {
+    /// As the program's BTF has it, if it does.
+    fn of(btf: &Btf) -> Result<Option<Self>, KernelError> {
+        let Some(data) = btf.definition("sdt_data", false) else { return Ok(None) };
+        let at = |path| Ok::<_, KernelError>(btf.plan_from(data, path)?.offset().unwrap_or(0));
         // `gen`, which is a keyword of newer languages, in some versions.
-        let generation = [".tid.genn", ".tid.gen"].into_iter().find_map(|path| at(data, path).ok());
-        Ok(Self {
-            levels,
-            bitmap: at(desc, ".allocated")?,
-            bits,
-            chunk: at(desc, ".chunk")?,
-            index: at(data, ".tid.idx")?,
-            generation,
+        let generation = [".tid.genn", ".tid.gen"].into_iter().find_map(|path| at(path).ok());
+        Ok(Some(Self {
             size: btf.size_of(data)?,
             behind: btf.plan_from(data, ".payload").is_err(),
-        })
+            index: at(".tid.idx")?,
+            generation,
+        }))
+    }
+
+    /// The one of the library's versions by which most of these elements know their index, and more of them than by any
+    /// other.
+    fn seen_in<'a>(all: impl Iterator<Item = &'a Raw>) -> Option<Self> {
+        let mut votes = [0usize; VERSIONS.len()];
+        let mut count = 0;
+        for (index, user, bytes) in all.flat_map(|raw| &raw.elements) {
+            count += 1;
+            for (version, votes) in VERSIONS.iter().zip(&mut votes) {
+                let fits = version.split(*index, *user, bytes).is_some_and(|element| !element.misplaced);
+                *votes += usize::from(fits);
+            }
+        }
+        let most = votes.into_iter().max().filter(|most| most * 2 > count)?;
+        let mut best = VERSIONS.into_iter().zip(votes).filter(|(_, votes)| *votes == most);
+        best.next().map(|(version, _)| version).filter(|_| best.next().is_none())
+    }
+
+    /// An element's parts; `None` for one that is too small for them.
+    fn split(&self, index: u64, data: VirtAddr, bytes: &[u8]) -> Option<BpfAllocation> {
+        let payload = bytes.len().checked_sub(usize::try_from(self.size).ok()?)?;
+        let (payload, id, user) = match self.behind {
+            true => (&bytes[..payload], &bytes[payload..], data),
+            false => (
+                &bytes[bytes.len() - payload..],
+                &bytes[..bytes.len() - payload],
+                data.wrapping_add(self.size),
+            ),
+        };
+        let word = |at: u64| {
+            let at = usize::try_from(at).ok()?;
+            id.get(at..at.checked_add(4)?)?.first_chunk().map(|word| u64::from(u32::from_le_bytes(*word)))
+        };
+        let generation = self.generation.and_then(word).unwrap_or(0);
+        let misplaced = word(self.index) != Some(index);
+        Some(BpfAllocation { index, generation, user, bytes: payload.to_vec(), misplaced })
     }
 }
 
@@ -213,14 +313,12 @@ struct Walk<'a> {
     /// Where the arena's window starts.
     window: VirtAddr,
     layout: &'a Layout,
-    /// Bytes of an element.
-    element: u64,
     limit: usize,
 }
 
 impl Walk<'_> {
     /// Level by level: at the lowest, the elements.
-    fn descriptors(&self, root: VirtAddr, found: &mut BpfAllocations) -> Result<(), KernelError> {
+    fn descriptors(&self, root: VirtAddr, found: &mut Raw) -> Result<(), KernelError> {
         let mut level = vec![(0u64, root)];
         for depth in 1..=self.layout.levels {
             let mut below = Vec::new();
@@ -246,12 +344,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn elements(
-        &self,
-        place: u64,
-        descriptor: VirtAddr,
-        found: &mut BpfAllocations,
-    ) -> Result<(), KernelError> {
+    fn elements(&self, place: u64, descriptor: VirtAddr, found: &mut Raw) -> Result<(), KernelError> {
         let used = self.bitmap(descriptor)?;
         let is_used = |used: &[u8], number: usize| used[number / 8] >> (number % 8) & 1 == 1;
         let before = found.elements.len();
@@ -264,8 +357,8 @@ impl Walk<'_> {
                 break;
             }
             let index = place.saturating_mul(self.layout.bits) + number as u64;
-            match self.one(index, data)? {
-                Some(element) => found.elements.push(element),
+            match self.one(data, found.size)? {
+                Some(bytes) => found.elements.push((index, data, bytes)),
                 None => found.passed_over += 1,
             }
         }
@@ -274,37 +367,22 @@ impl Walk<'_> {
         let first = place.saturating_mul(self.layout.bits);
         let read = found.elements.split_off(before);
         let (kept, freed): (Vec<_>, Vec<_>) =
-            read.into_iter().partition(|element| is_used(&still, (element.index - first) as usize));
+            read.into_iter().partition(|(index, ..)| is_used(&still, (index - first) as usize));
         found.elements.extend(kept);
         found.passed_over += freed.len();
         Ok(())
     }
 
-    /// An element; `None` for one that isn't, or isn't yet, or no longer, what its place says.
-    fn one(&self, index: u64, data: VirtAddr) -> Result<Option<BpfAllocation>, KernelError> {
+    /// An element's bytes; `None` for one that has no place yet, or can't be read.
+    fn one(&self, data: VirtAddr, size: u64) -> Result<Option<Vec<u8>>, KernelError> {
         if data.is_null() {
             return Ok(None);
         }
-        let mut bytes = vec![0; self.element as usize];
+        let mut bytes = vec![0; size as usize];
         match self.read(data, &mut bytes) {
-            Err(error) if error.kind() == ErrorKind::Unmapped => return Ok(None),
-            other => other?,
+            Err(error) if error.kind() == ErrorKind::Unmapped => Ok(None),
+            other => other.map(|()| Some(bytes)),
         }
-        let size = self.layout.size as usize;
-        let payload = bytes.len() - size;
-        let (payload, id, user) = match self.layout.behind {
-            true => (&bytes[..payload], &bytes[payload..], data),
-            false => (&bytes[size..], &bytes[..size], data.wrapping_add(self.layout.size)),
-        };
-        let word = |at: u64| {
-            let at = at as usize;
-            id.get(at..at + 4)?.first_chunk().map(|word| u64::from(u32::from_le_bytes(*word)))
-        };
-        if word(self.layout.index) != Some(index) {
-            return Ok(None);
-        }
-        let generation = self.layout.generation.and_then(word).unwrap_or(0);
-        Ok(Some(BpfAllocation { index, generation, user, bytes: payload.to_vec() }))
     }
 
     fn bitmap(&self, descriptor: VirtAddr) -> Result<Vec<u8>, KernelError> {
@@ -330,7 +408,13 @@ impl Walk<'_> {
 
 /// The one struct of the program's that fits: of the right size, and neither the allocator's own nor one of the kernel's
 /// that came along.
-fn payload_type(kernel: &Btf, btf: &Btf, payload: u64, behind: bool) -> Result<PayloadType, KernelError> {
+fn payload_type(
+    kernel: &Btf,
+    btf: &Btf,
+    allocator: &str,
+    payload: u64,
+    behind: bool,
+) -> Result<PayloadType, KernelError> {
     let own = |id: &TypeId| match btf.get(*id) {
         Ok(Type::Struct(whole)) => {
             let others = whole.name.is_empty()
@@ -351,6 +435,13 @@ fn payload_type(kernel: &Btf, btf: &Btf, payload: u64, behind: bool) -> Result<P
     }
     if let [(ty, name, _)] = fits[..] {
         let since = "no other struct of the program's has its size";
+        return Ok(PayloadType::Known { ty: *ty, name: name.clone(), since });
+    }
+    let stem = allocator.strip_suffix("_allocator").unwrap_or(allocator);
+    let is_namesake = |name: &str| name == stem || stem.strip_prefix("scx_") == Some(name);
+    let namesakes: Vec<_> = fits.iter().filter(|(_, name, _)| is_namesake(name)).collect();
+    if let [(ty, name, _)] = namesakes[..] {
+        let since = "of the program's structs of its size it bears the allocator's name";
         return Ok(PayloadType::Known { ty: *ty, name: name.clone(), since });
     }
     let handed = handed_around(btf)?;
