@@ -11,6 +11,7 @@
 
 mod assess;
 mod checks;
+mod context;
 mod dump;
 mod figures;
 mod maps;
@@ -24,10 +25,12 @@ mod snapshot;
 mod stalls;
 mod state;
 mod summary;
+mod timeline;
 mod value;
 
 pub use assess::{Assessment, assess};
 pub use checks::{Check, Limits, Violation, violations};
+pub use context::{ProbeCount, ProbeCounters, SetupContext, SetupEntry, render_setup};
 pub use dump::{DumpSchema, FailureDump, LongestWait};
 pub use figures::Figures;
 pub use maps::{
@@ -52,6 +55,7 @@ pub use state::{
     QueueState, RunqueueState, SchedExtState, SchedulerExit, StallState, TaskState, VcpuState, state_letter,
 };
 pub use summary::{EventRate, MetricError, MonitorSummary, PhaseSummary, phase_summaries};
+pub use timeline::{EventPoint, EventTimeline, event_timeline, render_event_timeline};
 pub use value::{FromValue, Value};
 
 #[cfg(test)]
