@@ -136,6 +136,9 @@ def lock(prog, task):
 
 def locks(prog, ours, check):
     for task in ours:
+        # Return addresses are looked at as x86 calls leave them.
+        if isinstance(task["lock"], dict) and task["lock"]["error"] == "Absent":
+            continue
         if task["lock"] != "awake":
             obj = Object(prog, "struct task_struct *", task["address"])
             expected = lock(prog, obj)
