@@ -50,6 +50,7 @@ fn an_error_is_followed_to_the_call_that_ended_it() {
             // The argument of an enum's type, by the kernel's own name for it.
             "scx_ops_exit_kind(kind=SCX_EXIT_ERROR_BPF, exit_code=0, ",
             " returned",
+            "\nprobes fired: ",
         ],
     );
     assert!(!repro.contains("not probed: fixture_"), "{repro}");
@@ -94,6 +95,17 @@ fn a_stalled_task_is_followed_to_where_it_was_left() {
     let dump = std::fs::read(dump.unwrap_or_else(|| panic!("no dump of the second run in {left:?}")));
     let dump: serde_json::Value = serde_json::from_slice(&dump.expect("the dump")).expect("JSON");
     assert!(dump["runqueues"].as_array().is_some_and(|rqs| rqs.len() == 2), "{dump:#}");
+    // How often each probe fired: those on the kernel by its own count, those on the scheduler's programs by the trace.
+    let probes = dump["probe_counters"]["probes"].as_array().expect("probes");
+    let of = |name: &str| {
+        probes.iter().find(|probe| probe["function"] == name).unwrap_or_else(|| panic!("{name}: {probes:#?}"))
+    };
+    let (kernels, schedulers) = (of("dispatch_enqueue"), of("fixture_enqueue"));
+    assert!(kernels["exact"] == true && kernels["missed"].is_u64(), "{kernels:#}");
+    assert!(schedulers["exact"] == false && schedulers["missed"].is_null(), "{schedulers:#}");
+    for probe in [kernels, schedulers] {
+        assert!(probe["entries"].as_u64().is_some_and(|n| n > 0), "{probe:#}");
+    }
     let summary = text.lines().find(|line| line.starts_with("BUG SUMMARY: ")).expect("a summary");
     assert!(summary.contains("dispatch queue 0x57a11"), "the same queue as in the first run: {summary}");
 }

@@ -6,6 +6,9 @@ use ktstr_introspect_memory::VirtAddr;
 use ktstr_monitor::{CpuTimes, CpuUse, NodeState, PressureState, StallState};
 use std::collections::BTreeMap;
 
+/// Where pressure is turned off.
+pub(crate) const NO_PRESSURE: &str = "the kernel keeps none, which `psi=1` on its command line changes";
+
 /// What each possible CPU spent its time on, and its softirqs.
 pub(crate) fn cpu_use(kernel: &Kernel, reasons: &mut Reasons) -> Vec<CpuUse> {
     let mut found: BTreeMap<u32, CpuUse> = BTreeMap::new();
@@ -80,8 +83,7 @@ impl<'a> PressureReader<'a> {
     ) -> Vec<PressureState> {
         let pressure = group.and_then(|group| self.kernel.pressure(group, self.now));
         if pressure.as_ref().is_err_and(|e| e.kind() == ErrorKind::Null) {
-            let why = "pressure: the kernel keeps none, which `psi=1` on its command line changes";
-            reasons.left_out(why.to_string());
+            reasons.left_out(format!("pressure: {NO_PRESSURE}"));
         }
         let pressure = reasons.value(of, "pressure", pressure).unwrap_or_default();
         pressure.iter().map(pressure_state).collect()

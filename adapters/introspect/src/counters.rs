@@ -1,19 +1,16 @@
 //! What samples carry beyond runqueues: time in BPF programs, pressure by interrupts, and now and then counters of domains
 //! and programs.
 
+use crate::around::NO_PRESSURE;
 use crate::groups::domain_counters;
 use crate::reasons::Reasons;
-use ktstr_introspect_kernel::{Kernel, KernelError, ProgramSample, ProgramSampler};
+use ktstr_introspect_kernel::{ErrorKind, Kernel, KernelError, ProgramSample, ProgramSampler};
 use ktstr_monitor::{Counters, ProgramRuns, Sample};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How far apart counters are read: they are told by their growth over all of a run, and cost more than the rest.
 const PERIOD: Duration = Duration::from_secs(1);
-
-/// Why samples have no performance counters.
-const NO_PERF: &str = "performance counters of the vCPUs: none are opened, since a machine under emulation has none and \
-                       those of a host's are often taken";
 
 /// Reads them, as far as this kernel has them.
 pub(crate) struct CounterReader {
@@ -27,9 +24,12 @@ impl CounterReader {
     pub(crate) fn new(kernel: &Kernel) -> Self {
         let mut reasons = Reasons::default();
         let programs = reasons.value(&"the kernel", "BPF programs", ProgramSampler::new(kernel));
-        let irq = reasons.value(&"the system", "pressure by interrupts", kernel.irq_pressure());
+        let irq = kernel.irq_pressure();
+        if irq.as_ref().is_err_and(|e| e.kind() == ErrorKind::Null) {
+            reasons.left_out(format!("pressure by interrupts: {NO_PRESSURE}"));
+        }
+        let irq = reasons.value(&"the system", "pressure by interrupts", irq);
         reasons.value(&"a CPU", "utilization by interrupts", kernel.plan("rq.avg_irq.util_avg"));
-        reasons.left_out(NO_PERF.to_string());
         let (problems, left_out) = reasons.into_lists();
         let left_out = [problems, left_out].concat();
         Self { programs, has_irq_pressure: irq.is_some(), left_out, due: Duration::ZERO }
@@ -54,6 +54,7 @@ impl CounterReader {
             sample.counters = Some(Box::new(Counters {
                 domains,
                 programs: programs.iter().map(|program| named(kernel, program)).collect(),
+                vcpus: Vec::new(),
                 left_out: self.left_out.clone(),
             }));
         }

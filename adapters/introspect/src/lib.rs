@@ -14,6 +14,7 @@
 //! May touch: the vmlinux file or file of types it is given, one thread, and the files about running machines and
 //! the indexes of kernels in the directories that it is given.
 
+mod allocators;
 mod around;
 mod counters;
 mod expression;

@@ -1,5 +1,6 @@
 //! What is in a BPF map, in words and as values.
 
+use crate::allocators::allocators;
 use crate::scheduler::short;
 use crate::state::code;
 use crate::typed::Budget;
@@ -19,7 +20,7 @@ const MAX_VARIABLES: usize = 4096;
 const MAX_ENTRIES: usize = 4096;
 const MAX_PER_CPU: usize = 256;
 /// The first entries and variables are also told in words.
-const IN_WORDS: usize = 128;
+pub(crate) const IN_WORDS: usize = 128;
 /// Pages of an arena: 16 MiB.
 const MAX_PAGES: usize = 4096;
 /// Of a value nobody reads more than this at a glance.
@@ -61,6 +62,7 @@ fn variables(kernel: &Kernel, at: VirtAddr, state: &mut MapState, budget: &mut B
     state.more = variables.len().saturating_sub(MAX_VARIABLES);
     let seen = variables.iter().take(MAX_VARIABLES).enumerate();
     state.variables = seen.map(|(index, v)| variable(kernel, v, index < IN_WORDS, budget)).collect();
+    state.allocators = allocators(kernel, at, budget);
 }
 
 fn variable(kernel: &Kernel, variable: &BpfVariable, in_words: bool, budget: &mut Budget) -> VariableState {
@@ -276,7 +278,7 @@ fn is_zero(value: &MapValue) -> bool {
 }
 
 /// A value by its type; without one a number, or bytes.
-fn decoded(ty: Option<(&Btf, TypeId)>, bytes: &[u8]) -> String {
+pub(crate) fn decoded(ty: Option<(&Btf, TypeId)>, bytes: &[u8]) -> String {
     let typed = ty.filter(|(_, id)| id.0 != 0).and_then(|(btf, id)| btf.decode(id, bytes, LIMITS).ok());
     match (typed, bytes) {
         (Some(value), _) => value.to_string(),

@@ -13,9 +13,6 @@ use std::path::Path;
 
 /// Tasks that are listed of one runqueue.
 const MAX_TASKS: usize = 64;
-/// Why a dump has no performance counters.
-const NO_PERF: &str =
-    "performance counters of the vCPUs: no machine here has any that a guest's memory would tell of";
 
 /// Reads runqueues, tasks and what stands around them, and says where each vCPU is. What can't be read is listed, nothing
 /// is fatal; what this kernel lacks and what was cut short is told, too.
@@ -41,9 +38,6 @@ pub fn kernel_state(kernel: &Kernel, registers: &[VcpuRegisters]) -> KernelState
         sched_ext: sched_ext(kernel, &mut reasons),
         ..KernelState::default()
     };
-    if !registers.is_empty() {
-        reasons.left_out(NO_PERF.to_string());
-    }
     spinners(&mut state);
     (state.problems, state.left_out) = reasons.into_lists();
     state
@@ -79,6 +73,7 @@ fn vcpus(kernel: &Kernel, registers: &[VcpuRegisters], reasons: &mut Reasons) ->
         sp: r.sp,
         page_table: r.page_table,
         halted: r.halted,
+        counters: None,
     };
     registers.iter().map(state).collect()
 }

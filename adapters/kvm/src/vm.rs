@@ -5,7 +5,7 @@ use crate::queue::Queue;
 use crate::watches::{self, Watches};
 use crate::{command_line, core_file, errors, performance};
 use ktstr_machine::{
-    Blob, MachineError, MachineSpec, PhysicalMemory, RamFile, VcpuRegisters, Vm, VmEvent, VmExit,
+    Blob, MachineError, MachineSpec, PhysicalMemory, RamFile, VcpuRegisters, VcpuThreads, Vm, VmEvent, VmExit,
 };
 use ktstr_vmm::{Config, OnTrap, Part, Port, VmEnd, Watch};
 use std::fs::File;
@@ -214,6 +214,10 @@ impl Vm for KvmVm {
 
     fn vcpu_times(&mut self) -> Option<Vec<Duration>> {
         self.vm.vcpu_times()
+    }
+
+    fn vcpu_threads(&mut self) -> Option<VcpuThreads> {
+        Some(VcpuThreads { ids: self.vm.vcpu_threads()?, guest_mode: true })
     }
 
     fn watch(&mut self, address: u64, bytes: usize) -> Result<(), MachineError> {

@@ -1,4 +1,4 @@
-//! How much CPU time the host has given to each vCPU.
+//! The host's threads that run the vCPUs, and how much CPU time it has given to each.
 
 use crate::qmp;
 use serde_json::{Value, json};
@@ -15,6 +15,12 @@ impl VcpuThreads {
     pub(crate) fn of(qmp: &mut qmp::Client) -> Self {
         let answer = qmp.execute("query-cpus-fast", json!({}), PATIENCE);
         Self(answer.ok().and_then(|answer| threads(&answer)).unwrap_or_default())
+    }
+
+    /// Their ids; `None` when they are not known.
+    pub(crate) fn ids(&self) -> Option<Vec<u32>> {
+        let ids = self.0.iter().map(|id| u32::try_from(*id).ok()).collect::<Option<Vec<u32>>>()?;
+        (!ids.is_empty()).then_some(ids)
     }
 
     /// Their times on a CPU of the host; `None` when one of them can't be told.

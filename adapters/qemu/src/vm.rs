@@ -157,6 +157,11 @@ impl QemuVm {
         VmEvent::Exited(VmExit::Failed { code: -1, stderr })
     }
 
+    /// The vCPUs' threads, asked for once.
+    fn threads(&mut self) -> &VcpuThreads {
+        self.vcpus.get_or_insert_with(|| VcpuThreads::of(&mut self.qmp))
+    }
+
     /// QEMU's debug stub, which is started when it is first asked for.
     fn gdb(&mut self) -> Result<&mut Gdb, MachineError> {
         if self.bell.is_some() {
@@ -280,10 +285,12 @@ impl Vm for QemuVm {
     }
 
     fn vcpu_times(&mut self) -> Option<Vec<Duration>> {
-        if self.vcpus.is_none() {
-            self.vcpus = Some(VcpuThreads::of(&mut self.qmp));
-        }
-        self.vcpus.as_ref()?.times()
+        self.threads().times()
+    }
+
+    fn vcpu_threads(&mut self) -> Option<ktstr_machine::VcpuThreads> {
+        let ids = self.threads().ids()?;
+        Some(ktstr_machine::VcpuThreads { ids, guest_mode: false })
     }
 
     fn await_bell(&mut self, patience: Duration) -> Result<bool, MachineError> {

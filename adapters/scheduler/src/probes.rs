@@ -2,7 +2,7 @@
 //! scheduler's print comes to the same buffer.
 
 use crate::callbacks::{Attached, attach};
-use ktstr_scheduler::repro::{AtTheEnd, Callbacks, Probe, ProbeTrace, Selection, Task};
+use ktstr_scheduler::repro::{AtTheEnd, Callbacks, Probe, ProbeProfile, ProbeTrace, Selection, Task};
 use ktstr_scheduler::{ScxDump, ScxExit};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -129,6 +129,8 @@ impl Probes {
         trace.problems.extend(own.problems);
         let buffer = self.tracefs.join(BUFFER);
         let _ = std::fs::write(buffer.join("tracing_on"), "0");
+        // Before anything of ours runs through the probed functions.
+        let profile = std::fs::read_to_string(self.tracefs.join("kprobe_profile"));
         trace.task = Task::named(exit).or_else(|| self.at_the_end()).or_else(|| Task::of_dump(dump?));
         let Some(task) = &trace.task else {
             trace.problems.push("the kernel does not say which task its end is about".to_string());
@@ -140,6 +142,16 @@ impl Probes {
             trace.problems.push(format!("reading the trace: {e}"));
         }
         selection.finish(&mut trace);
+        match profile {
+            Ok(text) => {
+                let profile = ProbeProfile::of(&text);
+                for (number, count) in trace.counts.iter_mut().enumerate() {
+                    // BPF programs that print aren't among them.
+                    *count = profile.hits(number).unwrap_or(*count);
+                }
+            }
+            Err(e) => trace.problems.push(format!("reading how often probes fired: {e}")),
+        }
         trace.overwritten = overwritten(&buffer);
         trace
     }
@@ -201,6 +213,8 @@ mod tests {
             std::fs::create_dir_all(dir.path().join(BUFFER).join(folder)).unwrap();
         }
         std::fs::write(dir.path().join("kprobe_events"), "").unwrap();
+        let profile = "  e0        9        1\n  x0        8        2\n";
+        std::fs::write(dir.path().join("kprobe_profile"), profile).unwrap();
         dir
     }
 
@@ -221,6 +235,8 @@ mod tests {
         let seen = probes.of_end(&ScxExit::last_in(end).unwrap(), None);
         assert_eq!((seen.seen, seen.of_task, seen.overwritten, seen.lines.len()), (2, 1, 5, 1));
         assert!(seen.lines[0].ends_with("a0=7"), "{:?}", seen.lines);
+        let count = seen.counts[0];
+        assert_eq!((count.entries, count.exits, count.missed, count.exact), (9, 8, Some(3), true));
         let vague = ScxExit::last_in("sched_ext: BPF scheduler \"a\" disabled (runtime error)").unwrap();
         assert!(probes.of_end(&vague, None).problems[0].contains("which task"));
     }

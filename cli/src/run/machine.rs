@@ -6,6 +6,7 @@ use crate::settings::Settings;
 use anyhow::{Context, Result};
 use ktstr_assert::Assert;
 use ktstr_guest_init::BOOT_INIT;
+use ktstr_host::PerfCounters;
 use ktstr_kernel_cache::KernelCache;
 use ktstr_live_kernel::{Announcement, Finding, IndexCache, LiveKernel, Running};
 use ktstr_machine::mailbox::layout::{ENTROPY_BYTES, SIZE_FILE};
@@ -129,7 +130,8 @@ impl Machine<'_> {
             });
         }
         let monitor = monitor(self.spec.accel, self.monitor_period).with_alarm(&self.checks);
-        let watch = Watch::new(&mut eye, monitor).with_paths(self.snapshot_paths);
+        let mut counters = PerfCounters::default();
+        let watch = Watch::new(&mut eye, monitor).with_paths(self.snapshot_paths).counting(&mut counters);
         // A resumed kernel is up: it can be looked for at once.
         let watch = if resumed { watch.of_booted() } else { watch };
         let watch = if Check::any_set(&self.checks) { watch.before_the_test() } else { watch };

@@ -1,6 +1,6 @@
 //! What is written of a kernel whose test failed, crashed or hung.
 
-use super::{DETERMINISTIC, common, watched};
+use super::{DETERMINISTIC, common, layout, watched};
 use common::case;
 use serde_json::Value;
 
@@ -58,6 +58,7 @@ fn a_real_time_hog_that_stalls_a_runqueue_is_named() {
                 "domains of cpu0 cpu1: ",
             ],
         );
+        layout::laid_out(&dump, &text);
         let tasks = tasks_of(&dump, 1);
         assert!(tasks[0] == "hog" && tasks.iter().any(|t| t == "victim"), "{tasks:?}");
         assert_eq!(dump["runqueues"][1]["current"]["class"], "rt", "{dump:#}");

@@ -119,6 +119,11 @@ pub trait Vm: Send {
         None
     }
 
+    /// The host's threads that run the vCPUs; `None` where vCPUs have none of their own, or they aren't known.
+    fn vcpu_threads(&mut self) -> Option<VcpuThreads> {
+        None
+    }
+
     /// Waits until the guest stands still at an instant that it chose itself, by ringing its
     /// bell; true once it does, and then it stays so until [`let_go`](Self::let_go). False
     /// where guests have no bell, because stopping them at any instant changes nothing.
@@ -174,6 +179,15 @@ pub trait Vm: Send {
     /// Time from the start of the machine until the guest first ran code or the
     /// hypervisor was ready for it, where known.
     fn setup_time(&self) -> Option<Duration>;
+}
+
+/// The host's threads that run a machine's vCPUs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VcpuThreads {
+    /// Their thread ids, by vCPU number.
+    pub ids: Vec<u32>,
+    /// Whether they run guest code on the host's CPUs as such, which a CPU can tell from the rest of what they do.
+    pub guest_mode: bool,
 }
 
 /// A stretch of guest RAM in a file.

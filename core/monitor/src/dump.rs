@@ -1,7 +1,7 @@
 //! The file that a failed run leaves of its kernel: what it looked like, how whole that is, and
 //! where a scheduler let a task wait too long, what it looked like before the kernel acted on it.
 
-use crate::KernelState;
+use crate::{EventTimeline, KernelState, ProbeCounters, SetupContext};
 use serde::{Deserialize, Serialize};
 
 /// How much there is in a dump.
@@ -54,17 +54,35 @@ pub struct FailureDump {
     /// What it looked like when a task had waited for half of what the sched_ext watchdog allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early: Option<KernelState>,
+    /// How counters grew over the run.
+    #[serde(default)]
+    pub event_timeline: EventTimeline,
+    /// How the scenario had been laid out.
+    #[serde(default)]
+    pub setup: SetupContext,
+    /// How often probes fired, where the run had any.
+    #[serde(default)]
+    pub probe_counters: ProbeCounters,
 }
 
 impl FailureDump {
-    /// The dump of these looks at a kernel.
+    /// The dump of these looks at a kernel, without what else goes with them.
     pub fn new(state: KernelState, early: Option<KernelState>, exit: String, elapsed_ms: u64) -> Self {
         let schema = match (&state.unread, &early) {
             (Some(_), _) => DumpSchema::Degraded,
             (None, Some(_)) => DumpSchema::Dual,
             (None, None) => DumpSchema::Single,
         };
-        Self { schema, exit, elapsed_ms, state, early }
+        Self {
+            schema,
+            exit,
+            elapsed_ms,
+            state,
+            early,
+            event_timeline: EventTimeline::default(),
+            setup: SetupContext::default(),
+            probe_counters: ProbeCounters::default(),
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod assess;
 mod checks;
+mod context;
 mod dump;
 mod figures;
 mod maps;
@@ -24,15 +25,21 @@ mod snapshot;
 mod stalls;
 mod state;
 mod summary;
+mod timeline;
 mod value;
+mod vcpus;
 
 pub use assess::{Assessment, assess};
 pub use checks::{Check, Limits, Violation, violations};
+pub use context::{ProbeCount, ProbeCounters, SetupContext, SetupEntry, render_setup};
 pub use dump::{DumpSchema, FailureDump, LongestWait};
 pub use figures::Figures;
-pub use maps::{ArenaPage, ArenaState, EntryState, EntryValue, MapState, RingState, VariableState};
+pub use maps::{
+    AllocatorState, ArenaPage, ArenaState, ElementState, EntryState, EntryValue, MapState, RingState,
+    VariableState,
+};
 pub use monitor::{DEFAULT_PERIOD, Mark, Monitor, MonitorLog};
-pub use ports::{Inspector, Place, Readings, SampleError, Sampler};
+pub use ports::{HostCounters, Inspector, Place, Readings, SampleError, Sampler};
 pub use render::{render_assessment, render_state};
 pub use sample::{
     Counters, CpuSample, Current, MAX_PLAUSIBLE_DSQ_DEPTH, Observer, ProgramRuns, QueueSample, Sample,
@@ -48,8 +55,10 @@ pub use state::{
     CgroupState, CpuTimes, CpuUse, DomainState, KernelState, NodeState, PressureState, ProgramState,
     QueueState, RunqueueState, SchedExtState, SchedulerExit, StallState, TaskState, VcpuState, state_letter,
 };
-pub use summary::{EventRate, MetricError, MonitorSummary, PhaseSummary, phase_summaries};
+pub use summary::{EventRate, IrqUtil, MetricError, MonitorSummary, PhaseSummary, phase_summaries};
+pub use timeline::{EventPoint, EventTimeline, event_timeline, render_event_timeline};
 pub use value::{FromValue, Value};
+pub use vcpus::{COUNTERS_DIFFER, VcpuCounters, VcpuReadings};
 
 #[cfg(test)]
 mod testing;

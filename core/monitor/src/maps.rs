@@ -43,6 +43,9 @@ pub struct MapState {
     /// An arena's pages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arena: Option<ArenaState>,
+    /// What allocators of sched_ext's BPF library have given out whose variables it holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allocators: Vec<AllocatorState>,
     /// What else there is to say of its contents: how full it is, or why they are not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -98,6 +101,47 @@ pub struct VariableState {
     /// Its value as its type says, in C's way and cut short.
     pub value: String,
     /// The same by its type.
+    #[serde(default)]
+    pub typed: Value,
+}
+
+/// What an allocator of sched_ext's BPF library (`struct scx_allocator`) has given out of its program's arena.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllocatorState {
+    /// Its variable, such as `scx_task_allocator`.
+    pub name: String,
+    /// Bytes of an element that are the program's.
+    pub payload_size: u64,
+    /// The struct that its elements are, where one is known.
+    pub payload_type: Option<String>,
+    /// How that is known, or why it isn't, or why there are no elements.
+    pub note: String,
+    /// The elements in use, by index.
+    pub elements: Vec<ElementState>,
+    /// Whether there were more than were looked at.
+    pub truncated: bool,
+    /// Elements that were freed while they were read, have no memory yet, or can't be read.
+    #[serde(default)]
+    pub passed_over: usize,
+}
+
+/// An element of an allocator that is in use.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ElementState {
+    /// Its index, which it keeps as long as it is in use.
+    pub index: u64,
+    /// How often its place was freed before.
+    pub generation: u64,
+    /// Its address in user space; programs use the low 32 bits.
+    pub user: u64,
+    /// Whether the library's part of it names another place: it was just given out, or the program has written past its
+    /// own part.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub misplaced: bool,
+    /// For people, of the first elements: its value as its type says, else its bytes, cut short.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub value: String,
+    /// The same by its type; without one a number or a list of bytes.
     #[serde(default)]
     pub typed: Value,
 }

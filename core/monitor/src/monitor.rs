@@ -1,7 +1,9 @@
 //! Takes samples while a test runs.
 
 use crate::checks::violations;
-use crate::{CgroupState, Limits, Observer, Sample, SampleError, Sampler, implausible};
+use crate::{
+    COUNTERS_DIFFER, CgroupState, Limits, Observer, Sample, SampleError, Sampler, VcpuReadings, implausible,
+};
 use ktstr_assert::Assert;
 use std::time::Duration;
 
@@ -151,13 +153,13 @@ impl Monitor {
         }
     }
 
-    /// Takes a sample if one is due; true if one was taken. `clock` tells the host's time; `vcpu_times` the CPU
-    /// time that each vCPU has had so far, where known.
+    /// Takes a sample if one is due; true if one was taken. `clock` tells the host's time; `vcpus` what the host knows of
+    /// the vCPUs, their counters only when they are asked for.
     pub fn poll(
         &mut self,
         sampler: &mut dyn Sampler,
         clock: &dyn Fn() -> Duration,
-        vcpu_times: &mut dyn FnMut() -> Option<Vec<Duration>>,
+        vcpus: &mut dyn FnMut(bool) -> VcpuReadings,
     ) -> bool {
         let (now, Some(begun), Some(period)) = (clock(), self.begun, self.period) else { return false };
         if self.due_in(now) != Some(Duration::ZERO) {
@@ -165,9 +167,14 @@ impl Monitor {
         }
         self.due = Some(now + period);
         let outcome = sampler.sample(now.saturating_sub(begun)).map(|mut sample| {
-            let times = vcpu_times().unwrap_or_default();
+            let VcpuReadings { times, counters, left_out } = vcpus(sample.counters.is_some());
+            let times = times.unwrap_or_default();
             for cpu in &mut sample.cpus {
                 cpu.vcpu_time = times.get(cpu.cpu as usize).copied();
+            }
+            if let Some(of_sample) = &mut sample.counters {
+                of_sample.vcpus = counters;
+                of_sample.left_out.extend(left_out);
             }
             sample
         });
@@ -188,7 +195,10 @@ impl Monitor {
             return false;
         }
         let begin = clock();
-        let outcome = sampler.sample(at).map(|sample| {
+        let outcome = sampler.sample(at).map(|mut sample| {
+            if let Some(counters) = &mut sample.counters {
+                counters.left_out.push(COUNTERS_DIFFER.to_string());
+            }
             let next = |cpu| sampler.next_after(cpu, observer.pid);
             sample.without(observer, next)
         });
@@ -239,19 +249,29 @@ impl Monitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Current;
     use crate::ports::MockSampler;
     use crate::testing::sample;
+    use crate::{Current, VcpuCounters};
     use std::cell::Cell;
 
     const MS: Duration = Duration::from_millis(1);
+
+    /// Of one vCPU.
+    fn readings(with_counters: bool) -> VcpuReadings {
+        let counters = VcpuCounters { page_faults: Some(3), ..VcpuCounters::default() };
+        VcpuReadings {
+            times: Some(vec![7 * MS]),
+            counters: if with_counters { vec![counters] } else { Vec::new() },
+            left_out: vec!["cycles: none".into()],
+        }
+    }
 
     /// Polls once a millisecond for `ms`, after the test began at 1 s.
     fn watch(monitor: &mut Monitor, sampler: &mut MockSampler, ms: u32) {
         monitor.begin(1000 * MS);
         let now = Cell::new(1000 * MS);
         for _ in 0..ms {
-            monitor.poll(sampler, &|| now.get(), &mut || Some(vec![7 * MS]));
+            monitor.poll(sampler, &|| now.get(), &mut readings);
             now.set(now.get() + MS);
         }
     }
@@ -266,8 +286,15 @@ mod tests {
         });
         let mut monitor = Monitor::every(100 * MS);
         watch(&mut monitor, &mut sampler, 550);
-        let kept = monitor.into_log().samples.into_iter().map(|s| s.counters.is_some());
+        let samples = monitor.into_log().samples;
+        let kept = samples.iter().map(|s| s.counters.is_some());
         assert_eq!(kept.collect::<Vec<_>>(), [false, true, false, false, true, false]);
+        // What the host counted comes along.
+        let counters = samples[1].counters.as_ref().unwrap();
+        assert_eq!(
+            (counters.vcpus[0].page_faults, &counters.left_out[..]),
+            (Some(3), &["cycles: none".into()][..])
+        );
     }
 
     #[test]
@@ -338,7 +365,9 @@ mod tests {
     #[test]
     fn a_sample_that_was_asked_for_is_as_if_nobody_had_asked() {
         let mut sampler = MockSampler::new();
-        sampler.expect_sample().returning(|at| Ok(observed(at, &[1, 3])));
+        sampler
+            .expect_sample()
+            .returning(|at| Ok(Sample { counters: Some(Box::default()), ..observed(at, &[1, 3]) }));
         let hog = Current { pid: 5, prio: Some(89), comm: *b"hog\0\0\0\0\0\0\0\0\0\0\0\0\0" };
         sampler
             .expect_next_after()
@@ -348,12 +377,14 @@ mod tests {
         let mut monitor = Monitor::when_asked();
         monitor.begin(Duration::ZERO);
         assert_eq!(monitor.due_in(MS), None, "the host's clock has no say");
-        assert!(!monitor.poll(&mut sampler, &|| 500 * MS, &mut || None));
+        assert!(!monitor.poll(&mut sampler, &|| 500 * MS, &mut readings));
         let clock = Cell::new(7 * MS);
         let tick = || clock.replace(clock.get() + 2 * MS);
         assert!(monitor.take(&mut sampler, 100 * MS, &OBSERVER, &tick));
         let log = monitor.into_log();
         assert_eq!((log.samples[0].at, &log.costs[..]), (100 * MS, &[2 * MS][..]));
+        let counters = log.samples[0].counters.as_ref().unwrap();
+        assert!(counters.vcpus.is_empty() && counters.left_out[0].contains("differs from run to run"));
         let cpu = log.samples[0].cpus[1];
         assert_eq!((cpu.nr_running, cpu.nr_switches, cpu.curr_pid), (2, 500, Some(5)));
         assert_eq!((cpu.curr_prio, cpu.current(), cpu.vcpu_time), (Some(89), "hog".to_string(), None));
@@ -403,7 +434,7 @@ mod tests {
         let mut monitor = Monitor::every(100 * MS);
         watch(&mut monitor, &mut sampler, 50);
         monitor.end();
-        monitor.poll(&mut sampler, &|| 5000 * MS, &mut || None);
+        monitor.poll(&mut sampler, &|| 5000 * MS, &mut readings);
         assert_eq!(monitor.due_in(6000 * MS), None);
     }
 

@@ -1,7 +1,7 @@
 //! What the monitor needs of the world: a reader of the guest kernel's state.
 
-use crate::{Current, KernelState, LongestWait, Sample, Value};
-use ktstr_machine::{PhysicalMemory, VcpuRegisters};
+use crate::{Current, KernelState, LongestWait, Sample, Value, VcpuCounters};
+use ktstr_machine::{PhysicalMemory, VcpuRegisters, VcpuThreads};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +50,19 @@ pub trait Sampler {
         let _ = (cpu, pid);
         None
     }
+}
+
+/// Counts what the host's CPUs and its kernel do for a machine's vCPUs.
+#[cfg_attr(test, mockall::automock)]
+pub trait HostCounters {
+    /// Begins to count for these threads; what was counted for others ends.
+    fn open(&mut self, threads: &VcpuThreads);
+
+    /// What was counted since, by vCPU; empty where nothing can be counted.
+    fn read(&mut self) -> Vec<VcpuCounters>;
+
+    /// What is not counted, and why.
+    fn left_out(&self) -> Vec<String>;
 }
 
 /// Values by path, each read or not for a reason of its own.

@@ -6,7 +6,7 @@ mod state;
 
 pub use state::render_state;
 
-use crate::{Assessment, Check, Counters, PhaseSummary, Schedstat};
+use crate::{Assessment, Check, Counters, IrqUtil, PhaseSummary, Schedstat, VcpuCounters};
 use ktstr_assert::Assert;
 use std::fmt::Write;
 
@@ -53,6 +53,11 @@ pub fn render_assessment(assessment: &Assessment, asked: &Assert) -> String {
     }
     if let Some(counters) = &summary.counters {
         text.push_str(&grown(counters));
+    }
+    if let Some(IrqUtil { max, cpu, avg }) = summary.irq_util {
+        let (max, avg) = (max * 100.0, avg * 100.0);
+        let _ =
+            writeln!(text, "interrupts took at most {max:.1} % of a CPU (cpu{cpu}), {avg:.1} % on average");
     }
     if let Some(us) = summary.irq_pressure_us {
         let _ = writeln!(text, "interrupts held up all tasks for {us} µs");
@@ -105,6 +110,10 @@ fn grown(counters: &Counters) -> String {
                  remote wake-ups, {affine} moved for the cache"
             );
         }
+    }
+    let all = counters.vcpus.iter().copied().reduce(VcpuCounters::plus);
+    if let Some(all) = all.filter(|all| !all.is_empty()) {
+        let _ = writeln!(text, "{} vCPUs on the host: {}", counters.vcpus.len(), all.in_words());
     }
     let mut programs: Vec<_> = counters.programs.iter().filter(|(_, p)| p.runs > 0 || p.misses > 0).collect();
     programs.sort_by_key(|(_, p)| std::cmp::Reverse(p.run_time_ns));
@@ -235,6 +244,7 @@ mod tests {
         let counters = Counters {
             domains: [("MC".to_string(), busy.into()), ("PKG".to_string(), quiet.into())].into(),
             programs: programs.into_iter().collect(),
+            vcpus: vec![VcpuCounters { context_switches: Some(4), ..VcpuCounters::default() }; 2],
             left_out: Vec::new(),
         };
         let text = grown(&counters);
@@ -243,10 +253,11 @@ mod tests {
             lines[0],
             "domain MC: 7 balances (1 failed), 2 tasks pulled, 0 pushed, 9 remote wake-ups, 0 moved for the cache"
         );
-        assert_eq!(lines[1], "BPF program stuck (id 9): 2 runs, 500 ns each, 3 runs prevented by recursion");
-        assert_eq!(lines[2], "BPF program p0 (id 0): 1 runs, 7 ns each");
+        assert_eq!(lines[1], "2 vCPUs on the host: 8 context switches");
+        assert_eq!(lines[2], "BPF program stuck (id 9): 2 runs, 500 ns each, 3 runs prevented by recursion");
+        assert_eq!(lines[3], "BPF program p0 (id 0): 1 runs, 7 ns each");
         assert_eq!(lines[lines.len() - 1], "… and 1 more BPF programs");
-        assert_eq!(lines.len(), 2 + PROGRAMS);
+        assert_eq!(lines.len(), 3 + PROGRAMS);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One look at the runqueues, and whether it can be believed.
 
+use crate::VcpuCounters;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -157,7 +158,7 @@ pub struct Sample {
     pub counters: Option<Box<Counters>>,
 }
 
-/// Counters of scheduling domains and of BPF programs.
+/// Counters of scheduling domains, of BPF programs and of the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Of scheduling domains by their name, summed over the CPUs (as `DomainState` has them); none without
@@ -165,7 +166,10 @@ pub struct Counters {
     pub domains: BTreeMap<String, BTreeMap<String, u64>>,
     /// Of BPF programs, by name and ID.
     pub programs: BTreeMap<String, ProgramRuns>,
-    /// What samples of this kernel lack, and why.
+    /// What the host counted for each vCPU; empty where it counts nothing, and in deterministic mode.
+    #[serde(default)]
+    pub vcpus: Vec<VcpuCounters>,
+    /// What samples of this kernel on this host lack, and why.
     pub left_out: Vec<String>,
 }
 
@@ -203,6 +207,7 @@ impl Counters {
         Self {
             domains: self.domains.iter().map(domain).collect(),
             programs: self.programs.iter().map(program).collect(),
+            vcpus: self.vcpus.iter().zip(&before.vcpus).map(|(now, then)| now.since(*then)).collect(),
             left_out: self.left_out.clone(),
         }
     }

@@ -6,7 +6,7 @@ mod task;
 pub use around::{CpuTimes, CpuUse, NodeState, PressureState, StallState};
 pub use task::{TaskState, state_letter};
 
-use crate::MapState;
+use crate::{MapState, VcpuCounters};
 use ktstr_machine::VcpuRegisters;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -29,6 +29,9 @@ pub struct VcpuState {
     pub page_table: u64,
     /// True when halted.
     pub halted: bool,
+    /// What the host counted for it until then; `None` where it counts nothing, and in deterministic mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<VcpuCounters>,
 }
 
 /// A runqueue with its tasks.

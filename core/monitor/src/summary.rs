@@ -16,6 +16,17 @@ pub struct EventRate {
     pub max_per_s: f64,
 }
 
+/// How much of the CPUs' time went to interrupts (`rq.avg_irq.util_avg`), shares of 1.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct IrqUtil {
+    /// The largest of one CPU in one sample.
+    pub max: f64,
+    /// Which CPU that was.
+    pub cpu: u32,
+    /// Average over samples and CPUs.
+    pub avg: f64,
+}
+
 /// What the samples of a phase, or of all of a run, come to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PhaseSummary {
@@ -77,6 +88,9 @@ pub struct MonitorSummary {
     /// How long interrupts held up all tasks, microseconds; `None` on kernels that don't account for it.
     #[serde(default)]
     pub irq_pressure_us: Option<u64>,
+    /// How much of the CPUs' time went to interrupts; `None` on kernels that don't account for it.
+    #[serde(default)]
+    pub irq_util: Option<IrqUtil>,
     /// Time in BPF programs, ns; `None` where the kernel didn't count it.
     #[serde(default)]
     pub bpf_run_time_ns: Option<u64>,
@@ -181,6 +195,7 @@ pub(crate) fn summarize(log: &MonitorLog) -> MonitorSummary {
         schedstat: schedstat(samples),
         counters: counters(samples),
         irq_pressure_us: growth(samples, |s| s.irq_pressure_us),
+        irq_util: irq_util(samples),
         bpf_run_time_ns: growth(samples, |s| s.bpf_run_time_ns),
         phases: phase_summaries(log),
         cost_us: costs.get(costs.len() / 2).copied().unwrap_or_default(),
@@ -250,6 +265,17 @@ fn growth(samples: &[Sample], number: impl Fn(&Sample) -> Option<u64>) -> Option
     Some(known.next_back()?.saturating_sub(first))
 }
 
+/// `SCHED_CAPACITY_SCALE`: all of a CPU's time.
+const WHOLE: f64 = 1024.0;
+
+fn irq_util(samples: &[Sample]) -> Option<IrqUtil> {
+    let known = || samples.iter().flat_map(|s| &s.cpus).filter_map(|c| Some((c.cpu, c.irq_util?)));
+    let avg = average(known().map(|(_, share)| f64::from(share) / WHOLE))?;
+    // The first of equals, as everywhere.
+    let (cpu, most) = known().reduce(|most, next| if next.1 > most.1 { next } else { most })?;
+    Some(IrqUtil { max: f64::from(most) / WHOLE, cpu, avg })
+}
+
 fn events(samples: &[Sample]) -> BTreeMap<String, EventRate> {
     let counted: Vec<&Sample> = samples.iter().filter(|s| s.events.is_some()).collect();
     let names: BTreeSet<&String> =
@@ -266,8 +292,8 @@ fn events(samples: &[Sample]) -> BTreeMap<String, EventRate> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ProgramRuns;
     use crate::testing::sample;
+    use crate::{ProgramRuns, VcpuCounters};
 
     #[test]
     fn the_numbers_of_three_samples() {
@@ -291,7 +317,10 @@ mod tests {
     #[test]
     fn counters_are_told_by_their_growth_over_all_cpus() {
         let mut samples = vec![sample(0, &[1, 1]), sample(100, &[1, 1])];
-        assert_eq!(schedstat(&samples), None);
+        assert_eq!((schedstat(&samples), irq_util(&samples)), (None, None));
+        samples[1].cpus[0].irq_util = Some(512);
+        samples[1].cpus[1].irq_util = Some(0);
+        assert_eq!(irq_util(&samples), Some(IrqUtil { max: 0.5, cpu: 0, avg: 0.25 }));
         for (n, cpu) in (1..).zip(samples.iter_mut().flat_map(|s| &mut s.cpus)) {
             cpu.schedstat = Some(Schedstat { pcount: n * n, run_delay: 7, ..Schedstat::default() });
         }
@@ -303,6 +332,7 @@ mod tests {
         let counters = |pulled: u64, programs: &[(&str, u64)]| {
             let of = |runs| ProgramRuns { runs, run_time_ns: runs * 10, misses: 1 };
             Box::new(Counters {
+                vcpus: vec![VcpuCounters { page_faults: Some(pulled), ..VcpuCounters::default() }],
                 domains: [("MC".to_string(), [("lb_gained.idle".to_string(), pulled)].into())].into(),
                 programs: programs.iter().map(|(name, runs)| ((*name).to_string(), of(*runs))).collect(),
                 left_out: vec!["irq".into()],
@@ -317,6 +347,7 @@ mod tests {
         let summary = summarize(&MonitorLog { samples, ..MonitorLog::default() });
         let grown = summary.counters.unwrap();
         assert_eq!(grown.domains["MC"]["lb_gained.idle"], 7);
+        assert_eq!(grown.vcpus[0].page_faults, Some(7));
         assert_eq!(grown.programs["old"], ProgramRuns { runs: 4, run_time_ns: 40, misses: 0 });
         assert_eq!(grown.programs["new"], ProgramRuns { runs: 3, run_time_ns: 30, misses: 1 });
         assert_eq!((grown.programs.len(), grown.left_out.len()), (2, 1));

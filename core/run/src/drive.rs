@@ -4,9 +4,10 @@ use crate::guest::{TestReturn, decode_reports};
 use crate::limits::Limits;
 use crate::ports::HostClock;
 use crate::scheduler::tell_the_end;
+use crate::setup::SETUP;
 use crate::watch::Watch;
 use ktstr_machine::{ConsoleTail, MachineError, Vm, VmEvent, VmExit};
-use ktstr_monitor::{FailureDump, KernelState, MonitorLog, Snapshots};
+use ktstr_monitor::{FailureDump, KernelState, MonitorLog, Snapshots, event_timeline};
 use ktstr_scheduler::{BoundedLog, SchedulerReport};
 use ktstr_wire::{Decoder, Message, Stage, Stimulus};
 use std::time::Duration;
@@ -85,6 +86,8 @@ pub struct Observation {
     pub timed_out: Option<(Duration, String)>,
     /// What the scenario did.
     pub timeline: Vec<Stimulus>,
+    /// The cgroups that its steps made, with their settings and workers.
+    pub made: Vec<Stimulus>,
     /// Warnings of the guest's init.
     pub warnings: Vec<String>,
     /// The kernel's log, where the guest sent it.
@@ -140,7 +143,12 @@ impl Observation {
     pub fn failure_dump(&self) -> Option<FailureDump> {
         let elapsed_ms = u64::try_from(self.times.total.as_millis()).unwrap_or(u64::MAX);
         let state = self.kernel_state.clone()?;
-        Some(FailureDump::new(state, self.early_state.clone(), self.ended(), elapsed_ms))
+        Some(FailureDump {
+            event_timeline: event_timeline(&self.monitor),
+            setup: self.setup(),
+            probe_counters: self.probe_counters(),
+            ..FailureDump::new(state, self.early_state.clone(), self.ended(), elapsed_ms)
+        })
     }
 
     fn new() -> Self {
@@ -151,6 +159,7 @@ impl Observation {
             signal: None,
             timed_out: None,
             timeline: Vec::new(),
+            made: Vec::new(),
             warnings: Vec::new(),
             kernel_log: Vec::new(),
             schedulers: Vec::new(),
@@ -320,8 +329,9 @@ impl Driver<'_, '_> {
             }
             Message::Stimulus(stimulus) => {
                 self.watch.stimulus(now, &stimulus);
-                if seen.timeline.len() < MAX_TIMELINE {
-                    seen.timeline.push(stimulus);
+                let kept = if stimulus.kind == SETUP { &mut seen.made } else { &mut seen.timeline };
+                if kept.len() < MAX_TIMELINE {
+                    kept.push(stimulus);
                 }
             }
             Message::Result(bytes) => match TestReturn::decode(&bytes) {

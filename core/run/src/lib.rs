@@ -19,6 +19,7 @@ mod reported;
 mod repro;
 mod scheduler;
 mod serve;
+mod setup;
 mod sidecar;
 mod spec;
 mod vm_result;

@@ -4,7 +4,9 @@ use crate::drive::{Observation, Times};
 use crate::judge::CaseResult;
 use crate::scheduler::bug_summary;
 use ktstr_assert::{Assert, ScenarioStats, render_comparison, render_failure};
-use ktstr_monitor::{KernelState, render_assessment, render_state};
+use ktstr_monitor::{
+    KernelState, event_timeline, render_assessment, render_event_timeline, render_setup, render_state,
+};
 use ktstr_scheduler::{
     Detach, ProgramStats, SchedulerReport, SchedulerStats, bytes_left_out, without_colours,
 };
@@ -133,6 +135,12 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
     let output = seen.output.last(OUTPUT_LINES);
     if !output.is_empty() {
         section(text, "test output (last lines)", &output.join("\n"));
+    }
+    if case.result.is_fail() && !seen.made.is_empty() {
+        section(text, "setup", &render_setup(&seen.setup()));
+    }
+    if case.result.is_fail() && seen.kernel_state.is_some() {
+        section(text, "events over time", &render_event_timeline(&event_timeline(&seen.monitor)));
     }
     // Of what merely lacks data it would explain nothing.
     if let Some(state) = seen.early_state.as_ref().filter(|_| case.result.is_fail()) {
@@ -297,7 +305,7 @@ pub fn render_timeline(events: &[Stimulus]) -> String {
     lines.join("\n")
 }
 
-fn scheduler_line(report: &SchedulerReport) -> String {
+pub(crate) fn scheduler_line(report: &SchedulerReport) -> String {
     let mut line = report.name.clone();
     match &report.ops {
         Some(ops) => {

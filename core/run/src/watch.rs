@@ -2,7 +2,10 @@
 
 use crate::ports::HostClock;
 use ktstr_machine::{MachineError, VcpuRegisters, Vm};
-use ktstr_monitor::{Inspector, KernelState, LongestWait, Mark, Monitor, MonitorLog, Snapshots};
+use ktstr_monitor::{
+    COUNTERS_DIFFER, HostCounters, Inspector, KernelState, LongestWait, Mark, Monitor, MonitorLog, Snapshots,
+    VcpuReadings,
+};
 use ktstr_wire::{Answer, Stimulus};
 use std::time::Duration;
 
@@ -10,6 +13,8 @@ use std::time::Duration;
 pub struct Watch<'a> {
     pub(crate) inspector: Option<&'a mut dyn Inspector>,
     pub(crate) monitor: Monitor,
+    /// Counts what the host does for the vCPUs.
+    counting: Counting<'a>,
     attached: bool,
     booted: bool,
     needed: bool,
@@ -34,6 +39,49 @@ pub struct Watch<'a> {
     pub(crate) answered: Option<(u64, Answer)>,
     /// How often the machine could not be stopped in time.
     pub(crate) unstopped: usize,
+}
+
+/// What counts on the host, and whether it has begun to.
+#[derive(Default)]
+struct Counting<'a> {
+    counters: Option<&'a mut dyn HostCounters>,
+    opened: bool,
+}
+
+/// Why nothing is counted on the host where nothing has begun to.
+const NO_THREADS: &str =
+    "performance counters of the vCPUs: the host's threads that run them aren't known, or they share one";
+
+impl Counting<'_> {
+    /// Begins, once the threads are known.
+    fn begin(&mut self, vm: &mut dyn Vm) {
+        if let Some(counters) = self.counters.as_deref_mut().filter(|_| !self.opened)
+            && let Some(threads) = vm.vcpu_threads()
+        {
+            counters.open(&threads);
+            self.opened = true;
+        }
+    }
+
+    /// What the host knows of the vCPUs now.
+    fn readings(&mut self, vm: &mut dyn Vm, with_counters: bool) -> VcpuReadings {
+        let mut readings = VcpuReadings { times: vm.vcpu_times(), ..VcpuReadings::default() };
+        if with_counters {
+            self.begin(vm);
+            self.add_to(&mut readings);
+        }
+        readings
+    }
+
+    fn add_to(&mut self, readings: &mut VcpuReadings) {
+        let Some(counters) = self.counters.as_deref_mut() else { return };
+        if self.opened {
+            readings.counters = counters.read();
+            readings.left_out = counters.left_out();
+        } else {
+            readings.left_out.push(NO_THREADS.to_string());
+        }
+    }
 }
 
 /// A variable whose writes stop the machine.
@@ -73,6 +121,7 @@ impl<'a> Watch<'a> {
         Self {
             inspector: None,
             monitor,
+            counting: Counting::default(),
             attached: false,
             booted: false,
             needed: false,
@@ -95,6 +144,13 @@ impl<'a> Watch<'a> {
     #[must_use]
     pub fn at_the_guests_instants(self) -> Self {
         Self { own_instants: true, ..self }
+    }
+
+    /// What the host does for the vCPUs is counted by `counters`. Not at the guest's own instants: it differs from run to
+    /// run.
+    #[must_use]
+    pub fn counting(self, counters: &'a mut dyn HostCounters) -> Self {
+        Self { counting: Counting { counters: Some(counters), opened: false }, ..self }
     }
 
     /// Every snapshot holds the values at these paths.
@@ -176,6 +232,9 @@ impl<'a> Watch<'a> {
                 // The first question may take the hypervisor a while; no sample shall wait for it.
                 let _ = vm.vcpu_times();
             }
+            if !self.own_instants {
+                self.counting.begin(vm);
+            }
         }
     }
 
@@ -213,7 +272,8 @@ impl<'a> Watch<'a> {
             return Ok(());
         }
         let Some(inspector) = self.inspector.as_deref_mut() else { return Ok(()) };
-        let taken = self.monitor.poll(inspector, &|| clock.now(), &mut || vm.vcpu_times());
+        let counting = &mut self.counting;
+        let taken = self.monitor.poll(inspector, &|| clock.now(), &mut |with| counting.readings(vm, with));
         if let Some(when) = self.early_moment(taken) {
             match self.held(vm, &when) {
                 Ok(state) => self.early = state,
@@ -329,7 +389,22 @@ impl<'a> Watch<'a> {
             KernelState { unread: Some(why), ..KernelState::of_registers(&registers) }
         });
         state.problems.extend(problems);
+        self.add_counters(&mut state);
         Some(state)
+    }
+
+    /// What the host counted for the vCPUs whose registers are told.
+    fn add_counters(&mut self, state: &mut KernelState) {
+        if self.own_instants {
+            state.left_out.push(COUNTERS_DIFFER.to_string());
+            return;
+        }
+        let mut readings = VcpuReadings::default();
+        self.counting.add_to(&mut readings);
+        for vcpu in &mut state.vcpus {
+            vcpu.counters = readings.counters.get(vcpu.cpu as usize).filter(|of| !of.is_empty()).copied();
+        }
+        state.left_out.extend(readings.left_out);
     }
 
     /// The reader, looking at this machine.

@@ -14,6 +14,7 @@
 mod error;
 mod hold;
 mod judge;
+mod layout;
 mod model;
 mod plan;
 mod stage;

@@ -10,9 +10,10 @@ pub struct StimulusEvent {
     pub step_index: u16,
     /// Short name of the step or op, such as `step 1` or `set_cpuset`.
     pub label: String,
-    /// Kind of op, such as `SetCpuset`; empty for a step's begin and end.
+    /// Kind of op, such as `SetCpuset`; `Setup` for a cgroup that a step, or the backdrop, was made with; empty for a
+    /// step's begin and end.
     pub op_kind: String,
-    /// Its object, such as `cg_0 0-3`.
+    /// Its object, such as `cg_0 0-3`; of a `Setup` settings and workers.
     pub detail: String,
     /// Iterations of all workers so far, where known.
     pub total_iterations: Option<u64>,

@@ -22,7 +22,7 @@ pub use callback::{Callback, Callbacks};
 pub use functions::{Choice, choose};
 pub use probe::{Field, Part, Probe, Show, define};
 pub use render::{Rerun, render};
-pub use trace::{AtTheEnd, ProbeTrace, Selection, Task};
+pub use trace::{AtTheEnd, ProbeHits, ProbeProfile, ProbeTrace, Selection, Task};
 
 #[cfg(test)]
 mod tests;

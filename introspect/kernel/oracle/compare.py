@@ -10,6 +10,7 @@ and only what the guest said of itself is checked. Exit code 1 on any mismatch.
 """
 import collections, json, re, struct, subprocess, sys, time
 
+import compare_around
 import compare_bpf
 import compare_variables
 import drgn
@@ -26,7 +27,8 @@ TYPES = {
     "SchedDomain": "struct sched_domain", "DomainSchedstat": "struct sched_domain",
     "DomainShared": "struct sched_domain_shared", "SchedGroup": "struct sched_group", "Cgroup": "struct cgroup",
     "CpuGroup": "struct task_group", "Cpuset": "struct cpuset", "Pids": "struct pids_cgroup",
-    "DispatchQueue": "struct scx_dispatch_q", "SchedExtOps": "struct sched_ext_ops", "ExitInfo": "struct scx_exit_info",
+    "DispatchQueue": "struct scx_dispatch_q", "LocalQueue": "struct scx_dispatch_q",
+    "BypassQueue": "struct scx_dispatch_q", "SchedExtOps": "struct sched_ext_ops", "ExitInfo": "struct scx_exit_info",
     "BpfProgram": "struct bpf_prog", "BpfMap": "struct bpf_map", "BpfTypeInfo": "struct btf",
 }
 agree, differ, absent = collections.Counter(), [], collections.Counter()
@@ -121,38 +123,6 @@ def text(kernel_string):
 def value_of(objects):
     return [o.value_() for o in objects]
 
-def around(prog, ours, cpus):
-    """CPU times but for idle ones, which depend on what time it is; softirqs; pages by node; pressure."""
-    index = {e.name: e.value for e in prog.type("enum cpu_usage_stat").enumerators}
-    for cpu, mine in zip(cpus, ours["times"]):
-        stat = per_cpu(prog["kernel_cpustat"], cpu).cpustat
-        for name in ("USER", "NICE", "SYSTEM", "IRQ", "SOFTIRQ", "STEAL", "GUEST", "GUEST_NICE"):
-            check(f"time:{name}", mine[name], stat[index[f"CPUTIME_{name}"]].value_())
-        ts = per_cpu(prog["tick_cpu_sched"], cpu)
-        for name, floor in (("idle", ts.idle_sleeptime), ("iowait", ts.iowait_sleeptime)):
-            check(f"time:{name}", mine[name] >= floor.value_(), True)
-    for cpu, mine in zip(cpus, ours["softirqs"]):
-        check("softirqs", mine, [n.value_() for n in per_cpu(prog["kstat"], cpu).softirqs])
-    if isinstance(ours["nodes"], list):
-        items = {e.name: e.value for e in prog.type("enum numa_stat_item").enumerators}
-        order = [items[f"NUMA_{n}"] for n in ("HIT", "MISS", "FOREIGN", "INTERLEAVE_HIT", "LOCAL", "OTHER")]
-        for node, mine in ours["nodes"]:
-            sums = [0] * len(order)
-            for zone in prog["node_data"][node].node_zones:
-                for at, item in enumerate(order):
-                    sums[at] += zone.vm_numa_event[item].counter.value_()
-                    if zone.present_pages:
-                        sums[at] += sum(per_cpu_ptr(zone.per_cpu_zonestats, cpu).vm_numa_event[item].value_() for cpu in cpus)
-            check("numa", mine, sums)
-    if isinstance(ours["pressure"], list):
-        states = {e.name: e.value for e in prog.type("enum psi_states").enumerators}
-        for resource, some, full in ours["pressure"]:
-            short = {"memory": "MEM"}.get(resource, resource.upper())
-            for said, name in ((some, f"PSI_{short}_SOME"), (full, f"PSI_{short}_FULL")):
-                if said is not None:
-                    averaged = prog["psi_system"].total[0][states[name]].value_() // 1000
-                    check("pressure", averaged <= said <= averaged + 10_000_000, True)
-
 def main():
     binary, core, vmlinux = sys.argv[1:4]
     bare = "--bare" in sys.argv or vmlinux == "-"
@@ -200,6 +170,8 @@ def main():
         check("walk:rt_tasks", ours["rt_tasks"], [t.value_() for p in range(100) for t in list_for_each_entry(
             "struct task_struct", rq.rt.active.queue[p].address_of_(), "rt.run_list")])
         if scx_kernel:
+            compare_around.queues(prog, rq, ours, check, record, lambda queue: value_of(
+                list_for_each_entry("struct task_struct", queue.list.address_of_(), "scx.dsq_list.node")))
             check("walk:scx_runnable", ours["scx_runnable"], value_of(list_for_each_entry(
                 "struct task_struct", rq.scx.runnable_list.address_of_(), "scx.runnable_node")))
             check("walk:local_dsq", ours["local_dsq_tasks"], value_of(list_for_each_entry(
@@ -223,7 +195,7 @@ def main():
                 record(prog, g)
                 check("SchedGroup:cpumask", g["cpus"], span(group.cpumask))
 
-    around(prog, dump["around"], cpus)
+    compare_around.against_drgn(prog, dump, cpus, check)
 
     # Cgroups.
     root = prog["cgrp_dfl_root"].cgrp
@@ -285,6 +257,7 @@ def main():
         has = [[m.name, ops.member_(m.name).value_()] for m in ops.type_.members
                if m.type.kind == drgn.TypeKind.POINTER and ops.member_(m.name)]
         check("scx:operations", scx["operations"], has)
+        compare_around.longest_wait(prog, scx["longest_wait"], cpus, check)
         queues = []
         if prog["global_dsqs"]:
             queues = [prog["global_dsqs"][n].value_() for n in range(prog["nr_node_ids"].value_())]
@@ -314,6 +287,8 @@ def main():
 def finish():
     kinds = collections.Counter(name.split(":")[0] for name in agree)
     print(f"{len(agree)} different fields agree in {sum(agree.values())} comparisons: {dict(kinds)}")
+    rare = sorted(name for name in agree if name.startswith(("Task:lock", "Module:", "BpfAllocator:", "guest:")))
+    print(f"of these: { {name: agree[name] for name in rare} }")
     print(f"absent or null for both: {len(absent)} fields: {sorted(absent)}")
     print(f"mismatches: {len(differ)}")
     for name, ours, theirs in differ[:40]:

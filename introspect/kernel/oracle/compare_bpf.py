@@ -2,6 +2,7 @@
 cgroupfs and /sys/kernel before the core was taken (its console)."""
 import json, os, re
 
+import compare_around
 import drgn
 from drgn import Object
 from drgn.helpers.linux.bpf import bpf_btf_for_each, bpf_map_for_each, bpf_prog_for_each
@@ -167,6 +168,7 @@ def against_drgn(prog, dump, check, record, cpus):
             if variable["physical"] is not None:
                 check("BpfMap:variable physical", prog.read(variable["physical"], variable["size"], True),
                       prog.read(variable["at"], variable["size"]))
+    allocators(prog, maps, bpf["maps"], check)
     btfs = list(bpf_btf_for_each(prog))
     check("walk:bpf_btfs", [b["address"] for b in bpf["btfs"]], [b.value_() for b in btfs])
     for ours, theirs in zip(bpf["btfs"], btfs):
@@ -182,6 +184,32 @@ def against_drgn(prog, dump, check, record, cpus):
         except KeyError:
             there = False
         check("walk:btf_modules", there, False)
+
+def allocators(prog, maps, dumped, check):
+    """What an allocator of sched_ext's library gave out for tasks, against the tasks' own storage, which points to it."""
+    # That of load.c is nobody's.
+    arenas = [m for m in maps if int(m.map_type) == 33 and text(m.name) != "o_arena"]
+    storage = [m for m in dumped if m["kind_name"] == "task_storage" and m["fields"]["bpf_map.value_size"] == 24]
+    for ours in (one for m in dumped if isinstance(m.get("allocators"), list) for one in m["allocators"]):
+        check("BpfAllocator:read", "elements" in ours, True)
+        if "task_allocator" not in ours["name"] or len(storage) != 1 or len(arenas) != 1:
+            continue
+        start = drgn.container_of(arenas[0], "struct bpf_arena", "map").kern_vm.addr.value_() + (1 << 15)
+        theirs = {}
+        for entry in storage[0]["contents"]["entries"]:
+            tid, task, data = (int.from_bytes(bytes.fromhex(entry["value"])[n:n + 8], "little") for n in (0, 8, 16))
+            if data:
+                check("BpfAllocator:owner", int.from_bytes(bytes.fromhex(entry["key"]), "little"), task)
+                theirs[tid & 0xffffffff] = (tid >> 32, data & 0xffffffff)
+        check("BpfAllocator:indices", [e["index"] for e in ours["elements"]], sorted(theirs))
+        for element in ours["elements"]:
+            generation, data = theirs.get(element["index"], (None, 0))
+            check("BpfAllocator:generation", element["generation"], generation)
+            check("BpfAllocator:in place", element["misplaced"], False)
+            # Storage points to the element: in older versions of the library to its head of 8 bytes.
+            check("BpfAllocator:place", (element["user"] & 0xffffffff) - data in (0, 8), True)
+            at = start + (element["user"] & 0xffffffff)
+            check("BpfAllocator:bytes", element["bytes"], prog.read(at, len(element["bytes"]) // 2).hex())
 
 def sections(console):
     found, name = {}, None
@@ -208,6 +236,7 @@ def against_guest(core, dump, check):
     if not os.path.exists(console):
         return
     said, bpf = sections(console), dump["bpf"]
+    compare_around.against_guest(dump, said, check)
     state = said.get("/sys/kernel/sched_ext/state")
     if state:
         check("guest:scx state", dump["scx"]["state"], state[0])
@@ -245,7 +274,9 @@ def against_guest(core, dump, check):
         check("guest:prog name", ours["name"], theirs["name"])
         check("guest:prog type", ours["kind_name"], theirs["type"])
         check("guest:prog tag", ours["tag"], theirs["tag"])
-        check("guest:prog bytes_jited", of["bpf_prog.jited_len"], theirs["bytes_jited"])
+        # bpftool tells it of a program and its subprograms together.
+        if not of["bpf_prog.aux->func_cnt"]:
+            check("guest:prog bytes_jited", of["bpf_prog.jited_len"], theirs["bytes_jited"])
         check("guest:prog bytes_xlated", of["bpf_prog.len"] * 8, theirs["bytes_xlated"])
         check("guest:prog run_cnt not gone back", ours["stats"]["cnt"] >= theirs.get("run_cnt", 0), True)
         names = {m["address"]: m["fields"]["bpf_map.id"] for m in bpf["maps"]}

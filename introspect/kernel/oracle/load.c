@@ -10,11 +10,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -188,6 +190,33 @@ static pid_t task(const char *name, const char *cgroup, int cpu, int policy, int
 	}
 }
 
+/* One task holds a lock with priority inheritance and never lets it go; a more urgent one sleeps for it. */
+static void lock(void)
+{
+	uint32_t *word = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	for (int waiter = 0; waiter < 2; waiter++) {
+		if (fork()) { while (!*(volatile uint32_t *)word) usleep(1000); continue; }
+		prctl(PR_SET_NAME, waiter ? "lock-waiter" : "lock-holder");
+		if (!waiter) { *(volatile uint32_t *)word = getpid(); for (;;) pause(); }
+		struct sched_param sp = { 10 };
+		if (sched_setscheduler(0, SCHED_FIFO, &sp)) perror("fifo");
+		syscall(SYS_futex, word, FUTEX_LOCK_PI, 0, 0, 0, 0);
+		perror("the lock that nobody lets go"); _exit(1);
+	}
+}
+/* A line of /proc/PID/stat of each process. */
+static void processes(void)
+{
+	DIR *d = opendir("/proc"); struct dirent *e;
+	printf("== /proc/PID/stat\n");
+	while (d && (e = readdir(d))) {
+		char p[300], b[1024]; snprintf(p, sizeof p, "/proc/%s/stat", e->d_name);
+		FILE *f = e->d_name[0] >= '0' && e->d_name[0] <= '9' ? fopen(p, "r") : 0;
+		if (f && fgets(b, sizeof b, f)) printf("%s", b);
+		if (f) fclose(f);
+	}
+}
+
 /* Starts /scheduler with the arguments in /scheduler.args, one a line, and waits until the kernel says that it runs. */
 static void scheduler(void)
 {
@@ -234,6 +263,7 @@ int main(void)
 	task("fifo", 0, 1, SCHED_FIFO, 42, 2000, 4000);
 	task("fifo2", 0, 1, SCHED_FIFO, 41, 2000, 4000);
 	task("dead", 0, -1, 6, 0, 1000, 10000);
+	lock();
 	for (int i = 0; i < 3; i++) task("root-spin", 0, -1, SCHED_OTHER, 5, 50000, 0);
 	if (strstr(line, " churn") && !fork())
 		for (;;) { pid_t p = fork(); if (!p) _exit(0); waitpid(p, 0, 0);
@@ -241,7 +271,8 @@ int main(void)
 	sleep(1); put("/sys/fs/cgroup/cold/cgroup.freeze", "1"); sleep(3);
 	cat("/sys/kernel/sched_ext/state"); cat("/sys/kernel/sched_ext/root/ops"); cat("/sys/kernel/sched_ext/nr_rejected");
 	cat("/sys/kernel/sched_ext/enable_seq"); cat("/proc/schedstat"); cat("/sys/fs/cgroup/right/cpu.stat");
-	cat("/proc/1/status");
+	cat("/proc/1/status"); processes();
+	cat("/proc/pressure/cpu"); cat("/proc/pressure/io"); cat("/proc/pressure/memory"); cat("/proc/pressure/irq");
 	for (int i = 0; i < 4; i++) {
 		static const char *const groups[] = { "left", "left/inner", "right", "cold" };
 		static const char *const files[] = { "cgroup.events", "cpu.weight", "cpuset.cpus.effective", "cgroup.procs" };

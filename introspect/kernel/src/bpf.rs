@@ -3,6 +3,7 @@
 //! `prog_idr`, `map_idr` and `btf_idr` hold every object that has an ID, as `bpftool` lists them. What is in a map is
 //! read by the map's kind; keys, values and the global variables of a program have the types of the program's own BTF.
 
+mod allocator;
 mod arena;
 mod hash;
 mod map;
@@ -17,6 +18,7 @@ use ktstr_introspect_memory::VirtAddr;
 
 use crate::{Kernel, KernelError};
 
+pub use allocator::{AllocatorContents, BpfAllocation, BpfAllocations, PayloadType};
 pub use arena::{ArenaPage, ArenaPages};
 pub use map::{BpfMap, BpfMapKind, MapContents, MapEntry, MapValue, StructOps};
 pub use program::{BpfProgram, BpfProgramStats};

@@ -36,8 +36,9 @@ mod walk;
 mod tests;
 
 pub use bpf::{
-    ArenaPage, ArenaPages, BpfMap, BpfMapKind, BpfProgram, BpfProgramStats, BpfTypeInfo, BpfVariable,
-    ExitRecord, MapContents, MapEntry, MapValue, RingPositions, StructOps,
+    AllocatorContents, ArenaPage, ArenaPages, BpfAllocation, BpfAllocations, BpfMap, BpfMapKind, BpfProgram,
+    BpfProgramStats, BpfTypeInfo, BpfVariable, ExitRecord, MapContents, MapEntry, MapValue, PayloadType,
+    RingPositions, StructOps,
 };
 pub use cgroup::{Cgroup, CgroupNode, CpuGroup, Cpuset, Pids};
 pub use cpu_time::{CpuSoftirqs, CpuTimes};

@@ -175,15 +175,16 @@ impl Kernel {
         })
     }
 
-    /// How long interrupts stalled the system, microseconds.
+    /// How long interrupts have stalled the whole system so far, microseconds: `full` of /proc/pressure/irq.
     ///
     /// # Errors
-    /// [`KernelError`], [`crate::ErrorKind::Absent`] without `CONFIG_PSI` and `CONFIG_IRQ_TIME_ACCOUNTING`.
+    /// [`KernelError`], [`crate::ErrorKind::Absent`] without `CONFIG_PSI` and `CONFIG_IRQ_TIME_ACCOUNTING`,
+    /// [`crate::ErrorKind::Null`] where pressure is turned off.
     pub fn irq_pressure(&self) -> Result<u64, KernelError> {
         let absent = || KernelError::NoSymbol { name: "PSI_IRQ_FULL".into() };
-        let state = self.btf().enumerator_value("psi_states", "PSI_IRQ_FULL").ok_or_else(absent)?;
-        let at = self.symbol("psi_system")?.wrapping_add(self.offset("psi_group.total[0]")? + state * 8);
-        let total = self.memory().read_u64(at).map_err(KernelError::read("psi_system"))?;
-        Ok(total / NSEC_PER_USEC)
+        self.btf().enumerator_value("psi_states", "PSI_IRQ_FULL").ok_or_else(absent)?;
+        let all = self.pressure(self.system_psi_group()?, self.newest_clock()?)?;
+        let of_irq = all.into_iter().find(|pressure| pressure.resource == "irq");
+        of_irq.and_then(|pressure| pressure.full).map(|stall| stall.total_us).ok_or_else(absent)
     }
 }

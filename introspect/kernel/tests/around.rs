@@ -51,7 +51,8 @@ fn links(b: &mut BtfBuilder, u64_: TypeId) -> TypeId {
     list
 }
 
-fn btf() -> Btf {
+/// The types of a kernel whose pressure has a second state of that name.
+fn btf(second_state: &str) -> Btf {
     let mut b = BtfBuilder::new();
     let [char_, u32_, u64_] =
         [("char", 1), ("u32", 4), ("u64", 8)].map(|(name, size)| b.integer(name, size, false));
@@ -71,7 +72,7 @@ fn btf() -> Btf {
     b.structure("mod_kallsyms", 24, &[("symtab", u64_, 0), ("num_symtab", u32_, 8), ("strtab", u64_, 16)]);
     times(&mut b, [u32_, u64_]);
     memory_nodes(&mut b, [char_, u64_]);
-    pressure(&mut b, [u32_, u64_]);
+    pressure(&mut b, [u32_, u64_], second_state);
     let thread = b.structure("thread_struct", 8, &[("sp", u64_, 0)]);
     b.structure("task_struct", 16, &[("stack", u64_, 0), ("thread", thread, 8)]);
     let by_type = b.array(u32_, 3);
@@ -116,8 +117,8 @@ fn memory_nodes(b: &mut BtfBuilder, [char_, u64_]: [TypeId; 2]) {
 }
 
 /// States of the CPU, of some and of all, and the one that tells whether anything ran.
-fn pressure(b: &mut BtfBuilder, [u32_, u64_]: [TypeId; 2]) {
-    b.enumeration("psi_states", false, &[("PSI_CPU_SOME", 0), ("PSI_CPU_FULL", 1), ("PSI_NONIDLE", 2)]);
+fn pressure(b: &mut BtfBuilder, [u32_, u64_]: [TypeId; 2], second: &str) {
+    b.enumeration("psi_states", false, &[("PSI_CPU_SOME", 0), (second, 1), ("PSI_NONIDLE", 2)]);
     let (row, totals) = (b.array(u64_, 3), b.array(u64_, 2));
     let (averages, aggregators) = (b.array(row, 2), b.array(totals, 2));
     let members = [("avg", averages, 0), ("total", aggregators, 48), ("pcpu", u64_, 80)];
@@ -268,6 +269,10 @@ fn sleeper(bytes: &mut [u8]) {
 
 /// A kernel over `bytes` in which whoever called the scheduler has that name.
 fn kernel_with(bytes: Vec<u8>, sleeper: &str) -> Kernel {
+    kernel_of(bytes, sleeper, "PSI_CPU_FULL")
+}
+
+fn kernel_of(bytes: Vec<u8>, sleeper: &str, second_state: &str) -> Kernel {
     let mut physical = SparseMemory::new();
     physical.insert(PhysAddr(0), bytes);
     let direct = LinearRange { start: VirtAddr(BASE), length: 1 << 30, physical: PhysAddr(0) };
@@ -299,7 +304,8 @@ fn kernel_with(bytes: Vec<u8>, sleeper: &str) -> Kernel {
         symbols.push(name.as_bytes(), VirtAddr(address(at::TEXT + at)), 0x40, SymbolKind::Function);
     }
     let placement = Placement::x86_64(KernelOffset(0), 0);
-    Kernel::from_parts(memory, symbols.build(), placement, Arc::new(btf())).expect("types are there")
+    Kernel::from_parts(memory, symbols.build(), placement, Arc::new(btf(second_state)))
+        .expect("types are there")
 }
 
 fn kernel(bytes: Vec<u8>) -> Kernel {
@@ -360,6 +366,21 @@ fn pressure_is_brought_up_to_date_by_what_each_cpu_has_seen_since() {
     assert_eq!((cpu.resource, some.total_us, some.averages), ("cpu", 3_001, [129, 0, 0]));
     assert_eq!(full.total_us, 0);
     assert_eq!(kernel.irq_pressure().unwrap_err().kind(), ErrorKind::Absent);
+}
+
+/// On a kernel that accounts for the time that interrupts take, with what came since the last averaging.
+#[test]
+fn pressure_by_interrupts_has_no_some_and_is_as_new() {
+    let mut bytes = healthy();
+    put(&mut bytes, &[(at::PSI + 56, 5_000_000)]);
+    // The first CPU, of 4000 ns that it wasn't idle, 3000.
+    put32(&mut bytes, &[(at::PSI_CPU + 8, 3_000)]);
+    let kernel = kernel_of(bytes, "__mutex_lock", "PSI_IRQ_FULL");
+    assert_eq!(kernel.irq_pressure().unwrap(), 5_002);
+    let group = kernel.system_psi_group().unwrap();
+    let pressure = kernel.pressure(group, kernel.newest_clock().unwrap()).unwrap();
+    let [cpu, irq] = pressure.as_slice() else { panic!("{pressure:?}") };
+    assert_eq!((cpu.resource, cpu.full, irq.resource, irq.some), ("cpu", None, "irq", None));
 }
 
 #[test]

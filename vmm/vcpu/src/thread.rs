@@ -4,6 +4,7 @@ use crate::control::{Control, State, Want};
 use crate::{Machine, Registers, VcpuError, arch, kick, run};
 use kvm_ioctls::VcpuFd;
 use std::os::unix::thread::JoinHandleExt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ pub(crate) struct Shared {
     pub(crate) fd: Mutex<VcpuFd>,
     /// What it watches; changed and looked at by whoever holds `fd`, so that a hit is always of what it ran with.
     pub(crate) points: Mutex<Vec<arch::Watch>>,
+    /// The host's number for the thread; 0 until it runs.
+    thread_id: AtomicU32,
 }
 
 /// A vCPU with its thread. Dropping it stops and joins the thread.
@@ -31,12 +34,22 @@ impl Vcpu {
     /// No signal handler or thread to be had.
     pub fn start(index: u32, fd: VcpuFd, machine: Arc<dyn Machine>) -> Result<Self, VcpuError> {
         kick::install()?;
-        let shared =
-            Arc::new(Shared { index, control: Control::new(), fd: Mutex::new(fd), points: Mutex::default() });
+        let shared = Arc::new(Shared {
+            index,
+            control: Control::new(),
+            fd: Mutex::new(fd),
+            points: Mutex::default(),
+            thread_id: AtomicU32::new(0),
+        });
         let inner = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
-            .spawn(move || run::main(&inner, machine.as_ref()))
+            .spawn(move || {
+                // SAFETY: takes nothing and can't fail.
+                let id = unsafe { libc::gettid() };
+                inner.thread_id.store(u32::try_from(id).unwrap_or(0), Ordering::Relaxed);
+                run::main(&inner, machine.as_ref());
+            })
             .map_err(|source| VcpuError::Thread { index, source })?;
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -51,6 +64,14 @@ impl Vcpu {
     #[must_use]
     pub fn state(&self) -> State {
         self.shared.control.state()
+    }
+
+    /// The host's number for its thread; `None` before that runs and once it has ended.
+    #[must_use]
+    pub fn thread_id(&self) -> Option<u32> {
+        let id = self.shared.thread_id.load(Ordering::Relaxed);
+        let ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        (id != 0 && !ended).then_some(id)
     }
 
     /// The time that the host has run its thread so far, most of it in the guest; `None` once it has ended.

@@ -145,6 +145,12 @@ impl Vm {
         self.vcpus.iter().map(Vcpu::cpu_time).collect()
     }
 
+    /// The host's numbers for the vCPUs' threads; `None` before one of them runs and once one has ended.
+    #[must_use]
+    pub fn vcpu_threads(&self) -> Option<Vec<u32>> {
+        self.vcpus.iter().map(Vcpu::thread_id).collect()
+    }
+
     /// The vCPUs, for watchpoints and the like.
     #[must_use]
     pub fn vcpus(&self) -> &[Vcpu] {

@@ -91,6 +91,10 @@ fn the_time_of_a_vcpu_that_spins_grows_and_that_of_one_that_waits_does_not() {
     let vm = Vm::boot(config).unwrap();
     let begin = std::time::Instant::now();
     let first = vm.vcpu_times().unwrap();
+    // Each has a thread of its own, of this process.
+    let threads = vm.vcpu_threads().unwrap();
+    assert!(threads.len() == 2 && threads[0] != threads[1], "{threads:?}");
+    assert!(threads.iter().all(|id| std::path::Path::new(&format!("/proc/self/task/{id}")).exists()));
     let last = loop {
         let now = vm.vcpu_times().unwrap();
         assert!(now.iter().zip(&first).all(|(now, first)| now >= first), "{first:?} and then {now:?}");

@@ -1,6 +1,6 @@
 //! sched_ext and the scheduler behind it, in lines.
 
-use crate::{MapState, ProgramState, QueueState, SchedExtState};
+use crate::{AllocatorState, MapState, ProgramState, QueueState, SchedExtState};
 use std::borrow::Cow;
 use std::fmt::Write;
 
@@ -114,6 +114,7 @@ fn map(text: &mut String, map: &MapState, room: &mut usize) {
     if map.entries.len() > MAX_ENTRIES || map.truncated {
         let _ = writeln!(text, "    … and more entries");
     }
+    map.allocators.iter().for_each(|one| allocator(text, one));
     if map.is_constant() {
         let _ = writeln!(text, "    {} constants", map.variables.len() + map.more);
         return;
@@ -129,6 +130,29 @@ fn map(text: &mut String, map: &MapState, room: &mut usize) {
     }
 }
 
+fn allocator(text: &mut String, allocator: &AllocatorState) {
+    let AllocatorState { name, payload_size, note, elements, truncated, .. } = allocator;
+    let ty = allocator.payload_type.as_ref().map_or("bytes".to_string(), |ty| format!("struct {ty}"));
+    let note = if note.is_empty() { String::new() } else { format!(" ({note})") };
+    let more = if *truncated { " or more" } else { "" };
+    let _ =
+        writeln!(text, "    allocator {name}: {}{more} of {payload_size} bytes, {ty}{note}", elements.len());
+    if allocator.passed_over > 0 {
+        let _ =
+            writeln!(text, "      {} changed while they were read, or can't be read", allocator.passed_over);
+    }
+    let misplaced = elements.iter().filter(|element| element.misplaced).count();
+    if misplaced > 0 {
+        let _ = writeln!(text, "      {misplaced} were just given out, or written past their end");
+    }
+    for element in elements.iter().take(MAX_ENTRIES) {
+        let _ = writeln!(text, "      [{}] = {}", element.index, cut(&element.value));
+    }
+    if elements.len() > MAX_ENTRIES || *truncated {
+        let _ = writeln!(text, "      … and more elements");
+    }
+}
+
 fn cut(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(MAX_VALUE) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),
@@ -139,7 +163,7 @@ fn cut(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{EntryState, SchedulerExit, VariableState};
+    use crate::{ElementState, EntryState, SchedulerExit, VariableState};
 
     fn rendered(scx: &SchedExtState) -> String {
         let mut text = String::new();
@@ -201,6 +225,29 @@ mod tests {
                     ..MapState::default()
                 },
                 MapState {
+                    name: "arena.bss".into(),
+                    allocators: vec![
+                        AllocatorState {
+                            name: "tasks".into(),
+                            payload_size: 16,
+                            payload_type: Some("task_ctx".into()),
+                            note: "the one".into(),
+                            elements: (0..MAX_ENTRIES as u64 + 1)
+                                .map(|index| ElementState {
+                                    index,
+                                    value: "{a = 1}".into(),
+                                    misplaced: index == 8,
+                                    ..ElementState::default()
+                                })
+                                .collect(),
+                            passed_over: 2,
+                            ..AllocatorState::default()
+                        },
+                        AllocatorState { name: "cells".into(), truncated: true, ..AllocatorState::default() },
+                    ],
+                    ..MapState::default()
+                },
+                MapState {
                     name: "some.rodata".into(),
                     variables: vec![variable("constant", "1".into())],
                     ..MapState::default()
@@ -228,6 +275,9 @@ mod tests {
             "  program 4 my_enqueue (enqueue), 99 instructions verified, ran 2 times, 150 ns each\n",
             "some.rodata:  of at most 0, key 0 bytes, value 0 bytes\n    1 constants\n",
             "    … and 5 more variables\n",
+            "    allocator tasks: 9 of 16 bytes, struct task_ctx (the one)\n      2 changed while",
+            "can't be read\n      1 were just given out, or written past their end\n      [0] = {a = 1}\n",
+            "      [7] = {a = 1}\n      … and more elements\n    allocator cells: 0 or more of 0 bytes, bytes\n",
         ] {
             assert!(text.contains(part), "expected {part:?} in:\n{text}");
         }

@@ -20,6 +20,9 @@ pub fn render_state(state: &KernelState) -> String {
         for line in &vcpu.source {
             let _ = writeln!(text, "       {line}");
         }
+        if let Some(counters) = vcpu.counters {
+            let _ = writeln!(text, "       on the host: {}", counters.in_words());
+        }
     }
     for rq in &state.runqueues {
         runqueue(&mut text, rq);
@@ -60,7 +63,9 @@ fn vcpu_line(vcpu: &VcpuState) -> String {
 fn runqueue(text: &mut String, rq: &RunqueueState) {
     let (nr, clock) = (rq.nr_running, rq.clock as f64 / 1e9);
     let (switches, scx) = (rq.nr_switches, of_sched_ext(rq));
-    let _ = writeln!(text, "cpu{}: {nr} runnable, clock {clock:.6} s, {switches} switches{scx}", rq.cpu);
+    let irq = rq.irq_util.filter(|share| *share > 0);
+    let irq = irq.map(|share| format!(", interrupts {:.1} %", share as f64 / 10.24)).unwrap_or_default();
+    let _ = writeln!(text, "cpu{}: {nr} runnable, clock {clock:.6} s, {switches} switches{irq}{scx}", rq.cpu);
     if let Some(task) = &rq.current {
         let _ = writeln!(text, "  running {}", task_line(task));
     }
@@ -181,7 +186,7 @@ fn task_line(task: &TaskState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{PressureState, StallState};
+    use crate::{PressureState, StallState, VcpuCounters};
 
     #[test]
     fn a_state_reads_top_down() {
@@ -197,6 +202,7 @@ mod tests {
                 ip: u64::MAX - 5,
                 symbol: Some("schedule+0x10".into()),
                 page_table: 0x1234_5000,
+                counters: Some(VcpuCounters { page_faults: Some(12), ..VcpuCounters::default() }),
                 ..VcpuState::default()
             }],
             runqueues: vec![RunqueueState {
@@ -204,6 +210,7 @@ mod tests {
                 nr_running: 2,
                 current: Some(task(7, "hog")),
                 runnable: vec![task(7, "hog"), task(8, "victim")],
+                irq_util: Some(256),
                 scx_nr_running: Some(2),
                 local_dsq_nr: Some(1),
                 scx_flags: Some(0x21),
@@ -259,6 +266,8 @@ mod tests {
         assert!(at("vcpu0: schedule+0x10") < at("cpu0: 2 runnable"));
         assert!(at("running hog (pid 7") < at("waits   victim (pid 8"));
         assert!(text.contains("sp 0x0, page table 0x12345000)"), "{text}");
+        assert!(text.contains("0 switches, interrupts 25.0 %, sched_ext 2 runnable"), "{text}");
+        assert!(text.contains("page table 0x12345000)\n       on the host: 12 page faults\ncpu0"), "{text}");
         assert!(text.contains("1 in local DSQ, flags 0x21, ops_qseq 9\n"), "{text}");
         assert!(at("waits") < at("domains of cpu0: MC 0-1 flags 0x823"));
         assert!(at("domains") < at("task blocked (pid 9"));

@@ -85,6 +85,7 @@ impl<'c> Stage<'c> {
         for def in defs {
             let actions = self.planner.define(place, def)?;
             self.perform(place, &actions)?;
+            self.timeline.set_up(place, &def.name, &actions);
         }
         self.start_waiting();
         Ok(())

@@ -1,6 +1,7 @@
 //! Telling the host what the scenario does, as it does it.
 
 use crate::engine::error::Place;
+use crate::engine::layout::layout;
 use crate::engine::plan::Action;
 use crate::ports::{Clock, EventSink};
 use crate::{Op, StimulusEvent};
@@ -45,6 +46,18 @@ impl<'c> Timeline<'c> {
         self.send(StimulusEvent {
             label: place.to_string(),
             detail: cgroups.join(" "),
+            ..StimulusEvent::default()
+        });
+    }
+
+    /// A cgroup with its workers, and the actions that made them; told apart from what is done to them later.
+    pub(crate) fn set_up(&self, place: Place, name: &str, actions: &[Action]) {
+        self.sink.stimulus(&StimulusEvent {
+            elapsed_ms: self.elapsed_ms(),
+            step_index: place.index(),
+            label: name.to_owned(),
+            op_kind: "Setup".to_owned(),
+            detail: layout(actions),
             ..StimulusEvent::default()
         });
     }
@@ -111,7 +124,7 @@ fn detail(op: &Op, actions: &[Action]) -> String {
         | Op::ClearCpuset { name }
         | Op::FreezeCgroup { name }
         | Op::UnfreezeCgroup { name } => name.clone(),
-        Op::AddCgroupDef(def) => def.name.clone(),
+        Op::AddCgroupDef(def) => format!("{}: {}", def.name, layout(actions)),
         Op::SetCpuset { .. } | Op::SwapCpusets { .. } => cpusets(actions),
         Op::Spawn { name, work } => format!("{name} {}", work.work_type.name()),
         Op::SpawnHost { work } => work.work_type.name().to_owned(),

@@ -52,6 +52,7 @@ pub fn render(first: &ScxExit, choice: &Choice, rerun: &Rerun<'_>) -> String {
 
 fn of_trace(text: &mut String, choice: &Choice, trace: &ProbeTrace, lines: &BTreeMap<String, String>) {
     probes(text, choice, trace);
+    fired(text, trace);
     for problem in &trace.problems {
         let _ = writeln!(text, "note: {problem}");
     }
@@ -109,6 +110,31 @@ fn probes(text: &mut String, choice: &Choice, trace: &ProbeTrace) {
     // What this kernel does not have is no news, unless it was in the back-trace.
     for (function, why) in trace.refused.iter().filter(|(f, _)| of_backtrace.contains(f)) {
         let _ = writeln!(text, "not probed: {function} ({why})");
+    }
+}
+
+/// How often each probe fired; those that never did together.
+fn fired(text: &mut String, trace: &ProbeTrace) {
+    let all: Vec<_> = trace.probes.iter().zip(&trace.counts).collect();
+    let (never, some): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|(_, hits)| hits.entries + hits.exits == 0);
+    let mut parts: Vec<String> = some
+        .into_iter()
+        .map(|(probe, hits)| {
+            let returned =
+                if hits.exits == hits.entries { String::new() } else { format!(", {} returned", hits.exits) };
+            let missed = hits.missed.filter(|missed| *missed > 0);
+            let missed = missed.map(|missed| format!(", {missed} missed")).unwrap_or_default();
+            let left = if hits.exact { "" } else { " in the trace" };
+            format!("{} {}{left}{returned}{missed}", probe.function, hits.entries)
+        })
+        .collect();
+    if !never.is_empty() {
+        let names: Vec<&str> = never.iter().map(|(probe, _)| probe.function.as_str()).collect();
+        parts.push(format!("never {}", names.join(", ")));
+    }
+    if !parts.is_empty() {
+        let _ = writeln!(text, "probes fired: {}", parts.join("; "));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ports::{MemberPlace, MockKernelTypes, Prototype, ValueType};
+use crate::repro::ProbeHits;
 use crate::{SchedulerReport, ScxExit};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -92,6 +93,7 @@ fn a_call_is_told_with_what_it_changed() {
         probes,
         task: Some(Task { comm: "a b".to_string(), pid: 7 }),
         lines: lines.map(String::from).to_vec(),
+        counts: vec![ProbeHits { entries: 12, exits: 11, missed: Some(2), exact: true }],
         seen: 9,
         of_task: 3,
         ..ProbeTrace::default()
@@ -101,6 +103,7 @@ fn a_call_is_told_with_what_it_changed() {
     its machine took 3.1 s in all
     probed functions: none of the back-trace, 1 around the scheduler's callbacks
     not probed: demo_enqueue (no program could be attached to it; the kernel's side of it is probed)
+    probes fired: enqueue 12, 11 returned, 2 missed
     task a b[7]: 3 of 9 events were its, the last 2 of its calls are shown
          5.000010 cpu1 enqueue(p=a b[7], dsq_id=SCX_DSQ_LOCAL)
                          p: cpus_ptr=0x5(0,2) scx.slice=20 scx.sticky_cpu=-1

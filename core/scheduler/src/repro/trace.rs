@@ -48,11 +48,58 @@ impl Task {
     }
 }
 
+/// How often a probe fired.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeHits {
+    /// Entries of its function.
+    pub entries: u64,
+    /// Returns of it.
+    pub exits: u64,
+    /// How many of both the kernel had to let pass; `None` where it doesn't count that.
+    pub missed: Option<u64>,
+    /// Whether this is the kernel's own count since the probe was set; else the events that the trace still held.
+    pub exact: bool,
+}
+
+/// The lines of `kprobe_profile` (`probes_profile_seq_show`, kernel/trace/trace_kprobe.c): events with how often each fired
+/// and was missed. Its names are those of [`Probe::at_entry`] and [`Probe::at_exit`].
+pub struct ProbeProfile<'a>(&'a str);
+
+impl<'a> ProbeProfile<'a> {
+    /// Of the file's text.
+    pub const fn of(text: &'a str) -> Self {
+        Self(text)
+    }
+
+    /// Of the probe of that number; `None` where it isn't listed.
+    pub fn hits(&self, probe: usize) -> Option<ProbeHits> {
+        let (entry, exit) = (format!("e{probe}"), format!("x{probe}"));
+        let mut found: Option<ProbeHits> = None;
+        for line in self.0.lines() {
+            let mut words = line.split_whitespace();
+            let (Some(name), Some(hits), Some(missed)) = (words.next(), words.next(), words.next()) else {
+                continue;
+            };
+            let (Ok(hits), Ok(missed)) = (hits.parse::<u64>(), missed.parse::<u64>()) else { continue };
+            if name == entry || name == exit {
+                let so_far =
+                    found.get_or_insert(ProbeHits { exact: true, missed: Some(0), ..ProbeHits::default() });
+                *(if name == entry { &mut so_far.entries } else { &mut so_far.exits }) += hits;
+                so_far.missed = so_far.missed.map(|sum| sum.saturating_add(missed));
+            }
+        }
+        found
+    }
+}
+
 /// What the probes of a run saw of one task.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeTrace {
     /// The probes, in the order of their numbers.
     pub probes: Vec<Probe>,
+    /// How often each of them fired; none where the trace was not read.
+    #[serde(default)]
+    pub counts: Vec<ProbeHits>,
     /// Functions that the kernel would not have probed, with its reason.
     pub refused: Vec<(String, String)>,
     /// Why there is no trace, or not all of it.
@@ -214,6 +261,7 @@ pub struct Selection<'a> {
     bytes: usize,
     seen: u64,
     of_task: u64,
+    counts: Vec<ProbeHits>,
 }
 
 /// A call that waits for its exit.
@@ -229,13 +277,17 @@ impl<'a> Selection<'a> {
     /// Of the task with that pid.
     pub fn new(probes: &'a [Probe], pid: u32) -> Self {
         let (open, kept) = (VecDeque::new(), VecDeque::new());
-        Self { probes, pid, mark: format!("={pid}"), open, kept, bytes: 0, seen: 0, of_task: 0 }
+        let counts = vec![ProbeHits::default(); probes.len()];
+        Self { probes, pid, mark: format!("={pid}"), open, kept, bytes: 0, seen: 0, of_task: 0, counts }
     }
 
     /// Takes the next line of the trace.
     pub fn push(&mut self, line: &str) {
         let Some(head) = Head::parse(line).filter(|head| head.probe < self.probes.len()) else { return };
         self.seen += 1;
+        if let Some(count) = self.counts.get_mut(head.probe) {
+            *(if head.exit { &mut count.exits } else { &mut count.entries }) += 1;
+        }
         let line = (self.seen, line.trim().to_string());
         if head.exit {
             let same = |open: &Open| (open.probe, open.cpu, open.pid) == (head.probe, head.cpu, head.pid);
@@ -303,6 +355,7 @@ impl<'a> Selection<'a> {
         trace.lines = kept.into_iter().map(|(_, line)| line).collect();
         trace.seen = self.seen;
         trace.of_task = self.of_task;
+        trace.counts = self.counts;
     }
 }
 
@@ -322,6 +375,18 @@ mod tests {
         assert_eq!(named(error), None);
         let of_dump = Task::of_dump(&ScxDump::parse(error).unwrap()).unwrap();
         assert_eq!((of_dump.comm.as_str(), of_dump.pid), ("w_cg_0_0", 54));
+    }
+
+    #[test]
+    fn a_profile_is_read_by_the_probes_numbers() {
+        let text = "  e0                                                        12               1\n  \
+                    x0                                                        11               2\n  \
+                    e10                                                        7               0\n  e1 none 0\n";
+        let profile = ProbeProfile::of(text);
+        let hits = |entries, exits, missed| ProbeHits { entries, exits, missed: Some(missed), exact: true };
+        assert_eq!(profile.hits(0), Some(hits(12, 11, 3)));
+        assert_eq!(profile.hits(10), Some(hits(7, 0, 0)));
+        assert_eq!(profile.hits(1), None);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! BPF programs, maps with all that is in them, and type information.
 
 use ktstr_introspect_kernel::{
-    BpfMap, BpfMapKind, BpfProgram, BpfTypeInfo, Kernel, KernelError, MapContents, MapValue,
+    BpfAllocation, BpfAllocations, BpfMap, BpfMapKind, BpfProgram, BpfTypeInfo, BpfVariable, Kernel,
+    KernelError, MapContents, MapValue, PayloadType,
 };
 use ktstr_introspect_memory::VirtAddr;
 use ktstr_introspect_types::{DecodeLimits, Type, TypeId};
@@ -78,6 +79,33 @@ fn map(kernel: &Kernel, at: VirtAddr) -> Json {
             })
             .collect::<Vec<_>>()
     });
+    json["allocators"] = outcome(kernel.bpf_allocations(at, ENTRIES), |found| {
+        found.into_iter().map(|(allocator, found)| elements(&allocator, found)).collect::<Vec<_>>()
+    });
+    json
+}
+
+/// What an allocator has given out, each element by its type where that is known.
+fn elements(allocator: &BpfVariable, found: Result<BpfAllocations, KernelError>) -> Json {
+    let mut json = outcome(found, |found| {
+        let ty = match &found.ty {
+            PayloadType::Known { ty, .. } => Some(*ty),
+            PayloadType::Unknown(_) => None,
+        };
+        let element = |element: &BpfAllocation| {
+            let value = ty.map(|ty| allocator.btf.decode(ty, &element.bytes, DecodeLimits::default()));
+            json!({
+                "index": element.index, "generation": element.generation, "user": element.user.0, "misplaced": element.misplaced,
+                "bytes": hex(&element.bytes), "value": value.map(|value| value.map_or_else(|e| e.to_string(), |v| v.to_string())),
+            })
+        };
+        json!({
+            "payload": found.payload, "type": format!("{:?}", found.ty), "truncated": found.truncated,
+            "passed_over": found.passed_over, "elements": found.elements.iter().map(element).collect::<Vec<_>>(),
+        })
+    });
+    json["name"] = allocator.name.as_str().into();
+    json["at"] = allocator.at.0.into();
     json
 }
 

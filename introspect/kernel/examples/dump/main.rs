@@ -1,6 +1,7 @@
 //! `dump CORE [VMLINUX]`: the scheduler state in an ELF core as JSON, each field by its member path. What
 //! `oracle/compare.py` checks against drgn.
 
+mod around;
 mod bpf;
 mod variables;
 
@@ -30,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "kaslr": kernel.placement().kaslr.0, "image_offset": kernel.placement().image_offset,
         "by_pid": outcome(kernel.tasks_by_pid(), |found| found.iter().map(|(pid, at)| json!([pid, at.0])).collect::<Vec<_>>()),
         "tasks": tasks, "rqs": rqs, "cgroups": cgroups, "scx": sched_ext(&kernel),
-        "bpf": bpf::all(&kernel), "around": around(&kernel),
+        "bpf": bpf::all(&kernel), "around": around::all(&kernel),
         "variables": vmlinux.as_ref().map(|vmlinux| variables::all(&kernel, vmlinux)).transpose()?,
     });
     println!("{all}");
@@ -82,6 +83,7 @@ fn task(kernel: &Kernel, at: VirtAddr) -> Json {
     json["scx_ops_state"] =
         outcome(Task::read(kernel, at).scx_ops_state, |word| json!(kernel.scx_ops_state(word as u64)));
     json["class"] = outcome(kernel.class_of(&Task::read(kernel, at)), Json::from);
+    json["lock"] = around::lock(kernel, at);
     json
 }
 
@@ -97,6 +99,18 @@ fn runqueue(kernel: &Kernel, cpu: u32) -> Result<Json, KernelError> {
     json["scx_runnable"] = addresses(kernel.scx_runnable(rq));
     json["local_dsq_by_vtime"] =
         addresses(kernel.local_queue(rq).and_then(|queue| kernel.queued_by_vtime(queue)));
+    for (key, kind, queue) in [
+        ("local_dsq", "LocalQueue", kernel.local_queue(rq)),
+        ("bypass_dsq", "BypassQueue", kernel.bypass_queue(cpu)),
+    ] {
+        json[key] = outcome(queue, |at| {
+            let record = DispatchQueue::read(kernel, at);
+            let mut json = fields_of(at, kind, record.fields(kernel));
+            json["tasks"] = addresses(kernel.queued_tasks(at));
+            json["name"] = outcome(record.id, |id| Json::from(kernel.queue_name(id)));
+            json
+        });
+    }
     json["local_dsq_tasks"] = addresses(kernel.local_queue(rq).and_then(|queue| kernel.queued_tasks(queue)));
     json["domains"] = kernel.domains(rq)?.into_iter().map(|at| domain(kernel, at)).collect();
     Ok(json)
@@ -132,6 +146,7 @@ fn cgroup(kernel: &Kernel, node: ktstr_introspect_kernel::CgroupNode) -> Json {
     json["populated"] = outcome(kernel.cgroup_populated(at), Json::from);
     json["frozen"] = outcome(kernel.cgroup_frozen(at), Json::from);
     json["weight"] = outcome(kernel.cpu_weight(at), Json::from);
+    json["pressure"] = around::pressure(kernel, kernel.psi_group(at));
     if let Ok(Some(group)) = kernel.task_group(at) {
         json["cpu"] = object!(kernel, CpuGroup, group);
     }
@@ -145,39 +160,6 @@ fn cgroup(kernel: &Kernel, node: ktstr_introspect_kernel::CgroupNode) -> Json {
         json["pids"] = object!(kernel, Pids, pids);
     }
     json
-}
-
-/// CPU times, softirqs, NUMA counters and the system's pressure.
-fn around(kernel: &Kernel) -> Json {
-    let times = kernel.cpu_times().map(|all| {
-        let one = |(cpu, t): (u32, ktstr_introspect_kernel::CpuTimes)| {
-            json!({
-                "cpu": cpu, "USER": t.user, "NICE": t.nice, "SYSTEM": t.system, "IRQ": t.irq, "SOFTIRQ": t.softirq,
-                "STEAL": t.steal, "GUEST": t.guest, "GUEST_NICE": t.guest_nice, "idle": t.idle, "iowait": t.iowait,
-            })
-        };
-        all.into_iter().map(one).collect::<Vec<_>>()
-    });
-    let softirqs = kernel.softirqs().map(|all| {
-        let counts =
-            |(_, counts): (u32, Vec<(&str, u64)>)| counts.into_iter().map(|(_, n)| n).collect::<Vec<_>>();
-        all.into_iter().map(counts).collect::<Vec<_>>()
-    });
-    let nodes = kernel.numa_counters().map(|all| {
-        let counts = |(node, counts): (u32, Vec<(&str, u64)>)| {
-            json!([node, counts.into_iter().map(|(_, n)| n).collect::<Vec<_>>()])
-        };
-        all.into_iter().map(counts).collect::<Vec<_>>()
-    });
-    let group = kernel.system_psi_group();
-    let pressure = group.and_then(|group| kernel.pressure(group, kernel.newest_clock()?)).map(|all| {
-        let total = |stall: Option<ktstr_introspect_kernel::Stall>| stall.map(|stall| stall.total_us);
-        all.into_iter().map(|p| json!([p.resource, total(p.some), total(p.full)])).collect::<Vec<_>>()
-    });
-    json!({
-        "times": outcome(times, Json::from), "softirqs": outcome(softirqs, |all| json!(all)),
-        "nodes": outcome(nodes, Json::from), "pressure": outcome(pressure, Json::from),
-    })
 }
 
 fn sched_ext(kernel: &Kernel) -> Json {
@@ -221,6 +203,9 @@ fn sched_ext(kernel: &Kernel) -> Json {
         "watchdog_timestamp": outcome(state.watchdog_timestamp, Json::from),
         "watchdog_timeout": outcome(state.watchdog_timeout, Json::from),
         "queues": outcome(queues, Json::from),
+        "longest_wait": outcome(kernel.scx_longest_wait(), |wait| {
+            wait.map_or(Json::Null, |wait| json!([wait.cpu, wait.task.0, wait.waited, wait.limit]))
+        }),
         "events": match kernel.scx_events() {
             Ok(events) => events.into_iter().map(|(name, sum)| (name, json!(sum))).collect::<Map<_, _>>().into(),
             Err(error) if error.kind() == ErrorKind::Absent => json!("absent"),

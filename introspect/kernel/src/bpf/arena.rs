@@ -11,7 +11,7 @@ const PAGE: u64 = 4096;
 /// `GUARD_SZ / 2`: the window starts this far into its `vm_struct`. A BPF instruction reaches 32 KiB to either side.
 const GUARD: u64 = 1 << 15;
 /// The window's size.
-const WINDOW: u64 = 1 << 32;
+pub(super) const WINDOW: u64 = 1 << 32;
 
 /// A page of an arena.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Kernel {
     }
 
     /// The arena of a map, where its window starts and how many pages it may have.
-    fn bpf_arena(&self, map: VirtAddr) -> Result<(VirtAddr, VirtAddr, u64), KernelError> {
+    pub(super) fn bpf_arena(&self, map: VirtAddr) -> Result<(VirtAddr, VirtAddr, u64), KernelError> {
         let (kind, pages) = (self.read("bpf_map.map_type", map)?, self.bpf_map_shape(map)?.entries);
         if super::BpfMapKind::from(kind) != super::BpfMapKind::Arena {
             let (what, expected) = ("a BPF map's type", "33, an arena");

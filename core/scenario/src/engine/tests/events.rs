@@ -4,7 +4,7 @@ use crate::engine::{execute_scenario, execute_steps};
 use crate::world::World;
 use crate::{Backdrop, CgroupDef, HoldSpec, Op, Step};
 use ktstr_topology::{CpuSet, CpusetSpec};
-use ktstr_workload::{AffinityIntent, WorkSpec};
+use ktstr_workload::{AffinityIntent, SchedPolicy, WorkSpec};
 use std::time::Duration;
 
 const HALF: HoldSpec = HoldSpec::Frac(0.5);
@@ -43,6 +43,8 @@ fn steps_ops_and_the_end_are_told_with_their_time() {
         [
             "0 #0 scenario begin 2 steps",
             "0 #1 step 1 cg_0 cg_1",
+            "0 #1 cg_0 Setup 2 workers of SpinWait",
+            "0 #1 cg_1 Setup 2 workers of SpinWait",
             "1000 #1 step 1 iter=4000 END",
             "1000 #2 step 2",
             "1000 #2 set_cpuset SetCpuset cg_0 0-2",
@@ -61,7 +63,10 @@ fn iterations_of_workers_that_ended_still_count() {
     let steps = vec![Step::with_defs(vec![CgroupDef::named("a").workers(1)], HALF), Step::hold(HALF)];
     assert!(execute_scenario(&w.ctx(), backdrop, steps).unwrap().is_pass());
     let events = short(&w);
-    assert_eq!(events[1], "0 #0 set_affinity SetAffinity back CrossCgroup");
+    assert_eq!(
+        events[1..3],
+        ["0 #0 back Setup 1 worker of SpinWait", "0 #0 set_affinity SetAffinity back CrossCgroup"]
+    );
     assert_eq!(events.last().unwrap(), "2000 #2 scenario end iter=3000 TERMINAL");
     let ends: Vec<_> = events.iter().filter(|e| e.ends_with("END")).collect();
     assert_eq!(ends, ["1000 #1 step 1 iter=2000 END", "2000 #2 step 2 iter=3000 END"]);
@@ -95,8 +100,9 @@ fn every_op_has_a_label_and_an_object() {
     assert_eq!(
         told,
         [
+            "a 2 workers of SpinWait",
             "add_cgroup b",
-            "add_cgroup_def c",
+            "add_cgroup_def c: 2 workers of SpinWait",
             "spawn b SpinWait",
             "spawn_host SpinWait",
             "freeze_cgroup b",
@@ -118,4 +124,27 @@ fn an_interrupt_is_steered_and_told() {
     assert!(short(&w).iter().any(|e| e.contains("SteerIrq 24 1,3")), "{:?}", short(&w));
     let error = execute_steps(&w.ctx(), vec![steer(99)]).unwrap_err().to_string();
     assert!(error.starts_with("step 1: SteerIrq: there is no interrupt 99: expected one of 24"), "{error}");
+}
+
+#[test]
+fn a_cgroup_is_told_with_its_settings_and_what_is_unusual_of_its_workers() {
+    let w = World::new(1, 4);
+    let def = CgroupDef::named("a")
+        .cpuset(CpusetSpec::exact([0, 1]))
+        .workers(3)
+        .nice(5)
+        .work(WorkSpec::default().workers(1).sched_policy(SchedPolicy::Fifo(7)));
+    assert!(
+        execute_steps(&w.ctx(), vec![Step::with_defs(vec![def, CgroupDef::named("b").workers(1)], HALF)])
+            .is_ok()
+    );
+    let made: Vec<String> =
+        w.state.get().events.iter().filter(|e| e.op_kind == "Setup").map(|e| e.detail.clone()).collect();
+    assert_eq!(
+        made,
+        [
+            "cpuset.cpus 0-1; 3 workers of SpinWait, nice 5; 1 worker of SpinWait, policy Fifo(7)",
+            "1 worker of SpinWait"
+        ]
+    );
 }
