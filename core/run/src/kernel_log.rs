@@ -41,7 +41,8 @@ fn since_enabled<'a>(log: &'a str, ops: &str) -> Option<&'a str> {
     Some(&log[log[..at].rfind('\n').map_or(0, |end| end + 1)..])
 }
 
-fn bounded(line: &str) -> &str {
+/// The beginning of a line.
+pub(crate) fn bounded(line: &str) -> &str {
     let end = (0..=MOST_BYTES.min(line.len())).rev().find(|end| line.is_char_boundary(*end));
     &line[..end.unwrap_or(0)]
 }
