@@ -1,6 +1,6 @@
 //! The virtio console of the whole monitor, with a hand-made driver that runs on any `/dev/kvm`. What it writes to
 //! registers, its messages and its rings lie ready in its image. It says a text, and from then on gives back what it is
-//! sent, with a bit of each byte turned over, from the handler of the device's interrupt.
+//! sent, with a bit of each byte turned over, from the handler of the device's interrupt. The port may be the terminal.
 
 mod micro;
 
@@ -325,4 +325,22 @@ fn a_port_brings_exact_bytes_both_ways() {
     assert_eq!(answers(&vm, 3, 12), [padded(message(1, 1, 1)), named, padded(message(1, 6, 1))]);
     // Kicks reached the thread that serves devices by their eventfds: what traps is served by the vCPU's own thread.
     assert_eq!(seen.lock().unwrap().1, BTreeSet::from(["vm-events".to_string()]));
+}
+
+#[test]
+fn a_terminal_is_typed_at_and_answers() {
+    if no_kvm("a_terminal_is_typed_at_and_answers") {
+        return;
+    }
+    let (seen, other) = (Seen::default(), Seen::default());
+    let mut config = Config::new(kernel(&driver(0, 2)), Topology::DEFAULT, 64);
+    config.confine = true;
+    config.terminal = Some(sink(&seen));
+    config.ports = vec![Port::new("other", sink(&other))];
+    let vm = Vm::boot(config).unwrap();
+    talk(&vm, 0, &seen);
+    // Both added; the one that is ready is a terminal, and open.
+    let expected = [message(0, 1, 1), message(1, 1, 1), message(0, 4, 1), message(0, 6, 1)];
+    assert_eq!(answers(&vm, 4, 8), expected);
+    assert!(other.lock().unwrap().0.is_empty());
 }
