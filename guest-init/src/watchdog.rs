@@ -5,7 +5,7 @@
 //! that hogs every CPU can't keep it from speaking. Signal handlers may only make
 //! async-signal-safe calls: they write to the eventfd and this thread does the rest.
 
-use crate::{InitError, power_off, read_kmsg, words};
+use crate::{InitError, last_look, power_off, read_kmsg, words};
 use ktstr_wire::{Message, chunks};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -68,6 +68,10 @@ fn watch(event: i32, crashed: fn() -> Option<Message>) {
 
 /// Ends the machine, whether or not the host hears why.
 fn end(message: &Message) -> ! {
+    last_look::take(match message {
+        Message::TimedOut { .. } => "when the test's time was up",
+        _ => "when the test process was hit by a deadly signal",
+    });
     words::report(message);
     if let Ok(log) = read_kmsg() {
         chunks(log.as_bytes()).for_each(|piece| words::report(&Message::Kmsg(piece.to_vec())));

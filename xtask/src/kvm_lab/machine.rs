@@ -46,12 +46,6 @@ impl Size {
     pub(super) const USUAL: Self = Self { cpus: 1, huge_pages: 0 };
     /// A CPU for a vCPU and one for everything else, and RAM for a machine of one vCPU.
     pub(super) const PERFORMANCE: Self = Self { cpus: 2, huge_pages: 400 };
-
-    /// Several CPUs take turns in one thread: with one each, QEMU before 8.1 runs what the kernel has patched already,
-    /// and the kernel dies of it (vmm/LAB.md).
-    fn accelerator(self) -> &'static str {
-        if self.cpus == 1 { "tcg,thread=multi" } else { "tcg,thread=single" }
-    }
 }
 
 /// A root file system that is ready but for the commands, and its kernel.
@@ -179,7 +173,7 @@ impl<'a> Lab<'a> {
         command
             .args(["--foreground", "--kill-after=10", &limit.as_secs().to_string()])
             .arg(&self.qemu)
-            .args(["-accel", size.accelerator(), "-cpu", "max", "-machine", "q35", "-m", "3G"])
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-m", "3G"])
             .args(["-smp", &size.cpus.to_string()])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"])
             .args(["-monitor", &monitor.option()])
@@ -198,6 +192,10 @@ fn command_line(size: Size, counter_khz: Option<u64>) -> String {
     let mut line = APPEND.to_owned();
     if size.huge_pages > 0 {
         line.push_str(&format!(" hugepages={}", size.huge_pages));
+    }
+    if size.cpus > 1 {
+        // Its init brings up the others.
+        line.push_str(" maxcpus=1");
     }
     if let Some(khz) = counter_khz {
         line.push_str(&format!(" tsc_early_khz={khz}"));
