@@ -27,7 +27,7 @@ Linux: nested AMD SVM under QEMU's software emulation. Nothing of the host's own
 /dev/kvm is used, and no rights are needed. vmm/LAB.md says more.
 
   (nothing)     the quick part of it, about 2 minutes on two cores
-  --all         all of it, about 14 minutes
+  --all         all of it, about 15 minutes
   --suite NAME  this part only; may be repeated. A wrong name lists them all
   -- PROGRAM    this instead; the exit code is the program's. PROGRAM is linux,
                 time, micro_guest, seeds, shapes, drills, must_fail, monitor, performance,
