@@ -144,7 +144,7 @@ fn guest_ram(pid: u32) -> (u64, u64) {
             ("Size:", Some(kb)) if is_ram => mapped += kb << 10,
             ("KernelPageSize:", Some(kb)) => pages_kb = kb,
             ("Shared_Hugetlb:" | "Private_Hugetlb:", Some(kb)) if is_ram && pages_kb == 2048 => {
-                huge += kb << 10
+                huge += kb << 10;
             }
             _ if name.contains('-') && !name.ends_with(':') => is_ram = line.contains("memfd:guest-ram"),
             _ => {}
