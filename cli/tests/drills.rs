@@ -46,6 +46,40 @@ fn drill_panic(_ctx: &Ctx) -> Result<AssertResult> {
     panic!("the answer was {}", 41);
 }
 
+/// Takes the ports to the host away from the guest, as a driver that fails would.
+fn lose_the_ports() -> Result<()> {
+    let driver = std::path::Path::new("/sys/bus/virtio/drivers/virtio_console");
+    let mut lost = 0;
+    for entry in std::fs::read_dir(driver).context("looking for the ports' driver")? {
+        let name = entry?.file_name();
+        if name.to_string_lossy().starts_with("virtio") {
+            std::fs::write(driver.join("unbind"), name.as_encoded_bytes())?;
+            lost += 1;
+        }
+    }
+    ensure!(lost == 1, "{lost} devices with ports, expected one");
+    Ok(())
+}
+
+#[ktstr_test(ignore, duration_s = 1)]
+fn drill_panic_without_ports(_ctx: &Ctx) -> Result<AssertResult> {
+    lose_the_ports()?;
+    panic!("the answer was {}, and nobody hears it", 42);
+}
+
+#[ktstr_test(ignore, duration_s = 1)]
+fn drill_segfault_without_ports(_ctx: &Ctx) -> Result<AssertResult> {
+    lose_the_ports()?;
+    // SAFETY: none; the fault is what the drill is about.
+    unsafe { std::ptr::write_volatile(std::ptr::without_provenance_mut::<u32>(0x1230), 1) };
+    Ok(AssertResult::pass())
+}
+
+#[ktstr_test(ignore, kargs = ["initcall_blacklist=virtio_console_init"])]
+fn drill_never_a_port(ctx: &Ctx) -> Result<AssertResult> {
+    scenarios::steady(ctx)
+}
+
 #[ktstr_test(ignore)]
 fn drill_error(_ctx: &Ctx) -> Result<AssertResult> {
     Err(anyhow!("the inner cause")).context("the outer context")
@@ -149,6 +183,37 @@ fn a_test_function_that_panics() {
         &text,
         &["the test function panicked at ", "drills.rs:", "the answer was 41", "about to panic"],
     );
+}
+
+/// The text of the report, which must be of a machine that began so.
+fn fails_as(start: &str, test: &str, env: &[(&str, &str)]) -> String {
+    let (mut command, results) = case(test);
+    let output: common::CaseOutput = command.envs(env.iter().copied()).output().unwrap().into();
+    assert_eq!(output.code, Some(1), "{}", output.text);
+    let sidecar = std::fs::read(&sidecars(&results)[0]).unwrap();
+    let sidecar: serde_json::Value = serde_json::from_slice(&sidecar).unwrap();
+    assert_eq!(sidecar["start"], start, "{}", output.text);
+    output.text
+}
+
+/// What the data port can't tell any more comes over the second serial port: of a booted machine, and of a resumed one.
+#[test]
+fn last_words_of_a_test_whose_ports_are_gone() {
+    let panicked = [
+        "the guest powered off without a result, while running the test",
+        "the guest's last words, over its second serial port:",
+        "ktstr: the test process panicked at ",
+        "drills.rs:",
+        ": the answer was 42, and nobody hears it",
+        "ktstr: reporting the result: writing to the host's port: No such device",
+    ];
+    for (start, no_template) in [("booted", "1"), ("resumed", "0")] {
+        let text = fails_as(start, "drill_panic_without_ports", &[("KTSTR_NO_TEMPLATE", no_template)]);
+        assert_says(&text, &panicked);
+        assert_eq!(text.matches("the answer was 42").count(), 1, "told once:\n{text}");
+    }
+    let text = fails("drill_segfault_without_ports", &[]);
+    assert_says(&text, &["the test process was hit by signal 11 in thread", "address 0x1230"]);
 }
 
 #[test]

@@ -4,12 +4,11 @@
 //! test; the hook remembers where it happened and its back-trace. Deadly signals
 //! are noted by an async-signal-safe handler and reported by the watchdog thread.
 
-use crate::{Channel, InitError, last_look, watchdog};
+use crate::{InitError, last_look, watchdog, words};
 use ktstr_wire::Message;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 const DEADLY: [Signal; 5] =
@@ -20,9 +19,9 @@ static ADDRESS: AtomicU64 = AtomicU64::new(0);
 static INSTRUCTION: AtomicU64 = AtomicU64::new(0);
 static THREAD: AtomicI32 = AtomicI32::new(0);
 
-pub(crate) fn install(channel: Arc<Channel>) -> Result<(), InitError> {
-    watchdog::start(Arc::clone(&channel), crashed)?;
-    std::panic::set_hook(Box::new(move |info| report_panic(&channel, info)));
+pub(crate) fn install() -> Result<(), InitError> {
+    watchdog::start(crashed)?;
+    std::panic::set_hook(Box::new(report_panic));
     let action = SigAction::new(
         SigHandler::SigAction(on_signal),
         SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK,
@@ -37,7 +36,7 @@ pub(crate) fn install(channel: Arc<Channel>) -> Result<(), InitError> {
 }
 
 /// A worker is forked from this process: its panics are its own business.
-fn report_panic(channel: &Channel, info: &PanicHookInfo<'_>) {
+fn report_panic(info: &PanicHookInfo<'_>) {
     if std::process::id() != 1 {
         eprintln!("{info}");
         return;
@@ -54,7 +53,7 @@ fn report_panic(channel: &Channel, info: &PanicHookInfo<'_>) {
         if trace.status() == BacktraceStatus::Captured { trace.to_string() } else { String::new() };
     last_look::take("when the test panicked");
     // The caller sees the panic too, and the host sees the machine end.
-    let _ = channel.send(&Message::Panic { message, location, backtrace });
+    words::report(&Message::Panic { message, location, backtrace });
 }
 
 extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {

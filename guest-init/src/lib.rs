@@ -15,6 +15,7 @@ mod mounts;
 mod net;
 mod power;
 mod watchdog;
+mod words;
 
 pub use boot::BOOT_INIT;
 pub use channel::Channel;
@@ -23,6 +24,7 @@ pub use kmsg::{read_kmsg, without_time};
 pub use last_look::{LastLook, Look};
 pub use mounts::Skipped;
 pub use power::power_off;
+pub use words::{complain, last_words};
 
 use ktstr_wire::{LogLevel, Message, Stage};
 use std::path::PathBuf;
@@ -104,18 +106,20 @@ impl Guest {
     /// Brings the guest up and greets the host with `build_id`.
     ///
     /// From here on a panic or a deadly signal in this process is reported to the
-    /// host, after which the machine powers off.
+    /// host, after which the machine powers off; in [words](last_words) as long as, or
+    /// once, the channel can't be had.
     pub fn start(build_id: &str) -> Result<Self, InitError> {
         let pid = std::process::id();
         if pid != 1 {
             return Err(InitError::NotInit(pid));
         }
         let skipped = mounts::mount_all()?;
+        crash::install()?;
         let channel = Arc::new(Channel::open(DATA_PORT)?);
         channel.send(&Message::hello(build_id))?;
         channel.send(&Message::Stage(Stage::Transport))?;
+        words::connected(&channel);
         channel::redirect_stdio(STDIO_PORT)?;
-        crash::install(Arc::clone(&channel))?;
         for skip in skipped {
             channel.send(&Message::Log { level: LogLevel::Warn, text: skip.to_string() })?;
         }
@@ -156,9 +160,9 @@ impl Guest {
     }
 }
 
-/// Ends a guest that could not be brought up: says why on the console, which is all
-/// there is, and powers off.
+/// Ends a guest that could not be brought up: says why in its [last words](last_words)
+/// and powers off.
 pub fn give_up(why: &str) -> ! {
-    power::console_line(&format!("ktstr: init failed: {why}"));
+    last_words(&format!("ktstr: init failed: {why}"));
     power_off()
 }

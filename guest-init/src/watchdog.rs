@@ -5,9 +5,8 @@
 //! that hogs every CPU can't keep it from speaking. Signal handlers may only make
 //! async-signal-safe calls: they write to the eventfd and this thread does the rest.
 
-use crate::{Channel, InitError, last_look, power_off, read_kmsg};
-use ktstr_wire::Message;
-use std::sync::Arc;
+use crate::{InitError, last_look, power_off, read_kmsg, words};
+use ktstr_wire::{Message, chunks};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ pub(crate) fn wake() {
 
 /// Starts the thread; `crashed` is asked at every wake-up for a message that ends
 /// the machine.
-pub(crate) fn start(channel: Arc<Channel>, crashed: fn() -> Option<Message>) -> Result<(), InitError> {
+pub(crate) fn start(crashed: fn() -> Option<Message>) -> Result<(), InitError> {
     // SAFETY: eventfd(2) takes no pointers.
     let event = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
     if event < 0 {
@@ -47,37 +46,37 @@ pub(crate) fn start(channel: Arc<Channel>, crashed: fn() -> Option<Message>) -> 
     EVENT.store(event, Ordering::SeqCst);
     std::thread::Builder::new()
         .name("ktstr-watchdog".to_string())
-        .spawn(move || watch(&channel, event, crashed))
+        .spawn(move || watch(event, crashed))
         .map(drop)
         .map_err(InitError::os("starting the watchdog thread"))
 }
 
-fn watch(channel: &Channel, event: i32, crashed: fn() -> Option<Message>) {
+fn watch(event: i32, crashed: fn() -> Option<Message>) {
     raise_priority();
     loop {
         wait(event);
         if let Some(message) = crashed() {
-            end(channel, &message);
+            end(&message);
         }
         let deadline = DEADLINE_MS.load(Ordering::SeqCst);
         if deadline != 0 && now_ms() >= deadline {
             let after_ms = GIVEN_MS.load(Ordering::SeqCst);
-            end(channel, &Message::TimedOut { after_ms, detail: whereabouts() });
+            end(&Message::TimedOut { after_ms, detail: whereabouts() });
         }
     }
 }
 
-fn end(channel: &Channel, message: &Message) -> ! {
+/// Ends the machine, whether or not the host hears why.
+fn end(message: &Message) -> ! {
     last_look::take(match message {
         Message::TimedOut { .. } => "when the test's time was up",
         _ => "when the test process was hit by a deadly signal",
     });
-    // The machine ends whether or not the host hears why.
-    let _ = channel.send(message);
+    words::report(message);
     if let Ok(log) = read_kmsg() {
-        let _ = channel.send_kmsg(log.as_bytes());
+        chunks(log.as_bytes()).for_each(|piece| words::report(&Message::Kmsg(piece.to_vec())));
     }
-    let _ = channel.send(&Message::Goodbye);
+    words::report(&Message::Goodbye);
     power_off()
 }
 

@@ -14,27 +14,29 @@ use crate::project::Project;
 use crate::setup::{self, Part};
 use crate::suite::Tally;
 use anyhow::{Result, bail, ensure};
-use machine::Lab;
+use machine::{Lab, Size};
 use std::path::PathBuf;
 use std::time::Duration;
 pub(crate) use suites::{Extent, run};
 
 pub(crate) const HELP: &str = "\
-cargo xtask kvm-lab [--all | --suite NAME]… [-- [NAME=VALUE]… PROGRAM [ARG]…]
+cargo xtask kvm-lab [--all | --suite NAME]… [[--cpus N] -- [NAME=VALUE]… PROGRAM [ARG]…]
 
 Runs the tests of the mode kvm in an emulated machine that has a KVM which runs
 Linux: nested AMD SVM under QEMU's software emulation. Nothing of the host's own
 /dev/kvm is used, and no rights are needed. vmm/LAB.md says more.
 
   (nothing)     the quick part of it, about 2 minutes on two cores
-  --all         all of it, about 14 minutes
+  --all         all of it, about 15 minutes
   --suite NAME  this part only; may be repeated. A wrong name lists them all
   -- PROGRAM    this instead; the exit code is the program's. PROGRAM is linux,
-                time, micro_guest, seeds, shapes, drills, must_fail, monitor, schedulers,
-                snapshots, scx-fixture, boot, boot_disks, probe or ktstr, or the path
+                time, micro_guest, seeds, shapes, drills, must_fail, monitor, performance,
+                schedulers, snapshots, scx-fixture, boot, boot_disks, probe or ktstr, or the path
                 of a file of this machine that is linked statically.
                 NAME=VALUE is put into its environment; KTSTR_ACCEL=kvm and the
                 kernels are there already.
+
+  --cpus N      the program finds N CPUs instead of one, and huge pages for a machine
 
 A program is ended after 10 minutes. All output is kept in target/xtask/.
 
@@ -52,9 +54,13 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
     let program = args.after_dashes();
     let all = args.flag("--all");
     let named = args.values("--suite")?;
+    let size = size(&args.values("--cpus")?)?;
     args.finish()?;
     if usize::from(program.is_some()) + usize::from(all) + usize::from(!named.is_empty()) > 1 {
         return Err(UsageError("--all, --suite and a program are different things to run".into()).into());
+    }
+    if size.is_some() && program.is_none() {
+        return Err(UsageError("--cpus is for a program; suites say what they need".into()).into());
     }
     let extent = match (all, named.is_empty()) {
         (true, _) => Extent::All,
@@ -78,7 +84,8 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
         lab.take_along(&invocation.program)?;
     }
     let program = invocation.program.display().to_string();
-    let report = lab.run("kvm-lab program", &[invocation], PROGRAM_LIMIT)?;
+    let size = size.unwrap_or(Size::USUAL);
+    let report = lab.run("kvm-lab program", size, &[invocation], PROGRAM_LIMIT)?;
     match report.sections.into_iter().next().and_then(|section| section.end) {
         Some(end) if end.code == 0 => Ok(true),
         // The caller asked for this program and gets its answer. -1 is a signal's.
@@ -91,6 +98,19 @@ pub(crate) fn command(project: &Project, mut args: Args) -> Result<bool> {
             println!("  {}", report.trouble);
             Ok(false)
         }
+    }
+}
+
+/// The machine that `--cpus` asks for, if it does.
+fn size(values: &[String]) -> Result<Option<Size>> {
+    let count = |text: &String| text.parse().ok().filter(|cpus| (1..=64).contains(cpus));
+    match values {
+        [] => Ok(None),
+        [text] => match count(text) {
+            Some(cpus) => Ok(Some(Size { cpus, ..Size::PERFORMANCE })),
+            None => Err(UsageError(format!("--cpus {text}: expected a number from 1 to 64")).into()),
+        },
+        _ => Err(UsageError("--cpus is given more than once".into()).into()),
     }
 }
 
@@ -112,7 +132,7 @@ pub(crate) fn boot_bench(
         Invocation::read(first.into_iter().chain(options.iter().map(|&word| word.to_owned())).collect())
     };
     let commands = kernels.iter().map(run).collect::<Result<Vec<_>>>()?;
-    let report = lab.run("kvm-lab boot bench", &commands, BENCH_LIMIT)?;
+    let report = lab.run("kvm-lab boot bench", Size::USUAL, &commands, BENCH_LIMIT)?;
     ensure!(report.trouble.is_empty(), "{}", report.trouble);
     if let Some(bad) = report.sections.iter().find(|s| s.end.as_ref().is_none_or(|end| end.code != 0)) {
         bail!("the boot bench did not end well; its output:\n{}", bad.output);
@@ -185,6 +205,17 @@ mod tests {
         assert_eq!(seen.environment, ["A_1=x=y", "B=with blanks"]);
         assert_eq!((seen.program, seen.arguments), ("linux".into(), vec!["C=z".to_owned(), String::new()]));
         assert!(read(&["./a=b"]).unwrap().environment.is_empty());
+    }
+
+    #[test]
+    fn a_program_may_have_more_cpus() {
+        let of = |values: &[&str]| size(&values.iter().map(|&v| v.to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&[]).unwrap(), None);
+        let three = of(&["3"]).unwrap().unwrap();
+        assert!(three.cpus == 3 && three.huge_pages > 0);
+        for values in [&["0"][..], &["65"], &["two"], &["2", "3"]] {
+            assert!(of(values).unwrap_err().is::<UsageError>(), "{values:?}");
+        }
     }
 
     #[test]

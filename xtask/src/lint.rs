@@ -1,6 +1,7 @@
 //! `cargo xtask lint`: format, clippy, and the rules that neither can keep.
 
 mod allow_list;
+mod arch_names;
 mod arrows;
 mod crate_count;
 mod machine_paths;
@@ -29,9 +30,10 @@ cargo xtask lint [--quick]
 
 Checks the format, clippy without warnings, and the project's own rules: which
 crate may depend on which, no operating system in core/, which libraries core/
-may use, file headers and sizes, manifests, no paths of one machine, and the
-number of crates in a user's build. All findings are shown, not the first only.
-The rules and their exceptions are tables in xtask/src/lint/.
+may use, file headers and sizes, manifests, no paths of one machine, no names of
+a processor's own in what the monitor (vmm/) offers, and the number of crates in
+a user's build. All findings are shown, not the first only. The rules
+and their exceptions are tables in xtask/src/lint/.
 
   --quick   only the format and the rules, which compiles nothing";
 
@@ -137,6 +139,7 @@ fn check_rules(tree: &Tree, packages: &[Package], root: &Path) -> Vec<Finding> {
         style::check(tree),
         manifests::check(tree, packages),
         machine_paths::check(tree, root),
+        arch_names::check(tree),
     ]
     .concat();
     findings.sort();

@@ -31,6 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     loop {
         match vm.next_event(Duration::from_secs(60))? {
             Some(VmEvent::Console(bytes) | VmEvent::Output(bytes)) => std::io::stdout().write_all(&bytes)?,
+            Some(VmEvent::LastWords(bytes)) => println!("last words: {}", String::from_utf8_lossy(&bytes)),
             Some(VmEvent::Data(bytes)) => println!("data: {} bytes", bytes.len()),
             Some(VmEvent::Exited(exit)) => {
                 println!("ended: {exit:?}");

@@ -2,8 +2,8 @@
 //!
 //! The machine runs in this process, on threads of its own; when the process ends,
 //! however it does, nothing is left of it. The guest has the same channels as under
-//! QEMU: the console on `ttyS0`, and virtio console ports named `ktstr.data` and
-//! `ktstr.stdio`.
+//! QEMU: the console on `ttyS0`, last words on `ttyS1`, and virtio console ports named
+//! `ktstr.data` and `ktstr.stdio`.
 //!
 //! May touch: `/dev/kvm`, threads, memfds, the kernel and initramfs files, the directories
 //! that machines are saved in. Knows

@@ -29,7 +29,7 @@ struct State {
 impl Queue {
     /// Adds an event; waits for room unless the queue is closed, and then drops it.
     pub(crate) fn push(&self, event: VmEvent) {
-        let bytes = bytes_of(&event);
+        let bytes = event.room();
         let mut state = self.lock();
         while bytes > 0 && state.bytes >= MAX_QUEUED && !state.closed {
             state = self.drained.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -48,7 +48,7 @@ impl Queue {
         let mut state = self.lock();
         loop {
             if let Some(event) = state.events.pop_front() {
-                state.bytes -= bytes_of(&event);
+                state.bytes -= event.room();
                 self.drained.notify_all();
                 return Some(event);
             }
@@ -69,13 +69,6 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn bytes_of(event: &VmEvent) -> usize {
-    match event {
-        VmEvent::Console(bytes) | VmEvent::Data(bytes) | VmEvent::Output(bytes) => bytes.len(),
-        VmEvent::Paused | VmEvent::Written { .. } | VmEvent::Exited(_) => 0,
     }
 }
 

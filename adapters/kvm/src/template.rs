@@ -90,7 +90,8 @@ fn wait_until_ready(vm: &mut KvmVm, limit: Duration) -> Result<ConsoleTail, Mach
             Some(VmEvent::Console(bytes)) => console.push(&bytes),
             Some(VmEvent::Paused) => break,
             Some(VmEvent::Exited(exit)) => return Err(MachineError::ended_before_ready(&exit, &console)),
-            Some(VmEvent::Data(_) | VmEvent::Output(_) | VmEvent::Written { .. }) => {}
+            Some(VmEvent::Data(_) | VmEvent::Output(_) | VmEvent::LastWords(_) | VmEvent::Written { .. }) => {
+            }
             None => {
                 return Err(MachineError::not_ready(format!("it was not ready within {limit:?}"), &console));
             }
@@ -124,6 +125,7 @@ pub(crate) fn resume(dir: &Path, spec: &MachineSpec, wake: &Wake) -> Result<KvmV
     restore.halt_poll = Some(halt_poll(spec.topology.total_cpus()));
     restore.confine = true;
     restore.console = channels.console;
+    restore.second_serial = channels.last_words;
     restore.ports = channels.ports;
     restore.ports.push(Port::new(STOP_PORT, Box::new(|_: &[u8]| {})));
     restore.on_trap = channels.on_trap;

@@ -98,6 +98,7 @@ pub(crate) fn config(spec: &MachineSpec, queue: &Arc<Queue>) -> Result<Config, M
     }
     config.confine = true;
     config.console = channels.console;
+    config.second_serial = channels.last_words;
     config.ports = channels.ports;
     config.on_trap = channels.on_trap;
     config.on_end = channels.on_end;
@@ -107,6 +108,7 @@ pub(crate) fn config(spec: &MachineSpec, queue: &Arc<Queue>) -> Result<Config, M
 /// What a machine, booted or resumed, says it through.
 pub(crate) struct Channels {
     pub(crate) console: Box<dyn ktstr_vmm::Sink>,
+    pub(crate) last_words: Box<dyn ktstr_vmm::Sink>,
     pub(crate) ports: Vec<Port>,
     pub(crate) on_trap: OnTrap,
     pub(crate) on_end: Box<dyn FnOnce(VmEnd) + Send>,
@@ -119,6 +121,7 @@ pub(crate) fn channels(queue: &Arc<Queue>) -> Channels {
     let told = Arc::clone(queue);
     Channels {
         console: sink(queue, VmEvent::Console),
+        last_words: sink(queue, VmEvent::LastWords),
         ports: vec![data, stdio],
         on_trap: Box::new(move |hits| watches.hit(hits)),
         on_end: Box::new(move |end| told.push(VmEvent::Exited(exit(end)))),

@@ -39,6 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Some(VmEvent::Output(bytes)) => std::io::stdout().write_all(&bytes)?,
             Some(VmEvent::Paused) => println!("stopped by the guest"),
             Some(VmEvent::Written { address }) => println!("stopped at a write to {address:#x}"),
+            Some(VmEvent::LastWords(bytes)) => println!("last words: {}", String::from_utf8_lossy(&bytes)),
             Some(VmEvent::Data(bytes)) => println!("data: {} bytes", bytes.len()),
             Some(VmEvent::Exited(exit)) => {
                 println!("ended: {exit:?}");

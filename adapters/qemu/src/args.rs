@@ -23,6 +23,7 @@ pub(crate) struct ChildFds {
     pub(crate) ram: Vec<RawFd>,
     pub(crate) initramfs: RawFd,
     pub(crate) console: RawFd,
+    pub(crate) last_words: RawFd,
     pub(crate) data: RawFd,
     pub(crate) stdio: RawFd,
     pub(crate) qmp: RawFd,
@@ -150,6 +151,10 @@ fn channels(fds: &ChildFds, add: &mut impl FnMut(&str, String)) {
     add("-add-fd", format!("fd={},set=1,opaque=console", fds.console));
     add("-chardev", "file,id=console,path=/dev/fdset/1,append=on".to_string());
     add("-serial", "chardev:console".to_string());
+    // The second one, where a guest says what it can say nowhere else.
+    add("-add-fd", format!("fd={},set=5,opaque=last-words", fds.last_words));
+    add("-chardev", "file,id=last-words,path=/dev/fdset/5,append=on".to_string());
+    add("-serial", "chardev:last-words".to_string());
     add("-add-fd", format!("fd={},set=2,opaque=data", fds.data));
     add("-chardev", "file,id=data,path=/dev/fdset/2,append=on".to_string());
     // Without ioeventfd a kick is served by the vCPU itself, at a guest-determined
@@ -257,7 +262,16 @@ mod tests {
     }
 
     fn fds() -> ChildFds {
-        ChildFds { ram: vec![10, 11], initramfs: 20, console: 21, data: 22, stdio: 23, qmp: 24, bell: None }
+        ChildFds {
+            ram: vec![10, 11],
+            initramfs: 20,
+            console: 21,
+            last_words: 26,
+            data: 22,
+            stdio: 23,
+            qmp: 24,
+            bell: None,
+        }
     }
 
     fn lines(spec: &MachineSpec) -> String {

@@ -18,6 +18,7 @@ const PIPE_BYTES: i32 = 1 << 20;
 /// Our ends and the child's ends of everything a machine is connected to.
 pub(crate) struct Channels {
     pub(crate) console: File,
+    pub(crate) last_words: File,
     pub(crate) data: File,
     pub(crate) stdio: File,
     pub(crate) qmp: UnixStream,
@@ -37,6 +38,7 @@ pub(crate) struct NodeRam {
 /// What is left to us once the child has its ends.
 pub(crate) struct OurEnds {
     pub(crate) console: File,
+    pub(crate) last_words: File,
     pub(crate) data: File,
     pub(crate) stdio: File,
     pub(crate) qmp: UnixStream,
@@ -45,6 +47,7 @@ pub(crate) struct OurEnds {
 struct ChildEnds {
     initramfs: File,
     console: OwnedFd,
+    last_words: OwnedFd,
     data: OwnedFd,
     stdio: OwnedFd,
     qmp: UnixStream,
@@ -62,6 +65,7 @@ impl Channels {
         }
         let initramfs = initramfs_file(initramfs)?;
         let (console, child_console) = pipe("console")?;
+        let (last_words, child_last_words) = pipe("second serial port")?;
         let (data, child_data) = pipe("data port")?;
         let (stdio, child_stdio) = pipe("standard output")?;
         let (qmp, child_qmp) =
@@ -73,12 +77,13 @@ impl Channels {
         let child = ChildEnds {
             initramfs,
             console: child_console,
+            last_words: child_last_words,
             data: child_data,
             stdio: child_stdio,
             qmp: child_qmp,
             bell: child_bell,
         };
-        Ok(Self { console, data, stdio, qmp, bell, ram, child })
+        Ok(Self { console, last_words, data, stdio, qmp, bell, ram, child })
     }
 
     /// The numbers that the child sees.
@@ -87,6 +92,7 @@ impl Channels {
             ram: self.ram.iter().map(|n| n.file.as_raw_fd()).collect(),
             initramfs: self.child.initramfs.as_raw_fd(),
             console: self.child.console.as_raw_fd(),
+            last_words: self.child.last_words.as_raw_fd(),
             data: self.child.data.as_raw_fd(),
             stdio: self.child.stdio.as_raw_fd(),
             qmp: self.child.qmp.as_raw_fd(),
@@ -96,7 +102,8 @@ impl Channels {
 
     /// Closes the child's ends here, so that our ends see its death.
     pub(crate) fn close_child_ends(self) -> OurEnds {
-        OurEnds { console: self.console, data: self.data, stdio: self.stdio, qmp: self.qmp }
+        let Self { console, last_words, data, stdio, qmp, .. } = self;
+        OurEnds { console, last_words, data, stdio, qmp }
     }
 }
 
@@ -104,7 +111,7 @@ impl ChildFds {
     /// All numbers, for clearing close-on-exec.
     pub(crate) fn all(&self) -> Vec<RawFd> {
         let mut all = self.ram.clone();
-        all.extend([self.initramfs, self.console, self.data, self.stdio, self.qmp]);
+        all.extend([self.initramfs, self.console, self.last_words, self.data, self.stdio, self.qmp]);
         all.extend(self.bell);
         all
     }

@@ -27,7 +27,7 @@ const CHUNK: usize = 64 << 10;
 /// What the machine's owner and the serving thread share.
 #[derive(Default)]
 pub(crate) struct Shared {
-    /// Bytes sent as events and not yet taken.
+    /// Room that events take which were sent and not yet taken.
     pub(crate) queued: AtomicUsize,
     /// Set when we end the machine ourselves.
     pub(crate) stopping: AtomicBool,
@@ -77,6 +77,7 @@ impl Service {
         }
         let mut pump = Pump {
             console: Some(ends.console),
+            last_words: Some(ends.last_words),
             data: Some(ends.data),
             stdio: Some(ends.stdio),
             stderr,
@@ -163,6 +164,7 @@ pub(crate) fn kill(pidfd: &OwnedFd) -> std::io::Result<()> {
 
 struct Pump {
     console: Option<File>,
+    last_words: Option<File>,
     data: Option<File>,
     stdio: Option<File>,
     stderr: Option<ChildStderr>,
@@ -182,6 +184,7 @@ struct Pump {
 #[derive(Clone, Copy, PartialEq)]
 enum Source {
     Console,
+    LastWords,
     Data,
     Stdio,
     Stderr,
@@ -196,7 +199,7 @@ impl Pump {
         while alive || self.open() {
             for source in self.wait(alive) {
                 match source {
-                    Source::Console | Source::Data | Source::Stdio => self.output(source),
+                    Source::Console | Source::LastWords | Source::Data | Source::Stdio => self.output(source),
                     Source::Stderr => self.stderr(),
                     Source::Qmp => self.qmp(),
                     Source::Process => alive = false,
@@ -208,7 +211,8 @@ impl Pump {
 
     /// True while something may still be read of what the process said.
     fn open(&self) -> bool {
-        self.console.is_some() || self.data.is_some() || self.stdio.is_some() || self.stderr.is_some()
+        let output = [&self.console, &self.last_words, &self.data, &self.stdio];
+        output.into_iter().any(Option::is_some) || self.stderr.is_some()
     }
 
     /// Sources with something to read (or at their end).
@@ -225,6 +229,9 @@ impl Pump {
         if room {
             if let Some(f) = &self.console {
                 add(Source::Console, f.as_fd());
+            }
+            if let Some(f) = &self.last_words {
+                add(Source::LastWords, f.as_fd());
             }
             if let Some(f) = &self.data {
                 add(Source::Data, f.as_fd());
@@ -254,17 +261,18 @@ impl Pump {
     fn output(&mut self, source: Source) {
         let (slot, event): (_, fn(Vec<u8>) -> VmEvent) = match source {
             Source::Console => (&mut self.console, VmEvent::Console),
+            Source::LastWords => (&mut self.last_words, VmEvent::LastWords),
             Source::Stdio => (&mut self.stdio, VmEvent::Output),
             _ => (&mut self.data, VmEvent::Data),
         };
         let Some(file) = slot else { return };
-        let mut buffer = vec![0; CHUNK];
+        let mut buffer = [0; CHUNK];
         match file.read(&mut buffer) {
             Ok(n) if n > 0 => {
-                buffer.truncate(n);
-                self.shared.queued.fetch_add(n, Ordering::Relaxed);
+                let event = event(buffer[..n].to_vec());
+                self.shared.queued.fetch_add(event.room(), Ordering::Relaxed);
                 // A gone owner wants nothing; the process is being killed.
-                let _ = self.events.send(event(buffer));
+                let _ = self.events.send(event);
             }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             _ => *slot = None,

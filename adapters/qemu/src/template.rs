@@ -31,7 +31,8 @@ pub(crate) fn identity(program: &Path, spec: &MachineSpec) -> Result<String, Mac
     let file = std::fs::metadata(program).map_err(MachineError::os(doing()))?;
     let nodes = spec.topology.num_numa_nodes() as usize;
     let bell = (spec.accel == Accel::Deterministic).then_some(0);
-    let fds = ChildFds { ram: vec![0; nodes], initramfs: 0, console: 0, data: 0, stdio: 0, qmp: 0, bell };
+    let ram = vec![0; nodes];
+    let fds = ChildFds { ram, initramfs: 0, console: 0, last_words: 0, data: 0, stdio: 0, qmp: 0, bell };
     let spec = MachineSpec { kernel: "kernel".into(), ..spec.clone() };
     // The rate of the counter is measured, and looked at when a machine is resumed.
     let args = args::build(&spec, &fds, Start::Prepare, None)?.join("\n");
@@ -112,7 +113,7 @@ fn wait_until_ready(vm: &mut QemuVm, limit: Duration) -> Result<ConsoleTail, Mac
         let left = deadline.saturating_duration_since(Instant::now());
         match vm.next_event(left)? {
             Some(VmEvent::Console(bytes)) => console.push(&bytes),
-            Some(VmEvent::Data(_) | VmEvent::Output(_)) => {}
+            Some(VmEvent::Data(_) | VmEvent::Output(_) | VmEvent::LastWords(_)) => {}
             Some(VmEvent::Paused) => break,
             Some(VmEvent::Exited(VmExit::Killed { signal, .. })) => return Err(killed_by(signal)),
             Some(VmEvent::Exited(exit)) => return Err(MachineError::ended_before_ready(&exit, &console)),

@@ -220,13 +220,8 @@ impl Vm for QemuVm {
         }
         match self.events.recv_timeout(timeout) {
             Ok(event) => {
-                match &event {
-                    VmEvent::Console(bytes) | VmEvent::Data(bytes) | VmEvent::Output(bytes) => {
-                        self.shared.queued.fetch_sub(bytes.len(), Ordering::Relaxed);
-                    }
-                    VmEvent::Exited(_) => self.ended = true,
-                    VmEvent::Paused | VmEvent::Written { .. } => {}
-                }
+                self.shared.queued.fetch_sub(event.room(), Ordering::Relaxed);
+                self.ended = matches!(event, VmEvent::Exited(_));
                 Ok(Some(event))
             }
             // Our own sender keeps the channel open when the serving thread is gone; what it sent

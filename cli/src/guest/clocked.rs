@@ -2,6 +2,7 @@
 //! where the host must choose no instant, the monitor's samples.
 
 use super::link::GuestLink;
+use ktstr_guest_init::complain;
 use ktstr_scenario::ports::HostError;
 use ktstr_wire::Call;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -50,7 +51,7 @@ impl Snapshots<'_> {
             }
             let call = Call::Capture { name: format!("periodic_{index:03}"), periodic: true };
             let Err(e) = self.link.call((self.step)(), call) else { continue };
-            eprintln!("ktstr: periodic snapshot {index}: {e}");
+            complain(&format!("ktstr: periodic snapshot {index}: {e}"));
             silent += usize::from(matches!(e, HostError::Silent(_)));
             if silent == MAX_SILENT {
                 return;
@@ -92,7 +93,7 @@ impl Samples<'_> {
         while !over.comes_within(due.saturating_sub(self.link.elapsed())) {
             let call = Call::Sample { tid, switches: switches() };
             if let Err(e) = self.link.call(0, call) {
-                eprintln!("ktstr: a sample of the kernel's runqueues: {e}; no more are taken");
+                complain(&format!("ktstr: a sample of the kernel's runqueues: {e}; no more are taken"));
                 return;
             }
             // Those that it came too late for are left out.
@@ -108,7 +109,7 @@ fn beside<T>(name: &str, work: impl FnOnce(&Over) + Send, body: impl FnOnce() ->
     std::thread::scope(|scope| {
         let spawned = std::thread::Builder::new().name(name.to_string()).spawn_scoped(scope, || work(&over));
         if let Err(e) = spawned {
-            eprintln!("ktstr: starting the thread {name}: {e}");
+            complain(&format!("ktstr: starting the thread {name}: {e}"));
         }
         // It ends the thread on a panic, too, or the scope would wait for ever.
         let _end = End(&over);

@@ -1,5 +1,6 @@
 //! What the kernel that runs here tells of its own types, and what is made of it.
 
+use ktstr_guest_init::complain;
 use ktstr_live_kernel::BtfTypes;
 use ktstr_scheduler::ports::{KernelTypes, MemberPlace, Prototype};
 use ktstr_scheduler::repro::{Probe, define};
@@ -15,7 +16,7 @@ pub(super) fn probes(functions: &[String], types: Result<&BtfTypes, &String>) ->
     let types: &dyn KernelTypes = match types {
         Ok(types) => types,
         Err(why) => {
-            eprintln!("ktstr: probing functions without their arguments: {why}");
+            complain(&format!("ktstr: probing functions without their arguments: {why}"));
             &NoTypes
         }
     };

@@ -1,6 +1,6 @@
 //! The guest's way to the host that watches it.
 
-use ktstr_guest_init::{AskError, HostCalls};
+use ktstr_guest_init::{AskError, HostCalls, complain};
 use ktstr_scenario::ports::{HostError, HostLink, HostRequest};
 use ktstr_wire::Call;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,7 +43,7 @@ impl GuestLink {
         let asked =
             self.calls().and_then(|calls| calls.ask_unless_busy(self.elapsed(), step, call).map_err(broken));
         if let Err(e) = asked {
-            eprintln!("ktstr: the kernel's state {when}: {e}");
+            complain(&format!("ktstr: the kernel's state {when}: {e}"));
         }
     }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clocked::{Samples, Snapshots};
 use ktstr_assert::{Assert, AssertResult, Detail, DetailKind};
 use ktstr_cgroupfs::CgroupManager;
-use ktstr_guest_init::{Channel, Guest, HostCalls, LastLook, give_up};
+use ktstr_guest_init::{Channel, Guest, HostCalls, LastLook, complain, give_up, last_words};
 use ktstr_guest_scheduler::{GuestSchedulers, LogSink, SchedulerReport};
 use ktstr_run::{GuestPlan, TestReturn, encode_reports};
 use ktstr_scenario::ports::{CgroupOps, EventSink, HostLink, HostRequest, SchedulerOps};
@@ -62,8 +62,8 @@ fn read_plan() -> Result<GuestPlan> {
 fn finish(guest: Guest, plan: &GuestPlan, returned: &TestReturn) -> ! {
     let sent = report(&guest, plan, returned);
     if let Err(e) = sent {
-        // The host will say that there was no result, and show this line.
-        eprintln!("ktstr: reporting the result: {e:#}");
+        // The host will say that there was no result, and show this line. Standard error goes through the same device.
+        last_words(&format!("ktstr: reporting the result: {e:#}"));
     }
     // Buffered output of the test; the port takes it or the host is gone.
     let _ = std::io::stdout().flush();
@@ -133,7 +133,7 @@ fn run(guest: &Guest, plan: &GuestPlan) -> TestReturn {
     if plan.want_kernel_log && passed(&returned) && reports.iter().any(|report| report.failure.is_some()) {
         // A log that can't be had is no reason to lose the reports.
         if let Err(e) = guest.send_kernel_log() {
-            eprintln!("ktstr: sending the kernel's log: {e}");
+            complain(&format!("ktstr: sending the kernel's log: {e}"));
         }
     }
     match send_reports(guest, &reports) {

@@ -1,7 +1,7 @@
 //! Drills with the hypervisor's own process: none where the machine runs in the test's.
 
 use crate::common::{assert_says, case, fails, hypervisor_of, sidecars};
-use crate::wait_for;
+use crate::{fails_as, wait_for};
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 
@@ -34,6 +34,31 @@ fn a_hypervisor_killed_mid_run() {
     child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1), "{text}");
     assert_says(&text, &["the hypervisor was killed by signal 9 (SIGKILL)"]);
+}
+
+/// The mode in which ten seconds of waiting for a port are none of the host's.
+const DETERMINISTIC: (&str, &str) = ("KTSTR_ACCEL", "deterministic");
+
+#[test]
+fn a_guest_without_ports_says_so_once() {
+    let text = fails_as("booted", "drill_never_a_port", &[DETERMINISTIC, ("KTSTR_NO_TEMPLATE", "1")]);
+    let why = "the guest could not be brought up: opening the port ktstr.data to the host: no such virtio-console \
+               port after 10s";
+    assert_says(&text, &[why, "CONFIG_VIRTIO_CONSOLE=y"]);
+    assert_eq!(text.matches("opening the port").count(), 1, "{text}");
+}
+
+#[test]
+fn last_words_are_the_same_every_time() {
+    let words = || {
+        let text = fails_as("resumed", "drill_panic_without_ports", &[DETERMINISTIC]);
+        let (_, words) = text.split_once("over its second serial port:").expect(&text);
+        let (words, _) = words.split_once("\n\n---").expect(&text);
+        words.to_string()
+    };
+    let first = words();
+    assert!(first.contains("the answer was 42, and nobody hears it"), "{first}");
+    assert_eq!(words(), first);
 }
 
 #[test]

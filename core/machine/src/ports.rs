@@ -213,6 +213,8 @@ pub enum VmEvent {
     Data(Vec<u8>),
     /// Bytes that the guest's PID 1 wrote to standard output or error.
     Output(Vec<u8>),
+    /// Bytes from the second serial port, where a guest says what it can say nowhere else.
+    LastWords(Vec<u8>),
     /// The guest stopped the machine itself, at an instant of its own.
     Paused,
     /// The guest wrote to memory that is watched; the machine stands still.
@@ -222,6 +224,20 @@ pub enum VmEvent {
     },
     /// It ended.
     Exited(VmExit),
+}
+
+impl VmEvent {
+    /// What it takes of the room of a queue of events, bytes; what a guest can't flood the queue with takes none.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        match self {
+            // However little a guest says at a time: each piece has its place in the queue and in the heap.
+            Self::Console(bytes) | Self::Data(bytes) | Self::Output(bytes) | Self::LastWords(bytes) => {
+                size_of::<Self>() + bytes.len()
+            }
+            Self::Paused | Self::Written { .. } | Self::Exited(_) => 0,
+        }
+    }
 }
 
 /// Why a machine ended.
@@ -274,4 +290,18 @@ pub trait PhysicalMemory: Send + Sync {
 
     /// `(start, length)` of each RAM region in bytes, ascending.
     fn regions(&self) -> Vec<(u64, u64)>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_empty_lines_takes_room_and_the_end_of_a_machine_takes_none() {
+        let lines = [VmEvent::Console, VmEvent::LastWords].map(|event| event(b"\n".to_vec()).room());
+        assert!(lines.iter().all(|room| *room > size_of::<VmEvent>()), "{lines:?}");
+        assert!(VmEvent::Data(vec![0; 4096]).room() > 4096);
+        let failed = VmExit::Failed { code: 1, stderr: "x".repeat(100) };
+        assert_eq!((VmEvent::Exited(failed).room(), VmEvent::Paused.room()), (0, 0));
+    }
 }

@@ -100,6 +100,8 @@ pub struct Observation {
     pub output: ConsoleTail,
     /// The end of the console.
     pub console: ConsoleTail,
+    /// The end of what came over the second serial port: what the guest could say nowhere else.
+    pub last_words: ConsoleTail,
     /// What was wrong with the data stream.
     pub wire_error: Option<String>,
     /// True once the guest said goodbye.
@@ -166,6 +168,7 @@ impl Observation {
             scheduler_log: BoundedLog::new(SCHEDULER_LOG.0, SCHEDULER_LOG.1),
             output: ConsoleTail::new(KEEP_LINES),
             console: ConsoleTail::new(KEEP_LINES),
+            last_words: ConsoleTail::new(KEEP_LINES),
             wire_error: None,
             goodbye: false,
             exit: None,
@@ -227,6 +230,7 @@ pub fn drive(
                 driver.timing(|driver| driver.watch.written(vm, address, since, step))?;
             }
             Some(VmEvent::Console(bytes)) => driver.seen.console.push(&bytes),
+            Some(VmEvent::LastWords(bytes)) => driver.seen.last_words.push(&bytes),
             Some(VmEvent::Output(bytes)) => driver.seen.output.push(&bytes),
             Some(VmEvent::Data(bytes)) => driver.data(&bytes, clock.now(), vm)?,
             Some(VmEvent::Exited(exit)) => {

@@ -3,6 +3,7 @@
 use crate::drive::{Deadline, Observation};
 use crate::guest::TestReturn;
 use crate::kernel_log;
+use crate::last_words;
 use crate::reported::judge_reports;
 use crate::scheduler::{judge_schedulers, unexpected_failure};
 use crate::spec::TestSpec;
@@ -13,7 +14,7 @@ use ktstr_monitor::{Assessment, MAX_SNAPSHOTS, MonitorLog, SnapshotCause, assess
 use std::time::Duration;
 
 /// What the guest's init prints when it can't go on.
-const INIT_FAILED: &str = "ktstr: init failed: ";
+pub(crate) const INIT_FAILED: &str = "ktstr: init failed: ";
 
 /// A judged run.
 #[derive(Debug, Clone)]
@@ -36,6 +37,7 @@ pub fn judge(spec: &TestSpec, seen: &Observation) -> CaseResult {
     judge_schedulers(spec, seen, &mut case);
     judge_reports(spec, &seen.schedulers, &mut case);
     kernel_log::tell(seen, &mut case);
+    last_words::tell(seen, &mut case);
     judge_kernel_state(spec, &seen.monitor, &mut case);
     judge_snapshots(spec, seen, &mut case);
     if spec.expect_err {
@@ -214,7 +216,8 @@ fn died(seen: &Observation) -> bool {
 
 /// The guest powered off in order but sent no result.
 fn no_result(seen: &Observation) -> String {
-    if let Some(line) = seen.console.find_last(INIT_FAILED) {
+    let found = [&seen.last_words, &seen.console].into_iter().find_map(|said| said.find_last(INIT_FAILED));
+    if let Some(line) = found {
         return format!(
             "the guest could not be brought up: {}",
             from(&line, INIT_FAILED).trim_start_matches(INIT_FAILED)

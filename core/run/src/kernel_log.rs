@@ -30,7 +30,8 @@ pub(crate) fn tell(seen: &Observation, case: &mut CaseResult) {
     case.result.push(Detail::fail(DetailKind::Scheduler, text));
 }
 
-fn bounded(line: &str) -> &str {
+/// The beginning of a line.
+pub(crate) fn bounded(line: &str) -> &str {
     let end = (0..=MOST_BYTES.min(line.len())).rev().find(|end| line.is_char_boundary(*end));
     &line[..end.unwrap_or(0)]
 }

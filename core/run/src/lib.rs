@@ -11,6 +11,7 @@ mod guest;
 mod instants;
 mod judge;
 mod kernel_log;
+mod last_words;
 mod limits;
 mod names;
 pub mod ports;

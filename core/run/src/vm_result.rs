@@ -165,6 +165,12 @@ impl<'a> VmResult<'a> {
         String::from_utf8_lossy(&self.seen.kernel_log).into_owned()
     }
 
+    /// The end of what the guest said over its second serial port: its last words, where the data port failed, and
+    /// whatever the test wrote to `/dev/ttyS1`.
+    pub fn last_words(&self) -> String {
+        self.seen.last_words.last(usize::MAX).join("\n")
+    }
+
     /// The end of the console.
     pub fn stderr(&self) -> String {
         self.seen.console.last(usize::MAX).join("\n")

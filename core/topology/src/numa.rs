@@ -14,9 +14,11 @@ pub struct NumaNode {
     pub llcs: u32,
     /// Memory of this node in MiB; `None` takes an even share of what the others leave.
     pub memory_mib: Option<u32>,
-    /// Access latency of its memory in nanoseconds (HMAT System Locality Latency and Bandwidth).
+    /// Access latency of its memory in nanoseconds, as the nearest CPUs see it (HMAT System Locality Latency and
+    /// Bandwidth); farther ones see it larger by their distances.
     pub latency_ns: Option<u32>,
-    /// Bandwidth of its memory in MB/s (HMAT System Locality Latency and Bandwidth).
+    /// Bandwidth of its memory in MB/s, as the nearest CPUs see it (HMAT System Locality Latency and Bandwidth);
+    /// farther ones see it smaller by their distances.
     pub bandwidth_mbs: Option<u32>,
     /// The cache in front of its memory, if any (HMAT Memory Side Cache).
     pub mem_side_cache: Option<MemSideCache>,

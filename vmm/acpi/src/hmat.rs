@@ -31,8 +31,10 @@ pub(crate) fn build(topology: &Topology) -> Option<Vec<u8>> {
     for (node, listed) in numbered(nodes) {
         body.extend(proximity(node, (!listed.is_memory_only()).then_some(node)));
     }
+    // What is declared is what the nearest CPUs see: a node's own, if it has any.
+    let nearest = |to: u32| initiators.iter().map(|&from| topology.distance(from, to)).min().unwrap_or(1);
     let scaled = |from: u32, to: u32, value: u64, farther_is_more: bool| {
-        let (far, near) = (u64::from(topology.distance(from, to)), u64::from(topology.distance(to, to)));
+        let (far, near) = (u64::from(topology.distance(from, to)), u64::from(nearest(to)));
         if farther_is_more { value * far / near } else { value * near / far }
     };
     let latency = |n: &NumaNode| n.latency_ns.map(u64::from);

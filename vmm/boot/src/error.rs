@@ -22,9 +22,9 @@ pub enum BootError {
         /// What is missing.
         what: String,
     },
-    /// A vmlinux that has no PVH entry.
+    /// A vmlinux that says of no entry that this monitor could use.
     #[error("loading the vmlinux: it has no PVH entry note; set CONFIG_PVH=y or use its bzImage")]
-    NoPvh,
+    NoEntry,
     /// The loader refused the image.
     #[error("loading the kernel at {at:#x}: {why}")]
     Load {

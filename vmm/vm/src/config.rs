@@ -55,6 +55,9 @@ pub struct Config {
     pub console: Box<dyn Sink>,
     /// Where the second serial port, `ttyS1`, goes.
     pub second_serial: Box<dyn Sink>,
+    /// Where a terminal on the virtio console goes, `hvc0`, which takes input as port 0 of [`Vm::send`](crate::Vm::send);
+    /// `None` for a machine without one.
+    pub terminal: Option<Box<dyn Sink>>,
     /// Named ports of the virtio console, numbered from 1.
     pub ports: Vec<Port>,
     /// Disks, in the order of their letters.
@@ -85,6 +88,7 @@ impl Config {
             confine: false,
             console: Box::new(|_: &[u8]| {}),
             second_serial: Box::new(|_: &[u8]| {}),
+            terminal: None,
             ports: Vec::new(),
             disks: Vec::new(),
             on_trap: Box::new(|_| {}),

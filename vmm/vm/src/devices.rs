@@ -32,6 +32,7 @@ pub(crate) fn check_disks(disks: &[Disk]) -> Result<(), VmError> {
 /// What devices are made of.
 pub(crate) struct Devices {
     pub(crate) serial: [Box<dyn Sink>; 2],
+    pub(crate) terminal: Option<Box<dyn Sink>>,
     pub(crate) ports: Vec<Port>,
     pub(crate) disks: Vec<Disk>,
     /// True to put each of the machine's threads under a filter.
@@ -60,6 +61,9 @@ impl Devices {
             make_serial(vm, second_at, second, second_state)?,
         ];
         let mut console = Console::new(self.ports);
+        if let Some(sink) = self.terminal {
+            console = console.with_terminal(sink);
+        }
         let (state, transport) = console_state.unzip();
         state.map_or(Ok(()), |state| console.restore(state))?;
         let mut kicks = Vec::new();

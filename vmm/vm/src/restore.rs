@@ -35,6 +35,8 @@ pub struct Restore {
     pub console: Box<dyn Sink>,
     /// Where the second serial port, `ttyS1`, goes.
     pub second_serial: Box<dyn Sink>,
+    /// See [`Config::terminal`](crate::Config::terminal); there if the machine was saved with one.
+    pub terminal: Option<Box<dyn Sink>>,
     /// The ports of the virtio console, with the names that they were saved with.
     pub ports: Vec<Port>,
     /// Disks of the capacities and ids that it was saved with; what is on them may differ, where the guest has not
@@ -59,6 +61,7 @@ impl Restore {
             confine: false,
             console: Box::new(|_: &[u8]| {}),
             second_serial: Box::new(|_: &[u8]| {}),
+            terminal: None,
             ports: Vec::new(),
             disks: Vec::new(),
             on_trap: Box::new(|_| {}),
@@ -108,8 +111,9 @@ impl Vm {
         clock.step("restoring vCPUs and interrupt controllers");
         // Now that there is who gets their interrupts.
         let serial = [config.console, config.second_serial];
-        let (ports, disks, confine) = (config.ports, config.disks, config.confine);
-        let made = Devices { serial, ports, disks, confine, threads: Threads::default() };
+        let (terminal, ports) = (config.terminal, config.ports);
+        let (disks, confine) = (config.disks, config.confine);
+        let made = Devices { serial, terminal, ports, disks, confine, threads: Threads::default() };
         let (bus, kicks) = made.make(&vm, &ram, Some(device_states))?;
         clock.step("restoring devices");
         let (on_trap, on_end) = (config.on_trap, config.on_end);

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 const MAGIC: [u8; 8] = *b"KTSTRVM\0";
 /// Counts up with every change of the content or of what it means.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 const HEADER: usize = 24;
 /// Far more than the largest machine takes: 16 KiB a vCPU.
 pub(crate) const MOST: u64 = 256 << 20;

@@ -84,8 +84,9 @@ impl Vm {
         })?;
         clock.step("loading kernel and initramfs");
         let serial = [config.console, config.second_serial];
-        let (ports, disks, confine) = (config.ports, config.disks, config.confine);
-        let made = Devices { serial, ports, disks, confine, threads };
+        let (terminal, ports) = (config.terminal, config.ports);
+        let (disks, confine) = (config.disks, config.confine);
+        let made = Devices { serial, terminal, ports, disks, confine, threads };
         let (bus, kicks) = made.make(&vm, &ram, None)?;
         clock.step("making devices");
         let identities = arch::identities(&kvm, &topology, realtime)?;
@@ -163,7 +164,8 @@ impl Vm {
         &self.ram
     }
 
-    /// Gives the guest bytes to read on port `port` of the virtio console, from 1;
+    /// Gives the guest bytes to read on port `port` of the virtio console, from 1, or types
+    /// them at its terminal, which is port 0;
     /// returns how many were taken. They wait until the guest opens the port.
     pub fn send(&self, port: usize, bytes: &[u8]) -> usize {
         let mut console = self.bus.console();

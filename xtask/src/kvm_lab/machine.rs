@@ -33,6 +33,21 @@ const ENVIRONMENT: [&str; 9] = [
 const APPEND: &str =
     "console=ttyS0 rdinit=/init panic=-1 loglevel=3 mitigations=off nokaslr highres=off nohz=off";
 
+/// How much the emulated machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) cpus: u32,
+    /// Pages of 2 MiB that its kernel sets aside.
+    pub(super) huge_pages: u32,
+}
+
+impl Size {
+    /// What nearly all of it takes (vmm/LAB.md says why no more).
+    pub(super) const USUAL: Self = Self { cpus: 1, huge_pages: 0 };
+    /// A CPU for a vCPU and one for everything else, and RAM for a machine of one vCPU.
+    pub(super) const PERFORMANCE: Self = Self { cpus: 2, huge_pages: 400 };
+}
+
 /// A root file system that is ready but for the commands, and its kernel.
 pub(super) struct Lab<'a> {
     project: &'a Project,
@@ -96,16 +111,22 @@ impl<'a> Lab<'a> {
 
     /// Boots the lab for these commands, one after the other, and shows its console. It is ended
     /// after `limit`.
-    pub(super) fn run(&self, label: &str, commands: &[Invocation], limit: Duration) -> Result<Report> {
+    pub(super) fn run(
+        &self,
+        label: &str,
+        size: Size,
+        commands: &[Invocation],
+        limit: Duration,
+    ) -> Result<Report> {
         self.write(commands)?;
         let archive = self.root.with_extension("cpio");
         pack(&self.root, &archive)?;
         let monitor = Monitor::new();
-        let lab =
-            Child::new(&self.project.logs, label, self.command(&archive, &monitor, limit)).show(|line| {
-                monitor.heard();
-                !line.trim().is_empty()
-            });
+        let command = self.command(size, &archive, &monitor, limit);
+        let lab = Child::new(&self.project.logs, label, command).show(|line| {
+            monitor.heard();
+            !line.trim().is_empty()
+        });
         let ended = std::thread::scope(|scope| {
             let (running, ended) = std::sync::mpsc::channel();
             let monitor = &monitor;
@@ -147,12 +168,13 @@ impl<'a> Lab<'a> {
     }
 
     /// `timeout` in the foreground, so that an interrupt from the keyboard reaches QEMU.
-    fn command(&self, archive: &Path, monitor: &Monitor, limit: Duration) -> Command {
+    fn command(&self, size: Size, archive: &Path, monitor: &Monitor, limit: Duration) -> Command {
         let mut command = Command::new("timeout");
         command
             .args(["--foreground", "--kill-after=10", &limit.as_secs().to_string()])
             .arg(&self.qemu)
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-smp", "1", "-m", "3G"])
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-m", "3G"])
+            .args(["-smp", &size.cpus.to_string()])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"])
             .args(["-monitor", &monitor.option()])
             .arg("-kernel")
@@ -160,14 +182,25 @@ impl<'a> Lab<'a> {
             .arg("-initrd")
             .arg(archive)
             .arg("-append")
-            .arg(command_line(clock::counter_khz()));
+            .arg(command_line(size, clock::counter_khz()));
         command
     }
 }
 
 /// The lab's kernel is told how fast the time-stamp counter counts, where that is known.
-fn command_line(counter_khz: Option<u64>) -> String {
-    counter_khz.map_or_else(|| APPEND.to_owned(), |khz| format!("{APPEND} tsc_early_khz={khz}"))
+fn command_line(size: Size, counter_khz: Option<u64>) -> String {
+    let mut line = APPEND.to_owned();
+    if size.huge_pages > 0 {
+        line.push_str(&format!(" hugepages={}", size.huge_pages));
+    }
+    if size.cpus > 1 {
+        // Its init brings up the others.
+        line.push_str(" maxcpus=1");
+    }
+    if let Some(khz) = counter_khz {
+        line.push_str(&format!(" tsc_early_khz={khz}"));
+    }
+    line
 }
 
 fn lock(path: &Path) -> Result<File> {

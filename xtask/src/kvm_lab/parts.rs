@@ -37,7 +37,7 @@ const INIT: Program = program("ktstr-vmm", "--example", "lab_init");
 pub(super) const BOOT_BENCH: Program =
     Program { optimized: true, ..program("ktstr-vmm", "--example", "boot_bench") };
 
-pub(super) const PROGRAMS: [Program; 15] = [
+pub(super) const PROGRAMS: [Program; 16] = [
     program("ktstr-vmm", "--test", "linux"),
     program("ktstr-vmm", "--test", "time"),
     program("ktstr-vmm-vcpu", "--test", "micro_guest"),
@@ -46,6 +46,7 @@ pub(super) const PROGRAMS: [Program; 15] = [
     program("ktstr", "--test", "drills"),
     program("ktstr", "--test", "must_fail"),
     program("ktstr", "--test", "monitor"),
+    program("ktstr", "--test", "performance"),
     program("ktstr", "--test", "schedulers"),
     program("ktstr", "--test", "snapshots"),
     program("scx-fixture", "--bin", "scx-fixture"),

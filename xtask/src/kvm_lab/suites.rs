@@ -1,6 +1,6 @@
 //! What is run in the lab, and how its outcome is counted.
 
-use super::machine::{Lab, Report};
+use super::machine::{Lab, Report, Size};
 use super::parts::{self, Program};
 use super::{Invocation, console};
 use crate::args::UsageError;
@@ -27,14 +27,15 @@ struct Suite {
     /// Settings, program and arguments.
     words: &'static [&'static str],
     in_step: bool,
+    size: Size,
 }
 
 const fn step(name: &'static str, words: &'static [&'static str]) -> Suite {
-    Suite { name, words, in_step: true }
+    Suite { name, words, in_step: true, size: Size::USUAL }
 }
 
 const fn more(name: &'static str, words: &'static [&'static str]) -> Suite {
-    Suite { name, words, in_step: false }
+    Suite { name, words, in_step: false, size: Size::USUAL }
 }
 
 /// Skipped tests have shown nothing.
@@ -48,10 +49,10 @@ const ONE_BY_ONE: &str = "--test-threads=1";
 /// Rows of the step are few, as a guest takes some seconds to boot. Parts of names are those of
 /// vmm/vm/tests/linux and cli/tests. The mode is asked for by `KTSTR_ACCEL=kvm`, so what passes
 /// has run in it.
-const SUITES: [Suite; 15] = [
+const SUITES: [Suite; 16] = [
     step(
         "monitor",
-        &["linux", "the_probe", "bytes_go", "a_vmlinux", "a_busy", "a_pause", "a_panic", "dropped"],
+        &["linux", "the_probe", "bytes_go", "a_line", "a_vmlinux", "a_busy", "a_pause", "a_panic", "dropped"],
     ),
     step("shape", &[NO_SKIP, QUICK, "shapes", ONE_BY_ONE, "shape_2n2l2c1t"]),
     step("drill", &[QUICK, "drills", ONE_BY_ONE, "that_faults"]),
@@ -96,6 +97,11 @@ const SUITES: [Suite; 15] = [
             "an_error_of",
         ],
     ),
+    // In a lab of its own: with a CPU for each vCPU and one more, and huge pages.
+    Suite {
+        size: Size::PERFORMANCE,
+        ..more("performance", &[QUICK, "performance", ONE_BY_ONE, "--ignored", "what_it_was_promised"])
+    },
 ];
 
 /// When a run of suites is ended, however far it is: 10 times what they take on an idle
@@ -139,7 +145,11 @@ pub(crate) fn run(project: &Project, extent: &Extent, tally: &mut Tally) -> Resu
     let mut left = suites.as_slice();
     let mut good = true;
     while !left.is_empty() {
-        let commands = left.iter().map(|suite| suite.invocation()).collect::<Result<Vec<_>>>()?;
+        // Those that need another lab have their turn with the next one.
+        let size = left[0].size;
+        let alike = left.iter().take_while(|suite| suite.size == size).count();
+        let turn = &left[..alike];
+        let commands = turn.iter().map(|suite| suite.invocation()).collect::<Result<Vec<_>>>()?;
         let time = deadline.saturating_duration_since(Instant::now());
         if time.is_zero() {
             let names: Vec<_> = left.iter().map(|suite| suite.name).collect();
@@ -147,8 +157,8 @@ pub(crate) fn run(project: &Project, extent: &Extent, tally: &mut Tally) -> Resu
             tally.failed += left.len() as u64;
             return Ok(false);
         }
-        let report = lab.run("kvm-lab", &commands, time)?;
-        let counted = judge(left, &report);
+        let report = lab.run("kvm-lab", size, &commands, time)?;
+        let counted = judge(turn, &report);
         for (suite, counted, took) in &counted {
             let skipped = match counted.skipped {
                 0 => String::new(),

@@ -231,10 +231,11 @@ fn a_whole_run_is_noted() {
     let (seen, killed) = follow(vec![
         VmEvent::Console(b"hello\n".to_vec()),
         data(&whole_run()),
+        VmEvent::LastWords(b"bye\r\n".to_vec()),
         VmEvent::Exited(VmExit::PowerOff),
     ]);
     assert_eq!(seen.returned, Some(TestReturn::Judged(AssertResult::pass())));
-    assert_eq!(seen.console.last(1), ["hello"]);
+    assert_eq!((seen.console.last(9), seen.last_words.last(9)), (vec!["hello".into()], vec!["bye".into()]));
     assert_eq!(seen.exit, Some(VmExit::PowerOff));
     assert!(seen.goodbye && seen.wire_error.is_none() && !killed);
     assert_eq!(seen.times.boot, Some(Duration::from_millis(400)));

@@ -1,8 +1,8 @@
 //! virtio console with several named ports (virtio 1.2, 5.3).
 //!
-//! Port 0, the one that would be a terminal, is never added: every port here is a
-//! named byte stream, `/dev/vport<device>p<port>` in the guest, with its name in
-//! `/sys/class/virtio-ports/*/name`.
+//! Ports from 1 on are named byte streams, `/dev/vport<device>p<port>` in the guest, with
+//! their names in `/sys/class/virtio-ports/*/name`. Port 0, where there is one, is a
+//! terminal: `/dev/hvc0`.
 
 mod state;
 
@@ -21,6 +21,7 @@ const VIRTIO_CONSOLE_F_MULTIPORT: u32 = 1;
 const VIRTIO_CONSOLE_DEVICE_READY: u32 = 0;
 const VIRTIO_CONSOLE_PORT_ADD: u32 = 1;
 const VIRTIO_CONSOLE_PORT_READY: u32 = 3;
+const VIRTIO_CONSOLE_CONSOLE_PORT: u32 = 4;
 const VIRTIO_CONSOLE_PORT_OPEN: u32 = 6;
 const VIRTIO_CONSOLE_PORT_NAME: u32 = 7;
 
@@ -37,7 +38,7 @@ const CHUNK: usize = 32 << 10;
 /// Size of `struct virtio_console_control`: port, event, value.
 const CONTROL_BYTES: usize = 8;
 
-/// One named stream.
+/// One stream.
 pub struct Port {
     name: String,
     sink: Box<dyn Sink>,
@@ -53,9 +54,38 @@ impl Port {
     }
 }
 
+/// The ports by their numbers.
+struct Ports {
+    /// Port 0.
+    terminal: Option<Port>,
+    /// From port 1 on.
+    named: Vec<Port>,
+}
+
+impl Ports {
+    fn get(&self, id: usize) -> Option<&Port> {
+        id.checked_sub(1).map_or(self.terminal.as_ref(), |index| self.named.get(index))
+    }
+
+    fn get_mut(&mut self, id: usize) -> Option<&mut Port> {
+        match id.checked_sub(1) {
+            None => self.terminal.as_mut(),
+            Some(index) => self.named.get_mut(index),
+        }
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut Port> {
+        self.terminal.iter_mut().chain(&mut self.named)
+    }
+
+    fn ids(&self) -> std::ops::RangeInclusive<usize> {
+        usize::from(self.terminal.is_none())..=self.named.len()
+    }
+}
+
 /// The device.
 pub struct Console {
-    ports: Vec<Port>,
+    ports: Ports,
     queue_sizes: Vec<u16>,
     answers: VecDeque<Vec<u8>>,
     buffer: Vec<u8>,
@@ -67,17 +97,24 @@ impl Console {
     pub fn new(ports: Vec<Port>) -> Self {
         let queues = 2 * (ports.len() + 2);
         Self {
-            ports,
+            ports: Ports { terminal: None, named: ports },
             queue_sizes: vec![QUEUE_SIZE; queues],
             answers: VecDeque::new(),
             buffer: vec![0; CHUNK],
         }
     }
 
+    /// The same with a terminal as port 0; what the guest prints there goes to `sink`.
+    #[must_use]
+    pub fn with_terminal(mut self, sink: Box<dyn Sink>) -> Self {
+        self.ports.terminal = Some(Port::new("", sink));
+        self
+    }
+
     /// Gives the guest bytes to read from port `port`; returns how many were taken.
     /// The caller then serves [`receive_queue`](Self::receive_queue).
     pub fn input(&mut self, port: usize, bytes: &[u8]) -> usize {
-        let Some(port) = port.checked_sub(1).and_then(|index| self.ports.get_mut(index)) else { return 0 };
+        let Some(port) = self.ports.get_mut(port) else { return 0 };
         let room = MAX_INPUT.saturating_sub(port.input.len()).min(bytes.len());
         port.input.extend(&bytes[..room]);
         room
@@ -86,13 +123,13 @@ impl Console {
     /// True while the guest has port `port` open.
     #[must_use]
     pub fn is_open(&self, port: usize) -> bool {
-        port.checked_sub(1).and_then(|index| self.ports.get(index)).is_some_and(|p| p.open)
+        self.ports.get(port).is_some_and(|port| port.open)
     }
 
     /// The queue that brings input of port `port` to the guest.
     #[must_use]
     pub const fn receive_queue(port: usize) -> usize {
-        2 * port + 2
+        if port == 0 { 0 } else { 2 * port + 2 }
     }
 
     /// Owes the driver a message.
@@ -111,19 +148,20 @@ impl Console {
         let (event, value) = (u32::from(u16::from_le_bytes([e0, e1])), u16::from_le_bytes([v0, v1]));
         match event {
             VIRTIO_CONSOLE_DEVICE_READY if value == 1 => {
-                for port in 1..=self.ports.len() {
+                for port in self.ports.ids() {
                     self.answer(port, VIRTIO_CONSOLE_PORT_ADD, 1, &[]);
                 }
             }
             VIRTIO_CONSOLE_PORT_READY if value == 1 => {
-                let name = id.checked_sub(1).and_then(|index| self.ports.get(index)).map(|p| p.name.clone());
-                if let Some(name) = name {
-                    self.answer(id, VIRTIO_CONSOLE_PORT_NAME, 1, name.as_bytes());
-                    self.answer(id, VIRTIO_CONSOLE_PORT_OPEN, 1, &[]);
+                let Some(name) = self.ports.get(id).map(|port| port.name.clone()) else { return };
+                match id {
+                    0 => self.answer(id, VIRTIO_CONSOLE_CONSOLE_PORT, 1, &[]),
+                    _ => self.answer(id, VIRTIO_CONSOLE_PORT_NAME, 1, name.as_bytes()),
                 }
+                self.answer(id, VIRTIO_CONSOLE_PORT_OPEN, 1, &[]);
             }
             VIRTIO_CONSOLE_PORT_OPEN => {
-                if let Some(port) = id.checked_sub(1).and_then(|index| self.ports.get_mut(index)) {
+                if let Some(port) = self.ports.get_mut(id) {
                     port.open = value == 1;
                 }
             }
@@ -148,8 +186,8 @@ impl Console {
             }
             used(queue, queues, memory, head, 0)?;
             self.control_to_guest(queues, memory)?;
-            for port in 1..=self.ports.len() {
-                self.give_input(port - 1, Self::receive_queue(port), queues, memory)?;
+            for port in self.ports.ids() {
+                self.give_input(port, queues, memory)?;
             }
         }
         let owed = self.answers.len();
@@ -158,7 +196,7 @@ impl Console {
 
     /// A driver asks each port twice at most before it gives room for the answers.
     fn most_owed(&self) -> usize {
-        4 * (self.ports.len() + 1)
+        4 * (self.ports.named.len() + 2)
     }
 
     fn control_to_guest(
@@ -187,7 +225,7 @@ impl Console {
 
     fn take_output(
         &mut self,
-        index: usize,
+        id: usize,
         queue: usize,
         queues: &mut [Queue],
         memory: &GuestMemoryMmap,
@@ -201,7 +239,7 @@ impl Console {
                 if count == 0 {
                     break;
                 }
-                if let Some(port) = self.ports.get_mut(index) {
+                if let Some(port) = self.ports.get_mut(id) {
                     port.sink.take(&self.buffer[..count]);
                 }
             }
@@ -212,12 +250,12 @@ impl Console {
 
     fn give_input(
         &mut self,
-        index: usize,
-        queue: usize,
+        id: usize,
         queues: &mut [Queue],
         memory: &GuestMemoryMmap,
     ) -> Result<(), VirtioError> {
-        let Some(port) = self.ports.get_mut(index) else { return Ok(()) };
+        let queue = Self::receive_queue(id);
+        let Some(port) = self.ports.get_mut(id) else { return Ok(()) };
         for _ in 0..QUEUE_SIZE {
             // Linux throws away what comes in while no one has the port open
             // (`in_intr()` in drivers/char/virtio_console.c), so it waits here.
@@ -252,7 +290,7 @@ impl Device for Console {
     /// `struct virtio_console_config`: columns, rows, max_nr_ports, emergency write.
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let mut config = [0u8; 12];
-        config[4..8].copy_from_slice(&(self.ports.len() as u32 + 1).to_le_bytes());
+        config[4..8].copy_from_slice(&(self.ports.named.len() as u32 + 1).to_le_bytes());
         read_from(&config, offset, data);
     }
 
@@ -264,24 +302,22 @@ impl Device for Console {
         queues: &mut [Queue],
         memory: &GuestMemoryMmap,
     ) -> Result<(), VirtioError> {
-        match queue {
-            0 | 1 => Ok(()),
-            CONTROL_RECEIVE => self.control_to_guest(queues, memory),
-            CONTROL_TRANSMIT => self.control_from_guest(queues, memory),
-            queue => {
-                let index = (queue - 4) / 2;
-                if queue.is_multiple_of(2) {
-                    self.give_input(index, queue, queues, memory)
-                } else {
-                    self.take_output(index, queue, queues, memory)
-                }
-            }
+        let id = match queue {
+            CONTROL_RECEIVE => return self.control_to_guest(queues, memory),
+            CONTROL_TRANSMIT => return self.control_from_guest(queues, memory),
+            0 | 1 => 0,
+            queue => (queue - 2) / 2,
+        };
+        match self.ports.get(id) {
+            None => Ok(()),
+            Some(_) if queue.is_multiple_of(2) => self.give_input(id, queues, memory),
+            Some(_) => self.take_output(id, queue, queues, memory),
         }
     }
 
     fn reset(&mut self) {
         self.answers.clear();
-        for port in &mut self.ports {
+        for port in self.ports.iter_mut() {
             port.input.clear();
             port.open = false;
         }

@@ -17,19 +17,17 @@ const OUTPUT: usize = 5;
 pub(crate) fn console(input: &[u8]) {
     let taken = Arc::new(AtomicUsize::new(0));
     let last = Arc::new(Mutex::new(Vec::<u8>::new()));
-    let port = |name: &str| {
+    let sink = || {
         let (taken, last) = (Arc::clone(&taken), Arc::clone(&last));
-        Port::new(
-            name,
-            Box::new(move |bytes: &[u8]| {
-                taken.fetch_add(bytes.len(), Ordering::Relaxed);
-                let mut last = last.lock().expect("nobody panics with it");
-                last.clear();
-                last.extend(bytes.iter().take(64));
-            }),
-        )
+        Box::new(move |bytes: &[u8]| {
+            taken.fetch_add(bytes.len(), Ordering::Relaxed);
+            let mut last = last.lock().expect("nobody panics with it");
+            last.clear();
+            last.extend(bytes.iter().take(64));
+        })
     };
-    let mut driver = Driver::new(Console::new(vec![port("one"), port("two")]));
+    let port = |name: &str| Port::new(name, sink());
+    let mut driver = Driver::new(Console::new(vec![port("one"), port("two")]).with_terminal(sink()));
     // What one kick may bring at most: each chain of a full queue, as long as is permitted.
     let most = Cell::new(0);
     let limit = 128 * MAX_CHAIN;

@@ -19,6 +19,7 @@ pub(crate) fn main() -> ! {
     match mode.as_str() {
         "report" => data.write_all(report().as_bytes()).unwrap(),
         "echo" => echo(&mut data),
+        "terminal" => terminal(&mut data),
         "spin" => spin(&mut data),
         "busy" => answer(&mut data, std::thread::available_parallelism().unwrap().get()),
         "idle" => answer(&mut data, 0),
@@ -67,6 +68,31 @@ fn echo(data: &mut File) {
     }
     line.reverse();
     data.write_all(&line).unwrap();
+}
+
+/// Answers lines that are typed at the terminal, until one is `bye`.
+fn terminal(data: &mut File) {
+    let begin = Instant::now();
+    let mut terminal = loop {
+        match OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open("/dev/hvc0") {
+            Ok(terminal) => break terminal,
+            Err(e) => assert!(begin.elapsed() < Duration::from_secs(20), "no terminal: {e}"),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let mut line = [0; 100];
+    loop {
+        terminal.write_all(b"what? ").unwrap();
+        // A terminal gives a line at a time.
+        let length = terminal.read(&mut line).unwrap();
+        let said = String::from_utf8_lossy(&line[..length]).trim().to_string();
+        if said == "bye" {
+            data.write_all(b"bye was said").unwrap();
+            return;
+        }
+        let backwards: String = said.chars().rev().collect();
+        terminal.write_all(format!("no: {backwards}\n").as_bytes()).unwrap();
+    }
 }
 
 /// Keeps every CPU busy until the host sends something.
@@ -185,6 +211,10 @@ fn report() -> String {
         let total = read(&format!("{at}/meminfo"));
         let total = total.split_whitespace().nth(3).unwrap_or("?").to_string();
         text.push_str(&format!("node {node} cpus {cpus} distances {distances} kib {total}\n"));
+        // As its nearest initiators see it (Documentation/admin-guide/mm/numaperf.rst).
+        let speed = |name: &str| read(&format!("{at}/access0/initiators/{name}"));
+        let speeds = ["read_latency", "write_latency", "read_bandwidth", "write_bandwidth"].map(speed);
+        text.push_str(&format!("node {node} speeds {}\n", speeds.join(" ")));
         node += 1;
     }
     text.push_str("end of report\n");

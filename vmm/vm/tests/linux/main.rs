@@ -44,9 +44,10 @@ fn number(name: &str, default: u32) -> u64 {
 pub(crate) type Outcome = Result<(), String>;
 type Test = (&'static str, fn(&Kernels) -> Outcome);
 
-const TESTS: [Test; 16] = [
+const TESTS: [Test; 18] = [
     ("the_probe_finds_this_kvm_usable", ways::the_probe_finds_this_kvm_usable),
     ("bytes_go_both_ways", ways::bytes_go_both_ways),
+    ("a_line_is_typed_and_answered", ways::a_line_is_typed_and_answered),
     ("a_vmlinux_boots_by_pvh", ways::a_vmlinux_boots_by_pvh),
     ("a_busy_guest_pauses_and_runs_on", ways::a_busy_guest_pauses_and_runs_on),
     ("a_pause_is_no_time_to_the_guest", ways::a_pause_is_no_time_to_the_guest),
@@ -60,6 +61,7 @@ const TESTS: [Test; 16] = [
     ("a_disk_is_saved_along", disk::a_disk_is_saved_along),
     ("small_shapes_are_seen_as_declared", shapes::small),
     ("uneven_shapes_are_seen_as_declared", shapes::uneven),
+    ("declared_speeds_are_seen", shapes::speeds),
     ("large_shapes_are_seen_as_declared", shapes::large),
 ];
 
@@ -109,7 +111,15 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failed > 0))
 }
 
-type Channels = (Arc<Mutex<Vec<u8>>>, Box<dyn Sink>, Vec<Port>, Receiver<Vec<u8>>);
+/// Console, data port, terminal: what they are given, and what they say.
+struct Channels {
+    console: Arc<Mutex<Vec<u8>>>,
+    print: Box<dyn Sink>,
+    ports: Vec<Port>,
+    data: Receiver<Vec<u8>>,
+    show: Box<dyn Sink>,
+    terminal: Receiver<Vec<u8>>,
+}
 
 fn channels() -> Channels {
     let console = Arc::new(Mutex::new(Vec::new()));
@@ -120,13 +130,17 @@ fn channels() -> Channels {
     let take = move |bytes: &[u8]| drop(sender.send(bytes.to_vec()));
     let ports =
         vec![Port::new("ktstr.data", Box::new(take)), Port::new("ktstr.stdio", Box::new(|_: &[u8]| {}))];
-    (console, Box::new(print), ports, data)
+    let (sender, terminal) = channel();
+    let show = move |bytes: &[u8]| drop(sender.send(bytes.to_vec()));
+    Channels { console, print: Box::new(print), ports, data, show: Box::new(show), terminal }
 }
 
 /// A booted machine and what it says.
 pub(crate) struct Guest {
     pub(crate) vm: Vm,
     pub(crate) data: Receiver<Vec<u8>>,
+    /// What its terminal shows.
+    pub(crate) terminal: Receiver<Vec<u8>>,
     seen: Vec<u8>,
     console: Arc<Mutex<Vec<u8>>>,
 }
@@ -160,10 +174,10 @@ impl Guest {
         );
         config.confine = true;
         config.disks = disks;
-        let (console, data);
-        (console, config.console, config.ports, data) = channels();
+        let Channels { console, print, ports, data, show, terminal } = channels();
+        (config.console, config.ports, config.terminal) = (print, ports, Some(show));
         let vm = Vm::boot(config).map_err(|e| text(&e))?;
-        Ok(Self { vm, data, seen: Vec::new(), console })
+        Ok(Self { vm, data, terminal, seen: Vec::new(), console })
     }
 
     /// Goes on from the machine saved in `dir`, which was booted with that shape.
@@ -181,10 +195,10 @@ impl Guest {
         let mut config = Restore::new(dir, shape, mib);
         config.confine = true;
         config.disks = disks;
-        let (console, data);
-        (console, config.console, config.ports, data) = channels();
+        let Channels { console, print, ports, data, show, terminal } = channels();
+        (config.console, config.ports, config.terminal) = (print, ports, Some(show));
         let vm = Vm::restore(config).map_err(|e| e.to_string())?;
-        Ok(Self { vm, data, seen: Vec::new(), console })
+        Ok(Self { vm, data, terminal, seen: Vec::new(), console })
     }
 
     /// Waits until the guest has sent `text` on the data port.

@@ -25,19 +25,44 @@ pub(crate) fn large(kernels: &Kernels) -> Outcome {
     check(kernels, Topology::new(2, 4, 2, 2).map_err(|e| e.to_string())?)
 }
 
-fn check(kernels: &Kernels, shape: Topology) -> Outcome {
-    let mut guest = Guest::boot(kernels.quick(), shape.clone(), "report")?;
-    guest.expect_end(&VmEnd::PowerOff).map_err(|e| format!("{}: {e}", shape.label()))?;
-    let report = guest.rest();
-    if !report.ends_with("end of report\n") {
-        return Err(format!("{}: report cut: {report:?}{}", shape.label(), guest.post_mortem()));
+/// By an HMAT: what Linux says of each node's memory as the nearest CPUs see it, of read and write alike.
+pub(crate) fn speeds(kernels: &Kernels) -> Outcome {
+    let nodes = [
+        NumaNode::new(1).with_latency_ns(90).with_bandwidth_mbs(24_000),
+        NumaNode::new(1).with_latency_ns(110).with_bandwidth_mbs(18_000),
+        NumaNode::memory_only(64).with_latency_ns(320).with_bandwidth_mbs(6_000),
+    ];
+    let distances =
+        NumaDistance::new(&[[10, 20, 30], [20, 10, 40], [30, 40, 10]]).map_err(|e| e.to_string())?;
+    let shape = Topology::with_nodes(1, 1, &nodes).and_then(|t| t.with_distances(distances));
+    let report = reported(kernels, &shape.map_err(|e| e.to_string())?)?;
+    let expected = ["90 90 24000 24000", "110 110 18000 18000", "320 320 6000 6000"];
+    let missing = |node: usize| !report.contains(&format!("node {node} speeds {}\n", expected[node]));
+    match (0..nodes.len()).find(|node| missing(*node)) {
+        None => Ok(()),
+        Some(node) => Err(format!("node {node}: expected {:?}; seen:\n{report}", expected[node])),
     }
+}
+
+fn check(kernels: &Kernels, shape: Topology) -> Outcome {
+    let report = reported(kernels, &shape)?;
     let missing: Vec<String> =
         expected(&shape).into_iter().filter(|line| !report.contains(line.as_str())).collect();
     if missing.is_empty() && memory_is_there(&report) {
         return Ok(());
     }
     Err(format!("{}: expected but not seen:\n{}\nseen:\n{report}", shape.label(), missing.join("\n")))
+}
+
+/// What a guest of that shape says of its CPUs and nodes.
+fn reported(kernels: &Kernels, shape: &Topology) -> Result<String, String> {
+    let mut guest = Guest::boot(kernels.quick(), shape.clone(), "report")?;
+    guest.expect_end(&VmEnd::PowerOff).map_err(|e| format!("{}: {e}", shape.label()))?;
+    let report = guest.rest();
+    if !report.ends_with("end of report\n") {
+        return Err(format!("{}: report cut: {report:?}{}", shape.label(), guest.post_mortem()));
+    }
+    Ok(report)
 }
 
 fn expected(shape: &Topology) -> Vec<String> {

@@ -22,6 +22,38 @@ pub(crate) fn bytes_go_both_ways(kernels: &Kernels) -> Outcome {
     echo(&kernels.bzimage)
 }
 
+/// At the terminal that is port 0 of the virtio console: what is typed is shown, as a terminal does, and a line is
+/// answered once it is complete.
+pub(crate) fn a_line_is_typed_and_answered(kernels: &Kernels) -> Outcome {
+    let mut guest = Guest::boot(kernels.quick(), two_cpus(), "terminal")?;
+    let mut shown = String::new();
+    let mut until = |guest: &Guest, text: &str| -> Outcome {
+        while !shown.ends_with(text) {
+            match guest.terminal.recv_timeout(crate::patience()) {
+                Ok(bytes) => shown.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(e) => {
+                    return Err(format!("waiting for {text:?}: {e}; shown {shown:?}{}", guest.post_mortem()));
+                }
+            }
+        }
+        Ok(())
+    };
+    until(&guest, "what? ")?;
+    for (typed, expected) in [
+        ("stressed\r", "what? stressed\r\nno: desserts\r\nwhat? "),
+        // The terminal takes back what was typed wrong.
+        ("lived\x7f\x7fe\r", "\r\nno: evil\r\nwhat? "),
+    ] {
+        if guest.vm.send(0, typed.as_bytes()) != typed.len() {
+            return Err("the terminal took less than a line".to_string());
+        }
+        until(&guest, expected)?;
+    }
+    guest.vm.send(0, b"bye\r");
+    guest.expect("bye was said")?;
+    guest.expect_end(&VmEnd::PowerOff)
+}
+
 pub(crate) fn a_vmlinux_boots_by_pvh(kernels: &Kernels) -> Outcome {
     match &kernels.vmlinux {
         Some(vmlinux) => echo(vmlinux),

@@ -27,7 +27,7 @@ pub(super) fn load(ram: &GuestRam, file: &mut File) -> Result<(u64, Range<u64>),
     let loaded = Elf::load(ram.memory(), None, file, None)
         .map_err(|e| BootError::Load { at: start, why: e.to_string() })?;
     let PvhBootCapability::PvhEntryPresent(ip) = loaded.pvh_boot_cap else {
-        return Err(BootError::NoPvh);
+        return Err(BootError::NoEntry);
     };
     Ok((ip.raw_value(), start..loaded.kernel_end))
 }

@@ -25,15 +25,23 @@ struct Driver {
 }
 
 impl Driver {
+    /// The port without a name is the terminal.
     fn new(names: &[&str]) -> Self {
+        let (is_terminal, names) = match names {
+            ["", named @ ..] => (true, named),
+            named => (false, named),
+        };
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM as usize)]).unwrap();
         let irq = EventFd::new(EFD_NONBLOCK).unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let ports = names.iter().map(|name| {
+        let sink = || {
             let into = Arc::clone(&seen);
-            Port::new(*name, Box::new(move |bytes: &[u8]| into.lock().unwrap().extend_from_slice(bytes)))
-        });
-        let console = Console::new(ports.collect());
+            Box::new(move |bytes: &[u8]| into.lock().unwrap().extend_from_slice(bytes))
+        };
+        let mut console = Console::new(names.iter().map(|name| Port::new(*name, sink())).collect());
+        if is_terminal {
+            console = console.with_terminal(sink());
+        }
         let mmio = Mmio::new(console, memory.clone(), irq.try_clone().unwrap()).unwrap();
         let queues = mmio.queue_count();
         Self { mmio, memory, irq, seen, available: vec![0; queues] }
@@ -160,6 +168,35 @@ fn ports_are_added_named_and_opened() {
     assert!(!driver.mmio.device().is_open(2));
     driver.control(2, VIRTIO_CONSOLE_PORT_OPEN, 1);
     assert!(driver.mmio.device().is_open(2) && !driver.mmio.device().is_open(1));
+}
+
+#[test]
+fn a_terminal_is_port_0_and_is_typed_at() {
+    let mut driver = Driver::new(&["", "one"]).start();
+    assert_eq!(driver.register(0x104), 2);
+    driver.give(CONTROL_RECEIVE, 8);
+    driver.control(0, VIRTIO_CONSOLE_DEVICE_READY, 1);
+    driver.control(0, VIRTIO_CONSOLE_PORT_READY, 1);
+    let events = [
+        (0, VIRTIO_CONSOLE_PORT_ADD),
+        (1, VIRTIO_CONSOLE_PORT_ADD),
+        (0, VIRTIO_CONSOLE_CONSOLE_PORT),
+        (0, VIRTIO_CONSOLE_PORT_OPEN),
+    ];
+    assert_eq!(driver.taken(CONTROL_RECEIVE), events.map(|(port, event)| message(port, event, b"")));
+    driver.send(1, b"login: ");
+    assert_eq!(*driver.seen.lock().unwrap(), b"login: ");
+    driver.give(0, 2);
+    assert_eq!(driver.mmio.device().input(0, b"root"), 4);
+    driver.mmio.serve(Console::receive_queue(0)).unwrap();
+    assert!(driver.taken(0).is_empty(), "no one has it open yet");
+    driver.control(0, VIRTIO_CONSOLE_PORT_OPEN, 1);
+    assert_eq!(driver.taken(0), [b"root".to_vec()]);
+    // Where there is none, its queues lead nowhere.
+    let mut driver = Driver::new(&["one"]).start();
+    assert_eq!(driver.mmio.device().input(0, b"root"), 0);
+    driver.send(1, b"to nobody");
+    assert!(driver.seen.lock().unwrap().is_empty() && driver.mmio.broken().is_none());
 }
 
 #[test]
@@ -353,7 +390,8 @@ impl Driver {
         let transport = self.mmio.state().unwrap();
         let Self { mut mmio, memory, seen, available, .. } = self;
         let console = mmio.device().state();
-        let names: Vec<_> = mmio.device().ports.iter().map(|port| port.name.clone()).collect();
+        let names: Vec<_> = mmio.device().ports.named.iter().map(|port| port.name.clone()).collect();
+        let is_terminal = mmio.device().ports.terminal.is_some();
         let into = Arc::clone(&seen);
         let sink = move || {
             let into = Arc::clone(&into);
@@ -361,7 +399,11 @@ impl Driver {
         };
         let ports = names.iter().map(|name| Port::new(name, sink())).collect();
         let irq = EventFd::new(EFD_NONBLOCK).unwrap();
-        let mut mmio = Mmio::new(Console::new(ports), memory.clone(), irq.try_clone().unwrap()).unwrap();
+        let mut console_again = Console::new(ports);
+        if is_terminal {
+            console_again = console_again.with_terminal(sink());
+        }
+        let mut mmio = Mmio::new(console_again, memory.clone(), irq.try_clone().unwrap()).unwrap();
         mmio.device().restore(console.clone()).unwrap();
         mmio.restore(&transport).unwrap();
         assert_eq!((mmio.state().unwrap(), mmio.device().state()), (transport, console));
@@ -393,11 +435,24 @@ fn a_saved_console_goes_on_where_it_was() {
 }
 
 #[test]
+fn what_was_typed_waits_in_a_saved_terminal() {
+    let mut driver = Driver::new(&["", "data"]).start();
+    driver.control(0, VIRTIO_CONSOLE_PORT_OPEN, 1);
+    assert_eq!(driver.mmio.device().input(0, b"ls"), 2);
+    let mut driver = driver.after_a_save();
+    driver.give(0, 1);
+    assert_eq!(driver.taken(0), [b"ls".to_vec()]);
+}
+
+#[test]
 fn states_that_are_not_this_devices_are_refused() {
     let mut driver = Driver::new(&["data", "stdio"]).start();
     let (transport, console) = (driver.mmio.state().unwrap(), driver.mmio.device().state());
     let mut other = Driver::new(&["data", "stop"]);
     assert!(other.mmio.device().restore(console.clone()).unwrap_err().to_string().contains("data, stop"));
+    let mut terminal = Driver::new(&["", "data", "stdio"]);
+    let text = terminal.mmio.device().restore(console.clone()).unwrap_err().to_string();
+    assert!(text.contains("saved with no terminal, here is a terminal"), "{text}");
     let mut fewer = Driver::new(&["data"]);
     assert!(fewer.mmio.device().restore(console).is_err());
     assert!(fewer.mmio.restore(&transport).unwrap_err().to_string().contains("8 queues, expected 6"));
