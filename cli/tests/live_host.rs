@@ -63,7 +63,8 @@ fn a_scheduler_is_read_by_system_calls(ctx: &Ctx) -> Result<AssertResult> {
         all.iter().find(|info| number(info, kind).is_ok_and(|seen| seen == id)).cloned()
     };
     let mut seen_maps = 0;
-    for info in before.iter().filter(|info| info.contains_key("map_id")) {
+    // A link names its map, too.
+    for info in before.iter().filter(|info| info.contains_key("map_type")) {
         let id = number(info, "map_id")?;
         let map = maps.iter().find(|map| map.id == id).with_context(|| format!("map {id} of {info:?}"))?;
         let sizes = (number(info, "key_size")?, number(info, "value_size")?, number(info, "max_entries")?);
@@ -72,7 +73,7 @@ fn a_scheduler_is_read_by_system_calls(ctx: &Ctx) -> Result<AssertResult> {
     }
     claim!(v, seen_maps).at_least(4);
     let mut seen_programs = 0;
-    for info in before.iter().filter(|info| info.contains_key("prog_id")) {
+    for info in before.iter().filter(|info| info.contains_key("prog_type")) {
         let id = number(info, "prog_id")?;
         let program = programs.iter().find(|p| p.id == id).with_context(|| format!("program {id}"))?;
         claim!(v, program.kind.as_str()).eq("struct_ops");
@@ -377,7 +378,8 @@ fn syslog() -> Result<String> {
 fn say(text: &str) -> Result<()> {
     let mut device =
         std::fs::OpenOptions::new().write(true).open("/dev/kmsg").context("opening /dev/kmsg")?;
-    device.write_all(text.as_bytes()).context("writing to /dev/kmsg")
+    // Without its end a line is not there for readers: more of it might come.
+    device.write_all(format!("{text}\n").as_bytes()).context("writing to /dev/kmsg")
 }
 
 /// The device and syslog(2) tell the same, and a window holds what was said in it.
@@ -416,7 +418,10 @@ fn the_kernels_log_is_cut_to_a_window(ctx: &Ctx) -> Result<AssertResult> {
     claim!(v, theirs.len()).at_least(ours.len());
     claim!(v, by_syslog.undated).eq(0);
 
-    let at = |text: &str| by_device.containing(text).last().map(|record| record.at).context("its time");
+    let at = |text: &str| {
+        let found = by_device.containing(text).last().map(|record| record.at);
+        found.with_context(|| format!("no {text:?} in the log:\n{}\n{}", all.text, news.text))
+    };
     let window = parse_kmsg_window(&all.text, at("live: first")?, at("live: last")?);
     claim!(v, window.containing("live: ").count()).eq(3);
     claim!(v, window.containing("live: before").count()).eq(0);

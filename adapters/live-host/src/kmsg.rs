@@ -50,7 +50,8 @@ impl KmsgReader {
         Ok(Self { device })
     }
 
-    /// What was logged since the last read, as many whole records as `most` bytes hold. Doesn't wait.
+    /// What was logged since the last read, as many whole records as `most` bytes hold. Doesn't wait. A line that its
+    /// writer has not ended is there once it has, or once another line begins.
     ///
     /// # Errors
     /// The kernel's.

@@ -22,6 +22,9 @@ const BUFFER_KIB: std::ops::RangeInclusive<u32> = 16..=1 << 18;
 /// A page of the ring is never larger: `subbuf_size_kb` is at most 8 pages of 64 KiB.
 const LARGEST_PAGE: usize = 1 << 20;
 
+/// Larger than any text that comes in one piece.
+const PIECE: usize = 64 << 10;
+
 /// What is to be recorded, and how much of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceRequest {
@@ -284,13 +287,21 @@ fn mask(cpus: &CpuSet) -> String {
     groups.iter().rev().map(|group| format!("{group:08x}")).collect::<Vec<_>>().join(",")
 }
 
+/// Whole, as far as the kernel gives it in pieces that are not small: some files of tracefs give their text to the first
+/// read alone (`show_header`, kernel/trace/trace_events.c), and what that has no room for is lost.
 fn read(folder: &Path, name: &str) -> Result<String, TraceError> {
     let path = folder.join(name);
-    std::fs::read_to_string(&path).map_err(|source| TraceError::File {
-        doing: "reading a file of tracefs",
-        path,
-        source,
-    })
+    let failed = |source| TraceError::File { doing: "reading a file of tracefs", path: path.clone(), source };
+    let mut file = std::fs::File::open(&path).map_err(failed)?;
+    let (mut all, mut buffer) = (Vec::new(), vec![0; PIECE]);
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(String::from_utf8_lossy(&all).into_owned()),
+            Ok(length) => all.extend_from_slice(&buffer[..length]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
 }
 
 #[cfg(test)]
