@@ -4,7 +4,7 @@
 //! test; the hook remembers where it happened and its back-trace. Deadly signals
 //! are noted by an async-signal-safe handler and reported by the watchdog thread.
 
-use crate::{Channel, InitError, watchdog};
+use crate::{Channel, InitError, last_look, watchdog};
 use ktstr_wire::Message;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -52,6 +52,7 @@ fn report_panic(channel: &Channel, info: &PanicHookInfo<'_>) {
     let trace = Backtrace::capture();
     let backtrace =
         if trace.status() == BacktraceStatus::Captured { trace.to_string() } else { String::new() };
+    last_look::take("when the test panicked");
     // The caller sees the panic too, and the host sees the machine end.
     let _ = channel.send(&Message::Panic { message, location, backtrace });
 }

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{Error, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// Name of the port that is the bell.
@@ -37,6 +37,9 @@ pub enum AskError {
     /// The host did not answer.
     #[error("asking the host: no answer within {0:?}")]
     Silent(Duration),
+    /// Somebody else was asking.
+    #[error("asking the host: another question waits for its answer")]
+    Busy,
     /// The host can't do it, and says why.
     #[error("{0}")]
     Refused(String),
@@ -77,13 +80,30 @@ impl HostCalls {
     pub fn ask(&self, elapsed: Duration, step: u16, call: Call) -> Result<u64, AskError> {
         // A panic while asking leaves a page that no later id is found in.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        self.ask_by(&mut inner, elapsed, step, call)
+    }
+
+    /// As [`HostCalls::ask`], but not while somebody else asks: of a process that has crashed, that may be for ever.
+    ///
+    /// # Errors
+    /// [`AskError`]
+    pub fn ask_unless_busy(&self, elapsed: Duration, step: u16, call: Call) -> Result<u64, AskError> {
+        let mut inner = match self.inner.try_lock() {
+            Ok(inner) => inner,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(AskError::Busy),
+        };
+        self.ask_by(&mut inner, elapsed, step, call)
+    }
+
+    fn ask_by(&self, inner: &mut Inner, elapsed: Duration, step: u16, call: Call) -> Result<u64, AskError> {
         inner.last_id += 1;
         let id = inner.last_id;
         let elapsed_ms = elapsed.as_millis() as u64;
         let request = |answer_at| Request { id, answer_at, elapsed_ms, step, call: call.clone() };
         let begin = Instant::now();
         let mut place = inner.place()?;
-        self.send(&mut inner, request(place))?;
+        self.send(inner, request(place))?;
         let mut looked = begin;
         loop {
             if let Some(Answer(answer)) = Answer::find(&inner.page.read(), id) {
@@ -98,7 +118,7 @@ impl HostCalls {
                 if now != place {
                     // The host answers a request that it knows once more, where it is told.
                     place = now;
-                    self.send(&mut inner, request(place))?;
+                    self.send(inner, request(place))?;
                 }
             }
             std::thread::sleep(RETRY);

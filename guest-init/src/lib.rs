@@ -10,6 +10,7 @@ mod channel;
 mod crash;
 mod host;
 mod kmsg;
+mod last_look;
 mod mounts;
 mod net;
 mod power;
@@ -19,6 +20,7 @@ pub use boot::BOOT_INIT;
 pub use channel::Channel;
 pub use host::{AskError, HostCalls};
 pub use kmsg::{read_kmsg, without_time};
+pub use last_look::{LastLook, Look};
 pub use mounts::Skipped;
 pub use power::power_off;
 

@@ -5,7 +5,7 @@
 //! that hogs every CPU can't keep it from speaking. Signal handlers may only make
 //! async-signal-safe calls: they write to the eventfd and this thread does the rest.
 
-use crate::{Channel, InitError, power_off, read_kmsg};
+use crate::{Channel, InitError, last_look, power_off, read_kmsg};
 use ktstr_wire::Message;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -68,6 +68,10 @@ fn watch(channel: &Channel, event: i32, crashed: fn() -> Option<Message>) {
 }
 
 fn end(channel: &Channel, message: &Message) -> ! {
+    last_look::take(match message {
+        Message::TimedOut { .. } => "when the test's time was up",
+        _ => "when the test process was hit by a deadly signal",
+    });
     // The machine ends whether or not the host hears why.
     let _ = channel.send(message);
     if let Ok(log) = read_kmsg() {

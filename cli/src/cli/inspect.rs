@@ -152,9 +152,9 @@ fn print_values<'a>(values: impl Iterator<Item = (&'a str, Result<String, String
 fn open(named: &Path) -> Result<(Arc<dyn PhysicalMemory>, Option<PathBuf>)> {
     if named.exists() {
         let core = ElfCore::open(named).context("opening the core")?;
-        if core.architecture() != Architecture::X86_64 {
+        if let Architecture::Other(_) = core.architecture() {
             bail!(
-                "{} is the core of a machine of architecture {}: expected x86-64, the one whose kernels can be found",
+                "{} is the core of a machine of architecture {}: expected x86-64 or aarch64, whose kernels can be found",
                 named.display(),
                 core.architecture()
             );

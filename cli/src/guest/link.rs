@@ -34,12 +34,21 @@ impl GuestLink {
     }
 
     pub(super) fn call(&self, step: u16, call: Call) -> Result<u64, HostError> {
-        let calls = self.calls.as_ref().map_err(|why| HostError::Broken(why.clone()))?;
-        calls.ask(self.elapsed(), step, call).map_err(|error| match error {
-            AskError::Refused(why) => HostError::Refused(why),
-            AskError::Silent(after) => HostError::Silent(after),
-            AskError::Broken(_) => HostError::Broken(error.to_string()),
-        })
+        self.calls()?.ask(self.elapsed(), step, call).map_err(broken)
+    }
+
+    /// Has the host look at the kernel before it hears that this test went wrong.
+    pub(super) fn last_look(&self, step: u16, when: &str) {
+        let call = Call::LastLook { when: when.to_string() };
+        let asked =
+            self.calls().and_then(|calls| calls.ask_unless_busy(self.elapsed(), step, call).map_err(broken));
+        if let Err(e) = asked {
+            eprintln!("ktstr: the kernel's state {when}: {e}");
+        }
+    }
+
+    fn calls(&self) -> Result<&HostCalls, HostError> {
+        self.calls.as_ref().map_err(|why| HostError::Broken(why.clone()))
     }
 }
 
@@ -49,6 +58,14 @@ impl HostLink for GuestLink {
             self.ended.store(true, Ordering::Relaxed);
         }
         self.call(step, call(request))
+    }
+}
+
+fn broken(error: AskError) -> HostError {
+    match error {
+        AskError::Refused(why) => HostError::Refused(why),
+        AskError::Silent(after) => HostError::Silent(after),
+        AskError::Broken(_) | AskError::Busy => HostError::Broken(error.to_string()),
     }
 }
 

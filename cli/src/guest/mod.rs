@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clocked::{Samples, Snapshots};
 use ktstr_assert::{Assert, AssertResult, Detail, DetailKind};
 use ktstr_cgroupfs::CgroupManager;
-use ktstr_guest_init::{Channel, Guest, HostCalls, give_up};
+use ktstr_guest_init::{Channel, Guest, HostCalls, LastLook, give_up};
 use ktstr_guest_scheduler::{GuestSchedulers, LogSink, SchedulerReport};
 use ktstr_run::{GuestPlan, TestReturn, encode_reports};
 use ktstr_scenario::ports::{CgroupOps, EventSink, HostLink, HostRequest, SchedulerOps};
@@ -160,13 +160,15 @@ impl Test<'_> {
     fn play(&self, scheduler: &dyn SchedulerOps, sched_pid: Option<u32>, begin: Instant) -> TestReturn {
         let events = WireEvents { channel: Arc::clone(self.guest.channel()), begin };
         let calls = HostCalls::open(Arc::clone(self.guest.channel()), self.plan.bell);
-        let link = GuestLink::new(calls.map_err(|e| e.to_string()), begin);
+        let link = Arc::new(GuestLink::new(calls.map_err(|e| e.to_string()), begin));
+        // Elsewhere the host looks as soon as it hears of it.
+        let looking = self.plan.bell.then(|| last_look(&link));
         let ports = Ports {
             workers: &ForkedWorkers,
             clock: &MonotonicClock,
             events: &events,
             scheduler,
-            host: &link,
+            host: &*link,
             irqs: &ktstr_procfs::Irqs::of_this_system(),
         };
         let mut ctx = Ctx::new(self.topo, self.cgroups, ports);
@@ -185,6 +187,7 @@ impl Test<'_> {
         let returned = samples.during(|| snapshots.during(|| self.entry.call(&ctx)));
         link.workload_ends(ctx.current_step());
         self.guest.disarm_watchdog();
+        drop(looking);
         stage(self.guest, Stage::TestEnd);
         match (self.cgroups.cleanup_all(), returned) {
             (Err(e), TestReturn::Judged(mut result)) => {
@@ -214,6 +217,13 @@ impl Test<'_> {
         }
         Ok(())
     }
+}
+
+/// Has the host look at the kernel, through `link`, before it hears that the test went wrong.
+fn last_look(link: &Arc<GuestLink>) -> LastLook {
+    let link = Arc::clone(link);
+    // The step is known to the thread that plays it only.
+    LastLook::by(Arc::new(move |when| link.last_look(0, when)))
 }
 
 fn find_entry(plan: &GuestPlan) -> Result<&'static KtstrTestEntry> {

@@ -166,7 +166,8 @@ fn a_stall_is_found_with_task_and_cpu() {
             "failed to run for",
             "--- sched_ext dump ---",
             "--- scheduler log ---",
-            "--- kernel log ---\nktstr: starting scheduler fixture",
+            "the kernel's log since scheduler \"fixture\" was started:\n",
+            "  ktstr: starting scheduler fixture\n",
             "sched_ext: BPF scheduler \"fixture\" disabled (runnable task stall)",
         ],
     );

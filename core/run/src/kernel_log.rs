@@ -9,21 +9,16 @@ const MOST_LINES: usize = 40;
 /// Bytes of a line that are told.
 const MOST_BYTES: usize = 400;
 
-/// Adds the kernel's log since the last scheduler that died was enabled, where the guest sent it.
+/// Adds what the kernel's log said from the start of the last scheduler that died to its end, as its report brought it.
 pub(crate) fn tell(seen: &Observation, case: &mut CaseResult) {
     let Some(dead) = seen.schedulers.iter().rev().find(|report| report.failure.is_some()) else { return };
-    let log = String::from_utf8_lossy(&seen.kernel_log);
-    if log.trim().is_empty() {
+    let log = dead.kernel_log.trim_end();
+    if log.is_empty() {
         return;
     }
-    let ops = dead.ops.as_deref().unwrap_or(&dead.name);
-    let (part, since) = match since_enabled(&log, ops) {
-        Some(part) => (part, format!("since scheduler {ops:?} was enabled")),
-        None => (&*log, format!("to its end (it says nothing of scheduler {ops:?} being enabled)")),
-    };
-    let lines: Vec<&str> = part.lines().collect();
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     let left_out = lines.len().saturating_sub(MOST_LINES);
-    let mut text = format!("the kernel's log {since}");
+    let mut text = format!("the kernel's log since scheduler {:?} was started", dead.name);
     if left_out > 0 {
         text.push_str(&format!(", without its first {left_out} lines"));
     }
@@ -33,12 +28,6 @@ pub(crate) fn tell(seen: &Observation, case: &mut CaseResult) {
         text.push_str(bounded(line));
     }
     case.result.push(Detail::fail(DetailKind::Scheduler, text));
-}
-
-/// From the line on that `scx_ops_enable()` of `kernel/sched/ext.c` prints when all is done.
-fn since_enabled<'a>(log: &'a str, ops: &str) -> Option<&'a str> {
-    let at = log.rfind(&format!("sched_ext: BPF scheduler \"{ops}\" enabled"))?;
-    Some(&log[log[..at].rfind('\n').map_or(0, |end| end + 1)..])
 }
 
 fn bounded(line: &str) -> &str {
@@ -58,18 +47,18 @@ mod tests {
     use ktstr_scheduler::{Scheduler, SchedulerReport};
 
     static DEMO: Scheduler = Scheduler::named("demo");
-    const LOG: &str = "Linux version 6.12\nsched_ext: BPF scheduler \"demo\" enabled\nolder\n\
-        sched_ext: BPF scheduler \"demo\" enabled\nsomething else\n\
+    const LOG: &str = "ktstr: starting scheduler declared\nsched_ext: BPF scheduler \"demo\" enabled\n\n\
         sched_ext: BPF scheduler \"demo\" disabled (runnable task stall)\n";
 
     fn seen(log: &str, failure: Option<&str>) -> Observation {
         let failure = failure.map(str::to_string);
-        let (name, ops) = ("declared".to_string(), Some("demo".to_string()));
+        let kernel_log = failure.as_ref().map(|_| log.to_string()).unwrap_or_default();
+        let name = "declared".to_string();
         Observation {
             returned: Some(TestReturn::Judged(AssertResult::pass())),
             goodbye: true,
             exit: Some(VmExit::PowerOff),
-            schedulers: vec![SchedulerReport { name, ops, failure, ..SchedulerReport::default() }],
+            schedulers: vec![SchedulerReport { name, failure, kernel_log, ..SchedulerReport::default() }],
             kernel_log: log.as_bytes().to_vec(),
             ..silent()
         }
@@ -81,27 +70,25 @@ mod tests {
     }
 
     #[test]
-    fn the_log_since_it_was_enabled_goes_with_its_death() {
+    fn the_log_since_it_was_started_goes_with_its_death() {
         let told = details(&seen(LOG, Some("it stalled")));
         assert_eq!(told[0], "scheduler \"declared\" failed: it stalled");
         assert_eq!(
             told[1],
-            "the kernel's log since scheduler \"demo\" was enabled:\n  sched_ext: BPF scheduler \"demo\" enabled\n  \
-             something else\n  sched_ext: BPF scheduler \"demo\" disabled (runnable task stall)"
+            "the kernel's log since scheduler \"declared\" was started:\n  ktstr: starting scheduler declared\n  \
+             sched_ext: BPF scheduler \"demo\" enabled\n  \
+             sched_ext: BPF scheduler \"demo\" disabled (runnable task stall)"
         );
         assert_eq!(told.len(), 2);
         assert_eq!(details(&seen(LOG, None)), [""; 0], "nobody died");
-        assert_eq!(details(&seen("", Some("it stalled"))).len(), 1, "nothing was sent");
+        assert_eq!(details(&seen("", Some("it stalled"))).len(), 1, "nothing came with the report");
     }
 
     #[test]
     fn it_is_bounded_and_says_what_is_left_out() {
         let lines: String = (0..100).map(|n| format!("line {n} {}\n", "é".repeat(500))).collect();
         let told = details(&seen(&lines, Some("x"))).remove(1);
-        assert!(
-            told.contains("says nothing of scheduler \"demo\"") && told.contains("first 60 lines"),
-            "{told}"
-        );
+        assert!(told.contains("was started, without its first 60 lines"), "{told}");
         assert!(told.contains("\n  line 60 é") && !told.contains("line 59 "), "{told}");
         assert!(told.len() < 41 * (MOST_BYTES + 10), "{}", told.len());
     }

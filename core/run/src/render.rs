@@ -18,7 +18,6 @@ const CONSOLE_LINES: usize = 20;
 const OUTPUT_LINES: usize = 20;
 const TIMELINE_LINES: usize = 60;
 const SCHEDULER_LINES: usize = 60;
-const KERNEL_LOG_LINES: usize = 40;
 const VERIFIER_LINES: usize = 150;
 const DUMP_LINES: usize = 80;
 const STATS_LINES: usize = 40;
@@ -109,9 +108,6 @@ fn observation(text: &mut String, facts: &RunFacts, case: &CaseResult, seen: &Ob
             let _ = write!(shown, "\n(it wrote more than is kept: {left_out} bytes were left out)");
         }
         section(text, "scheduler log", &shown);
-    }
-    for report in seen.schedulers.iter().filter(|report| !report.kernel_log.trim().is_empty()) {
-        section(text, "kernel log", &last_lines(&report.kernel_log, KERNEL_LOG_LINES));
     }
     if let Some(monitor) = &case.monitor {
         section(text, "monitor", &render_assessment(monitor, &facts.checks));
@@ -231,16 +227,6 @@ fn readable(log: &str, raw: bool) -> String {
         return shortened(&collapse(&lines).lines.join("\n"), SCHEDULER_LINES);
     }
     shortened(&ktstr_verifier::render(log, Mode::Readable), VERIFIER_LINES)
-}
-
-/// The end of a long text.
-fn last_lines(text: &str, most: usize) -> String {
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    let shown = &lines[lines.len().saturating_sub(most)..];
-    match lines.len() - shown.len() {
-        0 => shown.join("\n"),
-        left_out => format!("… {left_out} lines before …\n{}", shown.join("\n")),
-    }
 }
 
 /// Beginning and end of a long text.

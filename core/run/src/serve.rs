@@ -108,6 +108,13 @@ impl Watch<'_> {
                 self.ending.get_or_insert(state);
                 Ok(0)
             }
+            Call::LastLook { when } => {
+                let state = self.look_at(vm, still)?;
+                if self.wrong.is_none() {
+                    self.wrong = self.dated(Some(state), &format!("+{at} ms, {when}"));
+                }
+                Ok(0)
+            }
             Call::ReadKernel { tag, path, .. } => {
                 let value = self.read(vm, path)?;
                 // What is no number goes to the record only.
@@ -241,7 +248,7 @@ impl Watch<'_> {
 /// What is kept of a request must not fill the host's memory.
 fn check_length(call: &Call) -> Result<(), String> {
     let (texts, pids): (&[&String], usize) = match call {
-        Call::Capture { name, .. } => (&[name], 0),
+        Call::Capture { name: text, .. } | Call::LastLook { when: text } => (&[text], 0),
         Call::ReadKernel { tag, path, .. } => (&[tag, path], 0),
         Call::WriteKernel { path, .. } => (&[path], 0),
         Call::Watch { symbol } => (&[symbol], 0),
@@ -259,7 +266,7 @@ fn check_length(call: &Call) -> Result<(), String> {
 
 fn stands_still(call: &Call) -> bool {
     match call {
-        Call::Capture { .. } | Call::WorkloadEnds | Call::Watch { .. } => true,
+        Call::Capture { .. } | Call::WorkloadEnds | Call::LastLook { .. } | Call::Watch { .. } => true,
         Call::ReadKernel { frozen, .. } | Call::WriteKernel { frozen, .. } => *frozen,
         _ => false,
     }

@@ -81,6 +81,11 @@ pub enum Call {
         /// The ids.
         pids: Vec<i32>,
     },
+    /// Something went wrong: what the kernel looks like now will be wanted.
+    LastLook {
+        /// As in "when the test panicked".
+        when: String,
+    },
     /// Sample the runqueues at this instant, which the guest has chosen.
     Sample {
         /// The thread that asks, which is there for nothing else: its id.

@@ -31,7 +31,7 @@ TYPES = {
 }
 agree, differ, absent = collections.Counter(), [], collections.Counter()
 
-def program(core, vmlinux, kaslr, phys_base, took=None):
+def program(core, vmlinux, kaslr, image_offset, took=None):
     """QEMU's core has no VMCOREINFO; make one from the vmlinux and where the kernel lies."""
     symbols = {}
     for line in subprocess.run(["nm", vmlinux], capture_output=True, text=True, check=True).stdout.splitlines():
@@ -39,11 +39,19 @@ def program(core, vmlinux, kaslr, phys_base, took=None):
         symbols[name] = int(value, 16)
     data = open(vmlinux, "rb").read()
     release = re.search(rb"Linux version (\S+) ", data).group(1).decode()
-    five = 1 if "__pgtable_l5_enabled" in symbols else 0
-    info = (f"OSRELEASE={release}\nPAGESIZE=4096\nSYMBOL(swapper_pg_dir)={symbols['init_top_pgt'] + kaslr:x}\n"
-            f"SYMBOL(_stext)={symbols['_stext'] + kaslr:x}\nKERNELOFFSET={kaslr:x}\n"
-            f"NUMBER(phys_base)={struct.unpack('<q', struct.pack('<Q', phys_base))[0]}\n"
-            f"NUMBER(pgtable_l5_enabled)={five}\nNUMBER(KERNEL_IMAGE_SIZE)=1073741824\n")
+    info = (f"OSRELEASE={release}\nPAGESIZE=4096\nSYMBOL(_stext)={symbols['_stext'] + kaslr:x}\n"
+            f"KERNELOFFSET={kaslr:x}\n")
+    if "kimage_voffset" in symbols:
+        # 48-bit addresses with 4 KiB pages, as Debian builds; not where KASLR moved the direct map.
+        info += (f"SYMBOL(swapper_pg_dir)={symbols['swapper_pg_dir'] + kaslr:x}\nNUMBER(VA_BITS)=48\n"
+                 f"NUMBER(TCR_EL1_T1SZ)=0x10\nNUMBER(kimage_voffset)={-image_offset % 2**64:#x}\n"
+                 f"NUMBER(PHYS_OFFSET)=0x40000000\n")
+    else:
+        five = 1 if "__pgtable_l5_enabled" in symbols else 0
+        phys_base = (image_offset + 0xffffffff80000000) % 2**64
+        info += (f"SYMBOL(swapper_pg_dir)={symbols['init_top_pgt'] + kaslr:x}\n"
+                 f"NUMBER(phys_base)={struct.unpack('<q', struct.pack('<Q', phys_base))[0]}\n"
+                 f"NUMBER(pgtable_l5_enabled)={five}\nNUMBER(KERNEL_IMAGE_SIZE)=1073741824\n")
     start = time.perf_counter()
     prog = drgn.Program(vmcoreinfo=info.encode())
     prog.set_core_dump(core)
@@ -152,7 +160,7 @@ def main():
     if vmlinux == "-":
         compare_bpf.against_guest(core, dump, check)
         return finish()
-    prog = program(core, vmlinux, dump["kaslr"], dump["phys_base"])
+    prog = program(core, vmlinux, dump["kaslr"], dump["image_offset"])
     scx_kernel = any(m.name == "scx" for m in prog.type("struct rq").members)
 
     # Tasks: same set, same class, every field.

@@ -214,7 +214,7 @@ def against_guest(core, dump, check):
         name = (said.get("/sys/kernel/sched_ext/root/ops") or [""])[0]
         if state[0] == "enabled":
             check("guest:scx ops", dump["scx"]["ops"]["fields"]["sched_ext_ops.name"], name)
-    for line in said.get("btf sums", []):
+    for line in (line for line in said.get("btf sums", []) if line.startswith("btfsum ")):
         _, name, size, checksum = line.split(" ")
         if name == "vmlinux":
             check("guest:btf vmlinux size", bpf["btfs"][0]["fields"]["btf.data_size"], int(size))

@@ -20,11 +20,12 @@ def spread(times):
 def main():
     core, vmlinux = sys.argv[1:3]
     kaslr, phys_base = (int(word, 0) for word in sys.argv[3:5])
-    program(core, vmlinux, kaslr, phys_base)
+    image_offset = (phys_base - 0xffffffff80000000) % 2**64
+    program(core, vmlinux, kaslr, image_offset)
     opening = []
     for _ in range(10):
         took = []
-        prog = program(core, vmlinux, kaslr, phys_base, took)
+        prog = program(core, vmlinux, kaslr, image_offset, took)
         start = time.perf_counter()
         prog.type("struct rq"), prog["runqueues"]
         opening.append(took[0] + time.perf_counter() - start)

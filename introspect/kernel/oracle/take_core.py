@@ -39,6 +39,13 @@ def with_libraries(program, name=None):
             files.append((library.strip("/"), 0o100755, open(library, "rb").read()))
     return [(folder, 0o040755, b"") for folder in sorted(folders)] + files
 
+# Of aarch64 no `-cpu max`: QEMU 7.2 writes cores of CPUs with SVE that are shorter than their headers say.
+MACHINES = {
+    "x86_64": {"gcc": "gcc", "qemu": ["qemu-system-x86_64", "-M", "q35", "-cpu", "max"], "console": "ttyS0"},
+    "aarch64": {"gcc": "aarch64-linux-gnu-gcc", "qemu": ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72"],
+                "console": "ttyAMA0"},
+}
+
 def qmp(sock, command, **arguments):
     sock.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
     for line in sock.makefile("r"):
@@ -75,7 +82,8 @@ def boot(kernel, extra, console, tmp, memory):
         os.remove(console)
     here = os.path.dirname(os.path.abspath(__file__))
     init, initrd, sock = (os.path.join(tmp, n) for n in ("init", "initrd", "qmp"))
-    subprocess.run(["gcc", "-static", "-O1", "-w", "-o", init, os.path.join(here, "load.c")], check=True)
+    machine = MACHINES[os.environ.get("ARCH", "x86_64")]
+    subprocess.run([machine["gcc"], "-static", "-O1", "-w", "-o", init, os.path.join(here, "load.c")], check=True)
     files = [("dev", 0o040755, b""), ("dev/console", 0o020600, b""), ("init", 0o100755, open(init, "rb").read())]
     module = os.environ.get("MODULE")
     if module:
@@ -91,10 +99,10 @@ def boot(kernel, extra, console, tmp, memory):
         # Libraries of two programs may be the same.
         f.write(cpio(list({file[0]: file for file in files}.values())))
     vm = subprocess.Popen([
-        "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "512M",
+        *machine["qemu"], "-accel", "tcg,thread=multi", "-m", "512M",
         "-smp", "4,sockets=2,cores=2", "-display", "none", "-no-reboot", "-nodefaults", *memory,
         "-serial", f"file:{console}", "-qmp", f"unix:{sock},server=on,wait=off", "-kernel", kernel,
-        "-initrd", initrd, "-append", f"console=ttyS0 quiet panic=-1 {extra}",
+        "-initrd", initrd, "-append", f"console={machine['console']} quiet panic=-1 {extra}",
         *(["-gdb", f"unix:{sock}.gdb,server=on,wait=off", "-S"] if "STOP_AT" in os.environ else [])])
     limit = time.time() + 300
     if "STOP_AT" in os.environ:

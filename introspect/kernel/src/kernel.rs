@@ -2,12 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use ktstr_introspect_memory::{
-    AddressSpace, LinearRange, PagingLevels, PhysAddr, PhysicalMemory, VirtAddr, VirtualMemory, X86PageTables,
-};
-use ktstr_introspect_symbols::{Kallsyms, Placement, START_KERNEL_MAP, SymbolTable, Vmlinux, gnu_build_id};
+use ktstr_introspect_memory::{PhysicalMemory, VirtAddr, VirtualMemory};
+use ktstr_introspect_symbols::{Kallsyms, Placement, SymbolTable, Vmlinux, gnu_build_id};
 use ktstr_introspect_types::{Btf, Plan};
 
+use crate::address_space::map;
 use crate::index::Index;
 use crate::walk::{Links, Walker};
 use crate::{KernelError, bpf, cgroup, psi, rq, sched_domain, sched_ext, schedstat, task};
@@ -17,10 +16,6 @@ const MAX_BTF: u64 = 64 << 20;
 
 /// A kernel's notes take some hundred bytes.
 const MAX_NOTES: u64 = 1 << 20;
-
-/// `PAGE_OFFSET` without `CONFIG_DYNAMIC_MEMORY_LAYOUT` (arch/x86/include/asm/page_64_types.h).
-const PAGE_OFFSET_L4: u64 = 0xffff_8880_0000_0000;
-const PAGE_OFFSET_L5: u64 = 0xff11_0000_0000_0000;
 
 /// A kernel in some memory.
 #[derive(Debug)]
@@ -60,7 +55,7 @@ pub(crate) struct Plans {
 }
 
 impl Kernel {
-    /// Finds the x86-64 kernel in `physical`: with `vmlinux` by its symbols (the build ids must agree) and its BTF;
+    /// Finds the kernel, of x86-64 or aarch64, in `physical`: with `vmlinux` by its symbols (the build ids must agree) and its BTF;
     /// without, by the kallsyms and BTF that the kernel itself keeps in memory.
     ///
     /// # Errors
@@ -205,7 +200,7 @@ impl Kernel {
     /// the kernel links those at zero, aren't moved.
     #[must_use]
     pub fn link_address(&self, runtime: VirtAddr) -> VirtAddr {
-        if runtime.0 < START_KERNEL_MAP { runtime } else { self.placement.kaslr.undo(runtime) }
+        if runtime.0 >> 63 == 0 { runtime } else { self.placement.kaslr.undo(runtime) }
     }
 
     /// A compiled path; see [`Btf::plan`].
@@ -249,47 +244,6 @@ impl Kernel {
     pub(crate) fn pointer(&self, what: &'static str, at: VirtAddr) -> Result<VirtAddr, KernelError> {
         self.memory.read_pointer(at).map_err(KernelError::read(what))
     }
-}
-
-/// The kernel's address space: direct map and image by arithmetic, the rest by its page tables.
-fn map(
-    physical: Arc<dyn PhysicalMemory>,
-    symbols: &SymbolTable,
-    placement: Placement,
-) -> Result<VirtualMemory, KernelError> {
-    let address = |name: &str| {
-        let found = symbols.lookup(name).map(|symbol| symbol.address);
-        found.ok_or_else(|| KernelError::NoSymbol { name: name.into() })
-    };
-    let (text, end) = (address("_text").or_else(|_| address("_stext"))?, address("_end")?);
-    let image = placement.image_range(text, end);
-    let early = VirtualMemory::new(physical.clone()).with_linear(image);
-    let word = |name| early.read_u32(address(name)?).map_err(KernelError::read("__pgtable_l5_enabled"));
-    // The variable is there with CONFIG_X86_5LEVEL only; without, there are four levels.
-    let levels = match word("__pgtable_l5_enabled") {
-        Ok(0) | Err(KernelError::NoSymbol { .. }) => PagingLevels::Four,
-        Ok(_) => PagingLevels::Five,
-        Err(other) => return Err(other),
-    };
-    let root = placement.image_physical(address("init_top_pgt").or_else(|_| address("swapper_pg_dir"))?);
-    let tables = X86PageTables::new(root.0, levels);
-    // Likewise `page_offset_base`, with CONFIG_DYNAMIC_MEMORY_LAYOUT.
-    let start = match address("page_offset_base") {
-        Ok(at) => early.read_pointer(at).map_err(KernelError::read("page_offset_base"))?,
-        Err(_) if levels == PagingLevels::Five => VirtAddr(PAGE_OFFSET_L5),
-        Err(_) => VirtAddr(PAGE_OFFSET_L4),
-    };
-    let length =
-        physical.ranges().iter().map(|range| range.start.0.saturating_add(range.length)).max().unwrap_or(0);
-    let direct = LinearRange { start, length, physical: PhysAddr(0) };
-    let mut memory = VirtualMemory::new(physical.clone());
-    // The page tables have the last word: if they place the image's alias elsewhere, there is no fast path.
-    let alias = start.wrapping_add(placement.image_physical(text).0);
-    if tables.translate(&*physical, alias).is_ok_and(|found| found.physical == placement.image_physical(text))
-    {
-        memory = memory.with_linear(direct);
-    }
-    Ok(memory.with_linear(image).with_tables(Arc::new(tables)))
 }
 
 /// The `.BTF` that the kernel keeps between two symbols of its linker script (include/asm-generic/vmlinux.lds.h).

@@ -11,6 +11,7 @@
 //! when they disagree. A member that this kernel lacks, memory that isn't there and type information that can't be
 //! read are different errors ([`ErrorKind`]), for each field apart.
 
+mod address_space;
 mod bpf;
 mod cgroup;
 mod cpu_time;

@@ -128,7 +128,7 @@ fn kernel(bytes: Vec<u8>) -> Kernel {
     ] {
         symbols.push(name.as_bytes(), VirtAddr(BASE + at), 8, SymbolKind::Object);
     }
-    let placement = Placement { kaslr: KernelOffset(0), phys_base: 0 };
+    let placement = Placement::x86_64(KernelOffset(0), 0);
     Kernel::from_parts(memory, symbols.build(), placement, Arc::new(btf())).expect("types are there")
 }
 

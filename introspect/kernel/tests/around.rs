@@ -298,7 +298,7 @@ fn kernel_with(bytes: Vec<u8>, sleeper: &str) -> Kernel {
     {
         symbols.push(name.as_bytes(), VirtAddr(address(at::TEXT + at)), 0x40, SymbolKind::Function);
     }
-    let placement = Placement { kaslr: KernelOffset(0), phys_base: 0 };
+    let placement = Placement::x86_64(KernelOffset(0), 0);
     Kernel::from_parts(memory, symbols.build(), placement, Arc::new(btf())).expect("types are there")
 }
 

@@ -1,6 +1,7 @@
 //! AArch64 stage-1 tables of the kernel half (TTBR1): Arm ARM D8.3 "Translation table descriptor formats".
 //!
-//! Tested from synthetic tables only. 52-bit output addresses have two encodings: with 64 KiB pages that of FEAT_LPA,
+//! Tested with cores of a real kernel of 4 KiB pages and 48-bit addresses (introspect/kernel/oracle), and from synthetic
+//! tables for the other geometries. 52-bit output addresses have two encodings: with 64 KiB pages that of FEAT_LPA,
 //! with smaller ones that of FEAT_LPA2 (`TCR_EL1.DS`), which [`Aarch64PageTables::with_lpa2`] reads.
 
 use crate::{AddressSpace, PhysAddr, PhysicalMemory, Translation, TranslationFault, VirtAddr};

@@ -58,7 +58,7 @@ pub struct CpuRegisters {
 pub enum Architecture {
     /// x86-64, whose kernels these crates find.
     X86_64,
-    /// aarch64: memory and page tables can be read ([`crate::Aarch64PageTables`]), kernels aren't found.
+    /// aarch64, likewise.
     Aarch64,
     /// Another, by its number.
     Other(u16),
@@ -141,6 +141,8 @@ fn layout(data: &[u8]) -> Result<Layout, object::read::Error> {
                 length: program.p_filesz(endian),
             });
         } else if program.p_type(endian) == PT_NOTE
+            // Those of aarch64 have no control registers, and QEMU 7.2 writes them in a form that can't be walked.
+            && architecture == Architecture::X86_64
             && let Some(mut notes) = program.notes(endian, data)?
         {
             while let Some(note) = notes.next()? {

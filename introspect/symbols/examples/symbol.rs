@@ -21,7 +21,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let placement = Placement::find_runtime(&found.symbols, &core)?;
         (found.symbols, placement)
     };
-    println!("{} symbols, kaslr {}, phys_base {:#x}", symbols.len(), placement.kaslr, placement.phys_base);
+    let (kernel, kaslr) = (placement.architecture, placement.kaslr);
+    println!(
+        "{} symbols of {kernel}, kaslr {kaslr}, image offset {:#x}",
+        symbols.len(),
+        placement.image_offset
+    );
     for word in arguments {
         if let Some(hex) = word.strip_prefix("0x") {
             match symbols.at(VirtAddr(u64::from_str_radix(hex, 16)?)) {

@@ -2,7 +2,7 @@
 //!
 //! Two sources: a [`Vmlinux`] ELF file, or, for a stripped distribution image, the kallsyms tables that the kernel
 //! keeps for itself, found and decoded in guest memory ([`Kallsyms`]). [`Placement`] finds the KASLR offset and
-//! `phys_base` without help in either case, and [`Vmlinux::check_build_id`] tells whether the file is that kernel's.
+//! the place in physical memory without help in either case, and [`Vmlinux::check_build_id`] tells whether the file is that kernel's.
 
 mod kallsyms;
 mod placement;

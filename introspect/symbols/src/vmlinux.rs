@@ -118,6 +118,9 @@ impl Vmlinux {
                 continue;
             }
             let name = symbol.name(LittleEndian, symbols.strings()).map_err(|reason| self.broken(reason))?;
+            if is_mapping_symbol(kind, name) {
+                continue;
+            }
             builder.push(name, VirtAddr(symbol.st_value(LittleEndian)), symbol.st_size(LittleEndian), kind);
         }
         let table = builder.build();
@@ -187,6 +190,13 @@ impl Vmlinux {
     fn broken(&self, reason: object::read::Error) -> VmlinuxError {
         VmlinuxError::Elf { path: self.path.clone(), reason }
     }
+}
+
+/// `$x`, `$d.1`: where code and data begin (ELF for the Arm 64-bit architecture, 5.7 "Mapping symbols"), which name
+/// nothing. kallsyms leaves them out as well (scripts/mksysmap).
+fn is_mapping_symbol(kind: SymbolKind, name: &[u8]) -> bool {
+    kind == SymbolKind::Label
+        && matches!(name, [b'$', b'x' | b'd', rest @ ..] if rest.is_empty() || rest[0] == b'.')
 }
 
 /// The build id, in hexadecimal, among the ELF notes in `notes` (`NT_GNU_BUILD_ID` of name `GNU`).

@@ -2,6 +2,7 @@
 
 use super::*;
 use std::cell::RefCell;
+use tempfile::TempDir;
 
 fn shell(script: &str) -> Command {
     let mut command = Command::new("sh");
@@ -9,26 +10,26 @@ fn shell(script: &str) -> Command {
     command
 }
 
-fn logs() -> PathBuf {
-    let dir = std::env::temp_dir().join(format!("xtask-child-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    dir
+fn logs() -> TempDir {
+    tempfile::tempdir().unwrap()
 }
 
 #[test]
 fn both_streams_reach_the_log_and_stdout_can_be_kept_apart() {
-    let ended = Child::new(&logs(), "two streams", shell("echo key; echo progress >&2"))
+    let logs = logs();
+    let ended = Child::new(logs.path(), "two streams", shell("echo key; echo progress >&2"))
         .keep_stdout()
         .check()
         .unwrap();
     assert_eq!(ended.stdout, "key\n");
-    let log = std::fs::read_to_string(logs().join("two-streams.log")).unwrap();
+    let log = std::fs::read_to_string(logs.path().join("two-streams.log")).unwrap();
     assert!(log.contains("key\n") && log.contains("progress\n"), "{log}");
 }
 
 #[test]
 fn a_failure_says_the_status_the_log_and_its_last_lines_only() {
-    let error = Child::new(&logs(), "long fall", shell("seq 100; echo at last; exit 3")).check().unwrap_err();
+    let error =
+        Child::new(logs().path(), "long fall", shell("seq 100; echo at last; exit 3")).check().unwrap_err();
     let text = error.to_string();
     assert!(text.contains("exit status: 3"), "{text}");
     assert!(text.contains("long-fall.log"), "{text}");
@@ -40,7 +41,7 @@ fn a_failure_says_the_status_the_log_and_its_last_lines_only() {
 fn carriage_returns_and_line_feeds_both_end_lines() {
     let seen = RefCell::new(Vec::new());
     let script = r"printf '10%%\r20%%\r\ndone\n\nlast'";
-    Child::new(&logs(), "redraw", shell(script))
+    Child::new(logs().path(), "redraw", shell(script))
         .show(|line| {
             seen.borrow_mut().push(line.to_owned());
             false
@@ -53,19 +54,19 @@ fn carriage_returns_and_line_feeds_both_end_lines() {
 #[test]
 fn a_grandchild_that_keeps_the_pipe_does_not_keep_us() {
     let started = Instant::now();
-    let ended = Child::new(&logs(), "orphan", shell("sleep 20 & echo gone")).check().unwrap();
+    let ended = Child::new(logs().path(), "orphan", shell("sleep 20 & echo gone")).check().unwrap();
     assert!(ended.output.contains("gone"));
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 
 #[test]
 fn standard_input_is_empty() {
-    let ended = Child::new(&logs(), "stdin", shell("cat; echo read")).check().unwrap();
+    let ended = Child::new(logs().path(), "stdin", shell("cat; echo read")).check().unwrap();
     assert_eq!(ended.output, "read\n");
 }
 
 #[test]
 fn a_missing_program_is_named() {
-    let error = Child::new(&logs(), "missing", Command::new("no-such-program-here")).run().unwrap_err();
+    let error = Child::new(logs().path(), "missing", Command::new("no-such-program-here")).run().unwrap_err();
     assert!(format!("{error:#}").contains("no-such-program-here"), "{error:#}");
 }

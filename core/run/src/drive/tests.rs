@@ -427,6 +427,13 @@ fn a_panic_is_looked_at_while_the_machine_stands_still_but_not_at_the_hosts_inst
     assert_eq!(follow_with(events(), watch).0.kernel_state, None);
 }
 
+#[test]
+fn a_guest_that_chooses_its_instants_has_its_host_look_before_it_tells() {
+    let (seen, answer, still) = asked(Call::LastLook { when: "when it fell".into() }, true);
+    assert_eq!((answer, still), (Answer(Ok(0)), true));
+    assert!(seen.kernel_state.is_some_and(|s| s.moment == "+250 ms, when it fell:"));
+}
+
 /// The look is taken once, and kept where nothing later is.
 #[test]
 fn a_task_that_waits_too_long_is_looked_at_before_the_watchdog_acts() {

@@ -112,14 +112,6 @@ fn a_scheduler_that_writes_too_much_is_told_how_much() {
 }
 
 #[test]
-fn a_long_kernel_log_keeps_its_end() {
-    let log: String = (0..100).map(|n| format!("line {n}\n")).collect();
-    let text = last_lines(&log, 40);
-    assert!(text.starts_with("… 60 lines before …\nline 60\n") && text.ends_with("\nline 99"), "{text}");
-    assert_eq!(last_lines("a\n\nb\n", 40), "a\nb");
-}
-
-#[test]
 fn a_skip_is_one_line() {
     let case = CaseResult { result: AssertResult::skip("needs 2 LLCs"), broken: false, monitor: None };
     assert_eq!(render(&facts(), &case, None), "ktstr: SKIP: needs 2 LLCs\n");
@@ -157,10 +149,6 @@ fn a_scheduler_that_was_dropped_is_told_with_its_log_and_the_dump_once() {
         exit,
         dump_text: dump.into(),
         dump: ScxDump::parse(dump),
-        kernel_log:
-            "ktstr: starting scheduler scx_demo\nsched_ext: BPF scheduler \"demo\" disabled (runnable task \
-                     stall)\nsched_ext: demo: cg_0[71] failed to run for 2.001s\n"
-                .into(),
         ..SchedulerReport::default()
     });
     let result = AssertResult::fail("scheduler \"scx_demo\" failed: the kernel dropped it");

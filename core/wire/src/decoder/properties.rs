@@ -36,6 +36,7 @@ fn request() -> impl Strategy<Value = Request> {
     let call = prop_oneof![
         (text(), any::<bool>()).prop_map(|(name, periodic)| Call::Capture { name, periodic }),
         Just(Call::WorkloadEnds),
+        text().prop_map(|when| Call::LastLook { when }),
         (text(), text(), any::<bool>()).prop_map(|(tag, path, frozen)| Call::ReadKernel {
             tag,
             path,

@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rqs: Vec<Json> = cpus.into_iter().map(|cpu| runqueue(&kernel, cpu)).collect::<Result<_, _>>()?;
     let cgroups: Vec<Json> = kernel.cgroups()?.into_iter().map(|node| cgroup(&kernel, node)).collect();
     let all = json!({
-        "kaslr": kernel.placement().kaslr.0, "phys_base": kernel.placement().phys_base,
+        "kaslr": kernel.placement().kaslr.0, "image_offset": kernel.placement().image_offset,
         "by_pid": outcome(kernel.tasks_by_pid(), |found| found.iter().map(|(pid, at)| json!([pid, at.0])).collect::<Vec<_>>()),
         "tasks": tasks, "rqs": rqs, "cgroups": cgroups, "scx": sched_ext(&kernel),
         "bpf": bpf::all(&kernel), "around": around(&kernel),

@@ -373,7 +373,7 @@ fn of_types(physical: Arc<dyn PhysicalMemory>, counters: Counters) -> Kernel {
         let at = VirtAddr(address(at::EVENTS + 16));
         symbols.push(b"event_stats_cpu", at, 16, SymbolKind::Object);
     }
-    let placement = Placement { kaslr: KernelOffset(0), phys_base: 0 };
+    let placement = Placement::x86_64(KernelOffset(0), 0);
     Kernel::from_parts(memory, symbols.build(), placement, Arc::new(types::btf(counters)))
         .expect("types are there")
 }
