@@ -6,6 +6,7 @@ use crate::state::kernel_state;
 use crate::variables::Variables;
 use ktstr_introspect_kernel::{Kernel, KernelError};
 use ktstr_introspect_live::{KernelCore, KernelCoreError, Missing, RunningFiles};
+use ktstr_introspect_symbols::Vmlinux;
 use ktstr_monitor::{KernelState, Readings};
 use std::sync::Arc;
 
@@ -55,7 +56,7 @@ impl RunningKernel {
         }
         // Without one, expressions that need it say so.
         let vmlinux = files.vmlinux().ok();
-        let variables = Variables::new(vmlinux.as_ref().map(|file| file.path()), index);
+        let variables = Variables::new(vmlinux.as_ref().map(Vmlinux::path), index);
         Ok(Self { kernel, variables })
     }
 

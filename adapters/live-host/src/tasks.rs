@@ -58,7 +58,7 @@ impl Files {
         // Numbered from 1 in proc(5), where the state is 3.
         let field = |number: usize| fields.get(number.checked_sub(4)?)?.parse::<i64>().ok();
         let count = |number| field(number).and_then(|n| u64::try_from(n).ok());
-        let time = |number| Some(count(number)?.checked_mul(1_000_000_000u64.checked_div(ticks?)?)?);
+        let time = |number| count(number)?.checked_mul(1_000_000_000u64.checked_div(ticks?)?);
         let status = self.text("status").unwrap_or_default();
         let told = |name: &str| {
             let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
