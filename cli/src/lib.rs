@@ -30,6 +30,7 @@ extern crate self as ktstr;
 mod execute;
 mod guest;
 mod host_check;
+pub mod live_host;
 mod registry;
 mod run;
 mod settings;

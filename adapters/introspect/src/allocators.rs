@@ -1,6 +1,6 @@
 //! What allocators of sched_ext's BPF library have given out, in words and as values.
 
-use crate::maps::{IN_WORDS, decoded};
+use crate::entries::{IN_WORDS, decoded};
 use crate::scheduler::short;
 use crate::typed::Budget;
 use ktstr_introspect_kernel::{BpfAllocations, BpfVariable, Kernel, KernelError, PayloadType};

@@ -17,7 +17,7 @@ use crate::variables::Variables;
 use ktstr_introspect_kernel::{Kernel, KernelError};
 use ktstr_introspect_memory::{ReadFault, VirtAddr};
 use ktstr_introspect_types::{Btf, BtfError, Integer, Leaf, Plan, PlanError, PlanFault, Type, TypeId};
-use ktstr_monitor::{Place, Value};
+use ktstr_monitor::{Place, Readings, Value};
 use std::sync::Arc;
 
 /// Types of variables that people ask for, for a kernel without a vmlinux, and to spare the others the time.
@@ -160,6 +160,23 @@ pub fn expand(kernel: &Kernel, text: &str) -> Result<Vec<String>, ExpressionErro
     }
     let cpus = kernel.possible_cpus()?.0;
     Ok(cpus.into_iter().map(|cpu| text.replacen("[*]", &format!("[{cpu}]"), 1)).collect())
+}
+
+/// Values of several, each that or why there is none; `[*]` stands for every possible CPU and makes a value of each.
+pub(crate) fn values(kernel: &Kernel, variables: &Variables, paths: &[&str]) -> Readings {
+    let mut readings = Readings::new();
+    for path in paths {
+        match expand(kernel, path) {
+            Ok(all) => {
+                for one in all {
+                    let value = value(kernel, variables, &one).map_err(|e| e.to_string());
+                    readings.insert(one, value);
+                }
+            }
+            Err(e) => drop(readings.insert((*path).to_string(), Err(e.to_string()))),
+        }
+    }
+    readings
 }
 
 /// How a name alone is taken.

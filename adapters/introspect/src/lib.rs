@@ -11,12 +11,17 @@
 //!
 //! [`BtfTypes`] tells a kernel's types to probes on its functions; a guest reads its own.
 //!
-//! May touch: the vmlinux file or file of types it is given, one thread, and the files about running machines and
-//! the indexes of kernels in the directories that it is given.
+//! The kernel that runs here has no machine around it: [`RunningBpf`] reads its BPF programs and maps by bpf(2),
+//! [`RunningKernel`] its memory, where it shows that, into the same values.
+//!
+//! May touch: the vmlinux file or file of types it is given, one thread, the files about running machines and
+//! the indexes of kernels in the directories that it is given, and of the kernel that runs here what
+//! ktstr-introspect-live may and the names of threads in /proc. Writes nothing but indexes.
 
 mod allocators;
 mod around;
 mod counters;
+mod entries;
 mod expression;
 mod functions;
 mod groups;
@@ -29,6 +34,8 @@ mod open;
 mod process_memory;
 mod reasons;
 mod running;
+mod running_bpf;
+mod running_kernel;
 mod scheduler;
 mod state;
 mod tasks;
@@ -41,6 +48,8 @@ pub use functions::function_lines;
 pub use index::IndexCache;
 pub use live::{Finding, LiveKernel};
 pub use running::{Announcement, LiveMemoryError, Running, RunningError, announce, running};
+pub use running_bpf::{RunningBpf, SchedulerObjects};
+pub use running_kernel::{RunningKernel, RunningKernelError};
 pub use scheduler::{dispatch_queues, maps, programs};
 pub use state::kernel_state;
 pub use types::{BtfTypes, TypesError};

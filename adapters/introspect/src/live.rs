@@ -116,19 +116,7 @@ impl Inspector for LiveKernel {
 
     fn values(&mut self, paths: &[&str]) -> Result<Readings, SampleError> {
         let Opened { kernel, variables, .. } = self.opened(PATIENCE)?;
-        let mut readings = Readings::new();
-        for path in paths {
-            match expression::expand(kernel, path) {
-                Ok(all) => {
-                    for one in all {
-                        let value = expression::value(kernel, variables, &one).map_err(|e| e.to_string());
-                        readings.insert(one, value);
-                    }
-                }
-                Err(e) => drop(readings.insert((*path).to_string(), Err(e.to_string()))),
-            }
-        }
-        Ok(readings)
+        Ok(expression::values(kernel, variables, paths))
     }
 
     fn locate(&mut self, path: &str) -> Result<Place, SampleError> {

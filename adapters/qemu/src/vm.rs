@@ -221,7 +221,7 @@ impl Vm for QemuVm {
         match self.events.recv_timeout(timeout) {
             Ok(event) => {
                 self.shared.queued.fetch_sub(event.room(), Ordering::Relaxed);
-                self.ended = matches!(event, VmEvent::Exited(_));
+                self.ended |= matches!(event, VmEvent::Exited(_));
                 Ok(Some(event))
             }
             // Our own sender keeps the channel open when the serving thread is gone; what it sent

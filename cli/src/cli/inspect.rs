@@ -1,5 +1,7 @@
-//! `ktstr inspect`: the scheduler state in an ELF core or of a running machine, without a
+//! `ktstr inspect`: the scheduler state in an ELF core, of a running machine, or of the kernel that runs here, without a
 //! debugger.
+
+mod live;
 
 use crate::run::index_cache;
 use crate::settings::machines_dir;
@@ -10,7 +12,7 @@ use ktstr_introspect_kernel::{CgroupNode, Field, Kernel, Runqueue, SchedDomain, 
 use ktstr_introspect_memory::{Architecture, ElfCore, PhysicalMemory};
 use ktstr_introspect_symbols::Vmlinux;
 use ktstr_live_kernel::{Running, Variables, running};
-use ktstr_monitor::state_letter;
+use ktstr_monitor::{MapState, ProgramState, state_letter};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,12 +26,22 @@ const MAX_ENTRIES: usize = 32;
 #[derive(Args)]
 pub(super) struct InspectArgs {
     /// An ELF core of the whole machine, such as QMP `dump-guest-memory` (paging off) writes; or a
-    /// running machine, by its test's name or its process id
-    #[arg(value_name = "CORE|MACHINE", required_unless_present = "list")]
+    /// running machine, by its test's name or its process id; with --live the first expression
+    #[arg(value_name = "CORE|MACHINE", required_unless_present_any = ["list", "live"])]
     machine: Option<PathBuf>,
     /// The machines that run, and nothing else
-    #[arg(long)]
+    #[arg(long, conflicts_with = "live")]
     list: bool,
+    /// The kernel that this program runs on: by its memory where it shows that (/proc/kcore), else sched_ext, threads, BPF
+    /// programs, maps and variables by system calls
+    #[arg(long, conflicts_with = "vmlinux")]
+    live: bool,
+    /// Have the running kernel trace its scheduling for so long, and print the timeline
+    #[arg(long, value_name = "MS", requires = "live", value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    timeline: Option<u64>,
+    /// Print the timeline as JSON
+    #[arg(long, requires = "timeline")]
+    json: bool,
     /// The kernel's ELF file with symbols; without it they are read out of the core
     #[arg(long, value_name = "FILE")]
     vmlinux: Option<PathBuf>,
@@ -62,6 +74,9 @@ pub(super) struct InspectArgs {
 }
 
 pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
+    if args.live {
+        return live::run(args);
+    }
     let Some(machine) = args.machine.as_deref().filter(|_| !args.list) else {
         print(&machines()?);
         return Ok(ExitCode::SUCCESS);
@@ -77,33 +92,52 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
     };
     let kernel = kernel.context("finding the kernel in its memory")?;
     let variables = Variables::new(path, index);
+    tell(args, &kernel, &variables, &args.expressions)
+}
+
+/// Prints what is wished for, and what each expression is worth.
+fn tell(
+    args: &InspectArgs,
+    kernel: &Kernel,
+    variables: &Variables,
+    expressions: &[impl AsRef<str>],
+) -> Result<ExitCode> {
     let of_bpf = args.dsqs || args.programs || args.maps;
-    let asked = args.tasks || args.cgroups || args.domains || of_bpf || !args.expressions.is_empty();
+    let asked = args.tasks || args.cgroups || args.domains || of_bpf || !expressions.is_empty();
     if args.tasks {
-        print(&tasks(&kernel)?);
+        print(&tasks(kernel)?);
     }
     // Without a wish, what most want to see.
     if args.runqueues || !asked {
-        print(&runqueues(&kernel)?);
+        print(&runqueues(kernel)?);
     }
     if args.domains {
-        print(&domains(&kernel)?);
+        print(&domains(kernel)?);
     }
     if args.cgroups {
-        print(&cgroups(&kernel)?);
+        print(&cgroups(kernel)?);
     }
     if args.dsqs {
-        print(&dsqs(&kernel)?);
+        print(&dsqs(kernel)?);
     }
     if args.programs {
-        print(&programs(&kernel)?);
+        print(&programs(ktstr_live_kernel::programs(kernel).context("reading the BPF programs")?));
     }
     if args.maps {
-        print(&maps(&kernel)?);
+        print(&maps(ktstr_live_kernel::maps(kernel).context("reading the BPF maps")?));
     }
+    let values = expressions.iter().map(|text| {
+        let text = text.as_ref();
+        (text, ktstr_live_kernel::show(kernel, variables, text).map_err(|e| e.to_string()))
+    });
+    Ok(print_values(values))
+}
+
+/// A line each; why there is none goes to standard error.
+fn print_values<'a>(values: impl Iterator<Item = (&'a str, Result<String, String>)>) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
-    for text in &args.expressions {
-        match ktstr_live_kernel::show(&kernel, &variables, text) {
+    for (text, value) in values {
+        match value {
             Ok(value) => println!("{text} = {value}"),
             Err(e) => {
                 eprintln!("ktstr: {text}: {e}");
@@ -111,7 +145,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<ExitCode> {
             }
         }
     }
-    Ok(code)
+    code
 }
 
 /// The memory of a core or of a running machine; for the latter also its vmlinux, if it has one.
@@ -289,9 +323,9 @@ fn dsqs(kernel: &Kernel) -> Result<Table> {
     Ok(table)
 }
 
-fn programs(kernel: &Kernel) -> Result<Table> {
+fn programs(all: Vec<ProgramState>) -> Table {
     let mut table = table(&["ID", "NAME", "KIND", "IMPLEMENTS", "VERIFIED", "RUNS", "TIME (us)"]);
-    for program in ktstr_live_kernel::programs(kernel).context("reading the BPF programs")? {
+    for program in all {
         table.add_row([
             program.id.to_string(),
             program.name,
@@ -302,12 +336,12 @@ fn programs(kernel: &Kernel) -> Result<Table> {
             (program.run_time_ns / 1000).to_string(),
         ]);
     }
-    Ok(table)
+    table
 }
 
-fn maps(kernel: &Kernel) -> Result<Table> {
+fn maps(all: Vec<MapState>) -> Table {
     let mut table = table(&["ID", "NAME", "KIND", "KEY", "VALUE", "ENTRIES", "CONTENTS"]);
-    for map in ktstr_live_kernel::maps(kernel).context("reading the BPF maps")? {
+    for map in all {
         let note = map.note.clone();
         let (variables, entries) =
             (map.variables.iter().take(MAX_VARIABLES), map.entries.iter().take(MAX_ENTRIES));
@@ -328,5 +362,5 @@ fn maps(kernel: &Kernel) -> Result<Table> {
             contents.join("\n"),
         ]);
     }
-    Ok(table)
+    table
 }

@@ -65,7 +65,7 @@ enum Command {
     /// List and remove saved machines
     #[command(subcommand)]
     Template(TemplateCommand),
-    /// Print the scheduler state in an ELF core: tasks, runqueues, any variable
+    /// Print the scheduler state in an ELF core, of a running machine or of this one: tasks, runqueues, any variable
     Inspect(InspectArgs),
     /// Which modes, kernels and tools work here, and what to do about the others
     Doctor,

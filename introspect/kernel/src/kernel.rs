@@ -100,6 +100,21 @@ impl Kernel {
         Ok(kernel)
     }
 
+    /// The kernel in `physical` whose symbols, at runtime addresses, and types are known already: as a kernel tells its own
+    /// in /proc and /sys. No file and no index is asked.
+    ///
+    /// # Errors
+    /// [`KernelError`] when no kernel is where the symbols say.
+    pub fn open_known(
+        physical: Arc<dyn PhysicalMemory>,
+        symbols: SymbolTable,
+        btf: Arc<Btf>,
+    ) -> Result<Self, KernelError> {
+        let placement = Placement::find_runtime(&symbols, &*physical)?;
+        let memory = map(physical, &symbols, placement)?;
+        Self::from_parts(memory, symbols, placement, btf)
+    }
+
     /// The GNU build id of the kernel in memory, in hexadecimal, from its notes; nothing when it has none.
     ///
     /// # Errors
