@@ -396,7 +396,8 @@ fn the_kernels_log_is_cut_to_a_window(ctx: &Ctx) -> Result<AssertResult> {
     let seen = parse_kmsg_window(&news.text, always.0, always.1);
     let texts: Vec<&str> = seen.containing("live: ").map(|record| record.text.as_str()).collect();
     claim!(v, texts.join("; ")).eq("live: first; live: caf\u{e9} \\ and more; live: last".to_string());
-    let levels: Vec<&str> = seen.containing("live: ").filter_map(|r| r.level).map(|l| l.name()).collect();
+    let levels: Vec<&str> =
+        seen.containing("live: ").filter_map(|r| r.level).map(ktstr::live_host::KmsgLevel::name).collect();
     claim!(v, levels.join(" ")).eq("warn err notice".to_string());
     claim!(v, seen.containing("live: ").all(|record| record.facility == Some(1))).eq(true);
 
