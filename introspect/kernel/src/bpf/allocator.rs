@@ -169,7 +169,7 @@ impl Kernel {
         if root.is_null() || size == 0 {
             return Ok(Raw { size: 0, ..found });
         }
-        if size > MOST_BYTES || size < LEAST_BYTES {
+        if !(LEAST_BYTES..=MOST_BYTES).contains(&size) {
             let (what, expected) = ("the size of an allocator's elements", "16 bytes to 1 MiB");
             return Err(KernelError::Implausible { what, at: allocator.at, seen: size, expected });
         }
