@@ -37,7 +37,7 @@ pub(crate) fn laid_out(dump: &Value, text: &str) {
     assert_says(text, &["--- setup ---\n", "\ncgroup hog: cpuset.cpus 1; 1 worker of SpinWait, policy Fifo"]);
     let timeline = &dump["event_timeline"];
     let points = timeline["points"].as_array().expect("points");
-    assert!(points.len() >= 5 && points.len() <= 64, "{timeline:#}");
+    assert!((5..=64).contains(&points.len()), "{timeline:#}");
     let switches = points.iter().filter_map(|point| point["grown"]["nr_switches"].as_u64());
     assert!(switches.sum::<u64>() > 10, "{timeline:#}");
     assert!(points.windows(2).all(|pair| pair[0]["to_ms"] == pair[1]["from_ms"]), "{timeline:#}");
