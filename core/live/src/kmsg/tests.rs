@@ -132,7 +132,7 @@ proptest! {
     fn no_record_is_lost_and_none_is_outside(
         times in proptest::collection::vec(0u64..100, 0..30), from in 0u64..100, to in 0u64..100
     ) {
-        let text: String = times.iter().map(|at| format!("[    0.{:06}] x\n", at)).collect();
+        let text: String = times.iter().map(|at| format!("[    0.{at:06}] x\n")).collect();
         let (from, to) = (Duration::from_micros(from), Duration::from_micros(to));
         let window = parse_kmsg_window(&text, from, to);
         let inside = |record: &KmsgRecord| record.at >= from && record.at <= to;
