@@ -123,8 +123,10 @@ impl Recorder {
             return Err(TraceError::Buffer { kib: request.buffer_kib });
         }
         instance::sweep(tracefs);
-        let instance = Instance::create(tracefs)?;
-        let guard = Guard::start(instance.path()).map_err(TraceError::Guard)?;
+        // The guard is there first: this process may be killed at any instant.
+        let place = instance::place(tracefs);
+        let guard = Guard::start(&place).map_err(TraceError::Guard)?;
+        let instance = Instance::create(place)?;
         instance.write("tracing_on", "0")?;
         // Nanoseconds of CLOCK_MONOTONIC, alike on all CPUs and for user space.
         instance.write("trace_clock", "mono")?;

@@ -9,6 +9,12 @@ const PREFIX: &str = "ktstr-";
 /// Of several in one process.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
+/// Where the next instance of this process is to be.
+pub(super) fn place(tracefs: &Path) -> PathBuf {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    tracefs.join("instances").join(format!("{}{number}", name_of(&Owner::own())))
+}
+
 /// A trace instance of this process. It is removed when this goes.
 #[derive(Debug)]
 pub(super) struct Instance {
@@ -17,9 +23,8 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    pub(super) fn create(tracefs: &Path) -> Result<Self, TraceError> {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = tracefs.join("instances").join(format!("{}{number}", name_of(&Owner::own())));
+    /// At a [`place`].
+    pub(super) fn create(path: PathBuf) -> Result<Self, TraceError> {
         match std::fs::create_dir(&path) {
             Ok(()) => Ok(Self { path, removed: false }),
             Err(source) => {
@@ -163,7 +168,7 @@ mod tests {
     fn an_instance_goes_with_its_owner() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("instances")).unwrap();
-        let instance = Instance::create(dir.path()).unwrap();
+        let instance = Instance::create(place(dir.path())).unwrap();
         let path = instance.path().to_path_buf();
         assert!(path.is_dir() && instance.write("tracing_on", "1").is_err());
         drop(instance);
