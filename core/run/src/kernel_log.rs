@@ -2,12 +2,8 @@
 
 use crate::drive::Observation;
 use crate::judge::CaseResult;
+use crate::quote::quoted;
 use ktstr_assert::{Detail, DetailKind};
-
-/// The most lines of it that are told; the whole log is what a `post_vm` check sees.
-const MOST_LINES: usize = 40;
-/// Bytes of a line that are told.
-const MOST_BYTES: usize = 400;
 
 /// Adds what the kernel's log said from the start of the last scheduler that died to its end, as its report brought it.
 pub(crate) fn tell(seen: &Observation, case: &mut CaseResult) {
@@ -17,23 +13,9 @@ pub(crate) fn tell(seen: &Observation, case: &mut CaseResult) {
         return;
     }
     let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-    let left_out = lines.len().saturating_sub(MOST_LINES);
-    let mut text = format!("the kernel's log since scheduler {:?} was started", dead.name);
-    if left_out > 0 {
-        text.push_str(&format!(", without its first {left_out} lines"));
-    }
-    text.push(':');
-    for line in lines.iter().skip(left_out) {
-        text.push_str("\n  ");
-        text.push_str(bounded(line));
-    }
+    let title = format!("the kernel's log since scheduler {:?} was started", dead.name);
+    let text = quoted(title, &lines, |hidden| format!(", without its first {hidden} lines"));
     case.result.push(Detail::fail(DetailKind::Scheduler, text));
-}
-
-/// The beginning of a line.
-pub(crate) fn bounded(line: &str) -> &str {
-    let end = (0..=MOST_BYTES.min(line.len())).rev().find(|end| line.is_char_boundary(*end));
-    &line[..end.unwrap_or(0)]
 }
 
 #[cfg(test)]
@@ -42,6 +24,7 @@ mod tests {
     use crate::drive::tests_support::silent;
     use crate::guest::TestReturn;
     use crate::judge::judge;
+    use crate::quote::MOST_BYTES;
     use crate::spec::TestSpec;
     use ktstr_assert::AssertResult;
     use ktstr_machine::VmExit;

@@ -3,30 +3,20 @@
 
 use crate::drive::Observation;
 use crate::judge::{CaseResult, INIT_FAILED};
-use crate::kernel_log::bounded;
+use crate::quote::quoted;
 use ktstr_assert::{Detail, DetailKind};
-
-/// The most lines of it that are told, of its end.
-const MOST_LINES: usize = 40;
 
 /// Adds it. A run that ended well says no more than that there was something.
 pub(crate) fn tell(seen: &Observation, case: &mut CaseResult) {
     let all = seen.last_words.last(usize::MAX);
     // Why the guest could not be brought up is the verdict's reason already.
-    let lines: Vec<&String> = all.iter().filter(|line| !line.contains(INIT_FAILED)).collect();
+    let lines: Vec<&str> =
+        all.iter().map(String::as_str).filter(|line| !line.contains(INIT_FAILED)).collect();
     if lines.is_empty() {
         return;
     }
-    let left_out = lines.len().saturating_sub(MOST_LINES);
-    let mut text = "the guest's last words, over its second serial port".to_string();
-    if left_out > 0 {
-        text.push_str(&format!(", without {left_out} lines before"));
-    }
-    text.push(':');
-    for line in lines.iter().skip(left_out) {
-        text.push_str("\n  ");
-        text.push_str(bounded(line));
-    }
+    let title = "the guest's last words, over its second serial port".to_string();
+    let text = quoted(title, &lines, |hidden| format!(", without {hidden} lines before"));
     if case.broken && case.result.is_fail() {
         case.result.push(Detail::fail(DetailKind::Other, text));
     } else {

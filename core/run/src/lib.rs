@@ -15,6 +15,7 @@ mod last_words;
 mod limits;
 mod names;
 pub mod ports;
+mod quote;
 mod render;
 mod reported;
 mod repro;
