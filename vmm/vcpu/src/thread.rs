@@ -4,8 +4,7 @@ use crate::control::{Control, State, Want};
 use crate::{Machine, Registers, VcpuError, arch, kick, run};
 use kvm_ioctls::VcpuFd;
 use std::os::unix::thread::JoinHandleExt;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vmm_sys_util::signal::Killable;
@@ -17,8 +16,8 @@ pub(crate) struct Shared {
     pub(crate) fd: Mutex<VcpuFd>,
     /// What it watches; changed and looked at by whoever holds `fd`, so that a hit is always of what it ran with.
     pub(crate) points: Mutex<Vec<arch::Watch>>,
-    /// The host's number for the thread; 0 until it runs.
-    thread_id: AtomicU32,
+    /// The host's number for the thread, which tells it first of all.
+    thread_id: OnceLock<u32>,
 }
 
 /// A vCPU with its thread. Dropping it stops and joins the thread.
@@ -39,7 +38,7 @@ impl Vcpu {
             control: Control::new(),
             fd: Mutex::new(fd),
             points: Mutex::default(),
-            thread_id: AtomicU32::new(0),
+            thread_id: OnceLock::new(),
         });
         let inner = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -47,7 +46,7 @@ impl Vcpu {
             .spawn(move || {
                 // SAFETY: takes nothing and can't fail.
                 let id = unsafe { libc::gettid() };
-                inner.thread_id.store(u32::try_from(id).unwrap_or(0), Ordering::Relaxed);
+                inner.thread_id.get_or_init(|| id.unsigned_abs());
                 run::main(&inner, machine.as_ref());
             })
             .map_err(|source| VcpuError::Thread { index, source })?;
@@ -66,12 +65,12 @@ impl Vcpu {
         self.shared.control.state()
     }
 
-    /// The host's number for its thread; `None` before that runs and once it has ended.
+    /// The host's number for its thread, for which it waits until that has begun; `None` once it has ended.
     #[must_use]
     pub fn thread_id(&self) -> Option<u32> {
-        let id = self.shared.thread_id.load(Ordering::Relaxed);
+        let id = *self.shared.thread_id.wait();
         let ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
-        (id != 0 && !ended).then_some(id)
+        (!ended).then_some(id)
     }
 
     /// The time that the host has run its thread so far, most of it in the guest; `None` once it has ended.

@@ -146,7 +146,7 @@ impl Vm {
         self.vcpus.iter().map(Vcpu::cpu_time).collect()
     }
 
-    /// The host's numbers for the vCPUs' threads; `None` before one of them runs and once one has ended.
+    /// The host's numbers for the vCPUs' threads; `None` once one of them has ended.
     #[must_use]
     pub fn vcpu_threads(&self) -> Option<Vec<u32>> {
         self.vcpus.iter().map(Vcpu::thread_id).collect()
