@@ -3,8 +3,7 @@
 use crate::errors::broken;
 use crate::memory::Ram;
 use ktstr_machine::mailbox::layout::PAGE;
-use ktstr_machine::mailbox::places::{decode, runs};
-use ktstr_machine::mailbox::{archive_page, header};
+use ktstr_machine::mailbox::{self, Addressee};
 use ktstr_machine::{Blob, MachineError, Wake};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -12,81 +11,34 @@ use std::path::Path;
 
 /// The file of the places: guest-physical page numbers.
 pub(crate) const MAILBOX: &str = "mailbox";
-/// Bytes that are read together, whole pages.
-const CHUNK: usize = 1 << 20;
 
 /// Puts the work of a machine that stands still into its mailbox.
 pub(crate) fn fill(ram: &Ram, work: &[Blob], wake: &Wake, dir: &Path) -> Result<(), MachineError> {
     let list =
         std::fs::read(dir.join(MAILBOX)).map_err(|e| broken(dir, format!("reading {MAILBOX}: {e}")))?;
-    let places = decode(&list).map_err(|e| broken(dir, e.to_string()))?;
-    let mailbox = Mailbox { ram, places, dir };
-    let program = mailbox.pour(0, &wake.init)?;
-    let mut archive = Vec::new();
-    for part in work {
-        let read = content(part).and_then(|mut source| source.read_to_end(&mut archive));
-        read.map_err(MachineError::os(reading(part)))?;
-    }
-    let begin = archive_page(program);
-    mailbox.write(begin, &archive)?;
-    // Last, and over what is too long: then there is no header.
-    let last = (mailbox.places.len() as u64).saturating_sub(1);
-    let taken = begin + (archive.len() as u64).div_ceil(PAGE as u64);
-    if taken > last {
-        let (room, bytes) = (last * PAGE as u64, taken * PAGE as u64);
-        return Err(broken(dir, format!("a mailbox of {room} bytes for {bytes} bytes of work")));
-    }
-    mailbox.write(last, &header(program, &archive, wake))
+    mailbox::fill(&Machine { ram, dir }, &list, work, wake)
 }
 
-struct Mailbox<'a> {
+struct Machine<'a> {
     ram: &'a Ram,
-    places: Vec<u64>,
     dir: &'a Path,
 }
 
-impl Mailbox<'_> {
-    /// Writes parts one after the other from a page on; returns their bytes.
-    fn pour(&self, first: u64, parts: &[Blob]) -> Result<u64, MachineError> {
-        let mut chunk = Vec::with_capacity(CHUNK);
-        let mut done = 0;
-        for part in parts {
-            let mut source = content(part).map_err(MachineError::os(reading(part)))?;
-            loop {
-                let room = (CHUNK - chunk.len()) as u64;
-                let read = source.by_ref().take(room).read_to_end(&mut chunk);
-                if read.map_err(MachineError::os(reading(part)))? == 0 {
-                    break;
-                }
-                if chunk.len() == CHUNK {
-                    self.write(first + done / PAGE as u64, &chunk)?;
-                    done += chunk.len() as u64;
-                    chunk.clear();
-                }
-            }
-        }
-        self.write(first + done / PAGE as u64, &chunk)?;
-        Ok(done + chunk.len() as u64)
+impl Addressee for Machine<'_> {
+    fn open<'a>(&self, part: &'a Blob) -> io::Result<Box<dyn Read + 'a>> {
+        content(part)
     }
 
-    fn write(&self, first: u64, bytes: &[u8]) -> Result<(), MachineError> {
-        for (place, part) in runs(&self.places, first, bytes.len()) {
-            let at = place.checked_mul(PAGE as u64);
-            let written = at.map(|at| self.ram.write(at, &bytes[part]));
-            written.and_then(Result::ok).ok_or_else(|| {
-                broken(self.dir, format!("page {place:#x} of its mailbox lies outside RAM"))
-            })?;
-        }
-        Ok(())
+    fn write(&self, place: u64, bytes: &[u8]) -> Result<(), MachineError> {
+        let written = place.checked_mul(PAGE as u64).map(|at| self.ram.write(at, bytes));
+        written
+            .and_then(Result::ok)
+            .ok_or_else(|| self.broken(format!("page {place:#x} of its mailbox lies outside RAM")))
     }
-}
 
-fn reading(part: &Blob) -> String {
-    let name = match part {
-        Blob::Bytes(bytes) => format!("{} bytes", bytes.len()),
-        Blob::File(path) | Blob::Range { path, .. } => path.display().to_string(),
-    };
-    format!("reading {name} for the mailbox")
+    fn broken(&self, why: String) -> MachineError {
+        broken(self.dir, why)
+    }
 }
 
 /// What a part holds.

@@ -29,6 +29,8 @@ pub(crate) struct ChildFds {
     pub(crate) qmp: RawFd,
     /// Where the guest rings, in deterministic mode.
     pub(crate) bell: Option<RawFd>,
+    /// The library that makes its main loop take turns with the vCPUs, in deterministic mode.
+    pub(crate) turns: Option<RawFd>,
 }
 
 /// How a machine begins.
@@ -274,6 +276,7 @@ mod tests {
             stdio: 23,
             qmp: 24,
             bell: None,
+            turns: None,
         }
     }
 

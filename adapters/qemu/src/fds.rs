@@ -2,6 +2,7 @@
 
 use crate::args::ChildFds;
 use crate::bell::Bell;
+use crate::turns;
 use ktstr_machine::{Accel, Blob, MachineError, MachineSpec};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -52,6 +53,8 @@ struct ChildEnds {
     stdio: OwnedFd,
     qmp: UnixStream,
     bell: Option<OwnedFd>,
+    /// What QEMU loads, in deterministic mode.
+    turns: Option<File>,
 }
 
 impl Channels {
@@ -70,9 +73,12 @@ impl Channels {
         let (stdio, child_stdio) = pipe("standard output")?;
         let (qmp, child_qmp) =
             UnixStream::pair().map_err(MachineError::os("making a socket pair for QMP"))?;
-        let (bell, child_bell) = match spec.accel {
-            Accel::Deterministic => Bell::pair().map(|(bell, end)| (Some(bell), Some(end)))?,
-            _ => (None, None),
+        let (bell, child_bell, turns) = match spec.accel {
+            Accel::Deterministic => {
+                let (bell, end) = Bell::pair()?;
+                (Some(bell), Some(end), Some(turns::library()?))
+            }
+            _ => (None, None, None),
         };
         let child = ChildEnds {
             initramfs,
@@ -82,6 +88,7 @@ impl Channels {
             stdio: child_stdio,
             qmp: child_qmp,
             bell: child_bell,
+            turns,
         };
         Ok(Self { console, last_words, data, stdio, qmp, bell, ram, child })
     }
@@ -97,6 +104,7 @@ impl Channels {
             stdio: self.child.stdio.as_raw_fd(),
             qmp: self.child.qmp.as_raw_fd(),
             bell: self.child.bell.as_ref().map(AsRawFd::as_raw_fd),
+            turns: self.child.turns.as_ref().map(AsRawFd::as_raw_fd),
         }
     }
 
@@ -113,6 +121,7 @@ impl ChildFds {
         let mut all = self.ram.clone();
         all.extend([self.initramfs, self.console, self.last_words, self.data, self.stdio, self.qmp]);
         all.extend(self.bell);
+        all.extend(self.turns);
         all
     }
 }
@@ -128,7 +137,7 @@ fn sized_memfd(name: &str, bytes: u64) -> Result<File, MachineError> {
 fn initramfs_file(parts: &[Blob]) -> Result<File, MachineError> {
     let mut file = sized_memfd("ktstr-initramfs", 0)?;
     for part in parts {
-        let doing = || format!("copying {} into the initramfs", named(part));
+        let doing = || format!("copying {part} into the initramfs");
         let copied = content(part).and_then(|mut source| io::copy(&mut source, &mut file));
         copied.map_err(MachineError::os(doing()))?;
     }
@@ -146,14 +155,6 @@ pub(crate) fn content(part: &Blob) -> io::Result<Box<dyn Read + '_>> {
             Box::new(file.take(*bytes))
         }
     })
-}
-
-/// A part's name in messages.
-pub(crate) fn named(part: &Blob) -> String {
-    match part {
-        Blob::Bytes(bytes) => format!("{} bytes", bytes.len()),
-        Blob::File(path) | Blob::Range { path, .. } => path.display().to_string(),
-    }
 }
 
 /// `(our reading end, the child's writing end)`.

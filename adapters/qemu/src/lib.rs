@@ -21,6 +21,7 @@ mod registers;
 mod saved;
 mod still;
 mod template;
+mod turns;
 mod vcpu_threads;
 mod vm;
 

@@ -6,6 +6,7 @@
 
 use crate::fds::Channels;
 use crate::qmp::{self, Inbound, Shutdown};
+use crate::turns;
 use ktstr_machine::{MachineError, VmEvent, VmExit};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
@@ -100,10 +101,14 @@ impl Service {
 
     fn spawn(&self) -> Result<(Child, OwnedFd, UnixStream), MachineError> {
         let doing = || format!("starting {}", self.program.display());
-        let inherited: Vec<RawFd> = self.channels.child_fds().all();
+        let fds = self.channels.child_fds();
+        let inherited: Vec<RawFd> = fds.all();
         let parent = std::process::id();
         let mut command = Command::new(&self.program);
         command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        if let Some(library) = fds.turns {
+            command.env("LD_PRELOAD", turns::preload(library));
+        }
         // SAFETY: between fork and exec only async-signal-safe calls are made
         // (prctl, getppid, fcntl) on descriptors that the parent keeps open.
         unsafe {

@@ -19,6 +19,8 @@ pub(crate) const LAST_REGISTERS: &str = "{\"execute\":\"human-monitor-command\",
      {\"command-line\":\"info registers -a\"},\"id\":18446744073709551614}\n";
 pub(crate) const QUIT: &str = "{\"execute\":\"quit\",\"id\":18446744073709551615}\n";
 const LAST_REGISTERS_ID: u64 = u64::MAX - 1;
+/// No command's: news that the guest runs stands beside the answers under it.
+const RESUMED_ID: u64 = u64::MAX - 2;
 const MAX_LINE: usize = 4 << 20;
 
 /// Why the guest shut down (`ShutdownCause`).
@@ -92,6 +94,7 @@ fn classify(message: &Value) -> Inbound {
         });
     }
     match message["event"].as_str() {
+        Some("RESUME") => Inbound::Reply(Reply { id: RESUMED_ID, result: Ok(Value::Null) }),
         Some("WATCHDOG") if message["data"]["action"] == "pause" => Inbound::StopAsked,
         Some("STOP") => Inbound::Stopped,
         _ => Inbound::Other,
@@ -121,6 +124,16 @@ impl Client {
         self.run(command, arguments, None, timeout)
     }
 
+    /// Has the guest go on, and returns as soon as it does. The command's answer may come later: QEMU's main loop takes
+    /// another round for it, and in deterministic mode none before the guest rests, which it may not before it rings
+    /// its bell.
+    pub(crate) fn cont(&mut self, timeout: Duration) -> Result<(), MachineError> {
+        while self.replies.try_recv().is_ok() {}
+        let doing = || "QMP command cont".to_string();
+        let id = self.send("cont", json!({}), None, timeout)?;
+        self.wait(&[id, RESUMED_ID], Instant::now() + timeout, timeout, &doing).map(drop)
+    }
+
     /// Passes a descriptor over the socket (`getfd`); later commands know it by `name`.
     pub(crate) fn hand_over(
         &mut self,
@@ -140,9 +153,22 @@ impl Client {
     ) -> Result<Value, MachineError> {
         let doing = || format!("QMP command {command}");
         let deadline = Instant::now() + timeout;
+        let id = self.send(command, arguments, fd, timeout)?;
+        self.wait(&[id], deadline, timeout, &doing)
+    }
+
+    /// Sends a command and returns its id.
+    fn send(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        fd: Option<BorrowedFd<'_>>,
+        timeout: Duration,
+    ) -> Result<u64, MachineError> {
+        let doing = || format!("QMP command {command}");
         if !self.greeted {
             // Commands before the handshake are refused.
-            self.wait(HANDSHAKE_ID, deadline, timeout, &doing)?;
+            self.wait(&[HANDSHAKE_ID], Instant::now() + timeout, timeout, &doing)?;
             self.greeted = true;
         }
         self.last_id += 1;
@@ -153,12 +179,13 @@ impl Client {
             Some(fd) => send_with(&self.socket, line.as_bytes(), fd),
         };
         sent.map_err(|_| MachineError::Gone { doing: doing() })?;
-        self.wait(id, deadline, timeout, &doing)
+        Ok(id)
     }
 
+    /// The first answer under one of `ids`.
     fn wait(
         &self,
-        id: u64,
+        ids: &[u64],
         deadline: Instant,
         timeout: Duration,
         doing: &dyn Fn() -> String,
@@ -167,7 +194,7 @@ impl Client {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.replies.recv_timeout(left) {
                 // The answer of a command that we stopped waiting for.
-                Ok(reply) if reply.id != id => {}
+                Ok(reply) if !ids.contains(&reply.id) => {}
                 Ok(reply) => {
                     return reply.result.map_err(|answer| MachineError::Refused { doing: doing(), answer });
                 }
@@ -192,6 +219,7 @@ fn send_with(mut socket: &UnixStream, line: &[u8], fd: BorrowedFd<'_>) -> std::i
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{BufRead, BufReader};
 
     #[test]
     fn lines_are_told_apart() {
@@ -222,6 +250,33 @@ mod tests {
         lines.push(format!("{{\"error\": {{}}, \"id\": {LAST_REGISTERS_ID}}}\n").as_bytes());
         assert_eq!(lines.next(), Some(Inbound::LastRegisters("CPU#0\r\n".to_string())));
         assert_eq!(lines.next(), Some(Inbound::LastRegisters(String::new())));
+    }
+
+    #[test]
+    fn a_guest_goes_on_by_the_answer_or_the_news_whichever_is_first_and_not_by_old_news() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (tell, replies) = std::sync::mpsc::channel();
+        let mut client = Client { greeted: true, ..Client::new(ours, replies) };
+        let resumed = |id| Reply { id, result: Ok(Value::Null) };
+        let mut cont = |reply: Reply| {
+            tell.send(resumed(RESUMED_ID)).unwrap();
+            let sent = BufReader::new(&theirs);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let line = sent.lines().next().unwrap().unwrap();
+                    assert!(line.contains("\"execute\":\"cont\""), "{line}");
+                    tell.send(reply).unwrap();
+                });
+                client.cont(Duration::from_secs(60)).map_err(|e| e.to_string())
+            })
+        };
+        assert_eq!(cont(resumed(RESUMED_ID)), Ok(()));
+        assert_eq!(cont(resumed(2)), Ok(()));
+        let refused = cont(Reply { id: 3, result: Err("no".to_string()) }).unwrap_err();
+        assert!(refused.contains("cont") && refused.contains("no"), "{refused}");
+        let mut lines = Lines::default();
+        lines.push(b"{\"event\": \"RESUME\"}\n");
+        assert_eq!(lines.next(), Some(Inbound::Reply(resumed(RESUMED_ID))));
     }
 
     #[test]

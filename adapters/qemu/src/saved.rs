@@ -12,8 +12,8 @@
 use crate::fds::{self, NodeRam};
 use ktstr_machine::MachineError;
 use ktstr_machine::mailbox::layout::PAGE;
-use ktstr_machine::mailbox::places::{self, Places};
-use ktstr_machine::mailbox::{archive_page, header, marked};
+use ktstr_machine::mailbox::places::Places;
+use ktstr_machine::mailbox::{self, Addressee, marked};
 use ktstr_machine::{Blob, Wake};
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
@@ -161,77 +161,33 @@ pub(crate) fn fill_mailbox(
     dir: &Path,
 ) -> Result<(), MachineError> {
     let path = dir.join(MAILBOX);
-    let map = std::fs::read(&path).map_err(os("reading", &path))?;
-    let places = places::decode(&map).map_err(|e| broken(dir, e.to_string()))?;
-    let mailbox = Mailbox { nodes, places, dir };
-    let program = mailbox.fill(0, &wake.init)?;
-    let mut list = Vec::new();
-    for part in archive {
-        let read = fds::content(part).and_then(|mut c| c.read_to_end(&mut list));
-        read.map_err(MachineError::os(format!("reading {} for the mailbox", fds::named(part))))?;
-    }
-    let archive = list;
-    mailbox.write(archive_page(program), &archive)?;
-    // Last, and over what is too long: then there is no header.
-    let last = (mailbox.places.len() as u64).saturating_sub(1);
-    let taken = archive_page(program) + (archive.len() as u64).div_ceil(PAGE as u64);
-    if taken > last {
-        let room = last * PAGE as u64;
-        return Err(broken(
-            dir,
-            format!("a mailbox of {room} bytes for {} bytes of work", taken * PAGE as u64),
-        ));
-    }
-    mailbox.write(last, &header(program, &archive, wake))
+    let list = std::fs::read(&path).map_err(os("reading", &path))?;
+    mailbox::fill(&Machine { nodes, dir }, &list, archive, wake)
 }
 
-struct Mailbox<'a> {
+struct Machine<'a> {
     nodes: &'a [NodeRam],
-    places: Vec<u64>,
     dir: &'a Path,
 }
 
-impl Mailbox<'_> {
-    /// Writes parts one after the other from a page on; returns their bytes.
-    fn fill(&self, first: u64, parts: &[Blob]) -> Result<u64, MachineError> {
-        let mut chunk = Vec::with_capacity(CHUNK);
-        let mut done = 0;
-        for part in parts {
-            let doing = || format!("reading {} for the mailbox", fds::named(part));
-            let mut source = fds::content(part).map_err(MachineError::os(doing()))?;
-            loop {
-                let room = (CHUNK - chunk.len()) as u64;
-                let read = source.by_ref().take(room).read_to_end(&mut chunk);
-                if read.map_err(MachineError::os(doing()))? == 0 {
-                    break;
-                }
-                if chunk.len() == CHUNK {
-                    self.write(first + done / PAGE as u64, &chunk)?;
-                    done += chunk.len() as u64;
-                    chunk.clear();
-                }
-            }
-        }
-        self.write(first + done / PAGE as u64, &chunk)?;
-        Ok(done + chunk.len() as u64)
+impl Addressee for Machine<'_> {
+    fn open<'a>(&self, part: &'a Blob) -> std::io::Result<Box<dyn Read + 'a>> {
+        fds::content(part)
     }
 
-    /// Writes from a page on; what is adjacent in RAM goes there at once.
-    fn write(&self, first: u64, bytes: &[u8]) -> Result<(), MachineError> {
-        for (place, part) in places::runs(&self.places, first, bytes.len()) {
-            self.put(place, &bytes[part])?;
-        }
-        Ok(())
-    }
-
-    fn put(&self, place: u64, bytes: &[u8]) -> Result<(), MachineError> {
+    fn write(&self, place: u64, bytes: &[u8]) -> Result<(), MachineError> {
         let (number, page) = ((place >> NODE_SHIFT) as usize, place & ((1 << NODE_SHIFT) - 1));
         let at = page * PAGE as u64;
-        let node =
-            self.nodes.get(number).filter(|n| at + bytes.len() as u64 <= n.bytes).ok_or_else(|| {
-                broken(self.dir, format!("a page of the mailbox at {at:#x} of node {number}"))
-            })?;
+        let node = self
+            .nodes
+            .get(number)
+            .filter(|n| at + bytes.len() as u64 <= n.bytes)
+            .ok_or_else(|| self.broken(format!("a page of the mailbox at {at:#x} of node {number}")))?;
         node.file.write_all_at(bytes, at).map_err(MachineError::os("filling the mailbox"))
+    }
+
+    fn broken(&self, why: String) -> MachineError {
+        broken(self.dir, why)
     }
 }
 

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Version of the files and of what is done to make them.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 /// How long saving or loading 300 KB may take on a swamped host.
 const TRANSFER: Duration = Duration::from_secs(60);
 const CONSOLE_LINES: usize = 400;
@@ -32,7 +32,17 @@ pub(crate) fn identity(program: &Path, spec: &MachineSpec) -> Result<String, Mac
     let nodes = spec.topology.num_numa_nodes() as usize;
     let bell = (spec.accel == Accel::Deterministic).then_some(0);
     let ram = vec![0; nodes];
-    let fds = ChildFds { ram, initramfs: 0, console: 0, last_words: 0, data: 0, stdio: 0, qmp: 0, bell };
+    let fds = ChildFds {
+        ram,
+        initramfs: 0,
+        console: 0,
+        last_words: 0,
+        data: 0,
+        stdio: 0,
+        qmp: 0,
+        bell,
+        turns: bell,
+    };
     let spec = MachineSpec { kernel: "kernel".into(), ..spec.clone() };
     // The rate of the counter is measured, and looked at when a machine is resumed.
     let args = args::build(&spec, &fds, Start::Prepare, None)?.join("\n");
@@ -84,6 +94,7 @@ fn stop_and_save(
 ) -> Result<ConsoleTail, MachineError> {
     let console = wait_until_ready(vm, limit)?;
     if accel == Accel::Deterministic {
+        vm.check_turns()?;
         check_quiet(vm, &console)?;
     }
     save_state(vm, state)?;
@@ -211,10 +222,11 @@ pub(crate) fn resume(
     })?;
     if spec.accel == Accel::Deterministic {
         settle(&mut vm)?;
+        vm.check_turns()?;
         vm.learn_places()?;
     }
     check_tsc(dir, tsc)?;
-    vm.execute("cont", json!({}))?;
+    vm.go_on()?;
     vm.set_up(begin);
     Ok(vm)
 }

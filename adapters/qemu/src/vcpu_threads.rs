@@ -8,6 +8,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The host threads of the vCPUs, by vCPU number; none when they are not known.
+#[derive(Default)]
 pub(crate) struct VcpuThreads(Vec<u64>);
 
 impl VcpuThreads {

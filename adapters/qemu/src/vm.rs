@@ -9,7 +9,7 @@ use crate::memory::GuestRam;
 use crate::process::{Service, Shared, kill};
 use crate::still::VcpuPlaces;
 use crate::vcpu_threads::VcpuThreads;
-use crate::{args, kernel_image, qmp, registers};
+use crate::{args, kernel_image, qmp, registers, turns};
 use ktstr_machine::{MachineError, MachineSpec, PhysicalMemory, RamFile, VcpuRegisters, Vm, VmEvent, VmExit};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -38,6 +38,8 @@ pub(crate) struct QemuVm {
     bell: Option<Bell>,
     /// The guest stands still at its bell.
     at_bell: bool,
+    /// Its main loop is known to take turns with the vCPUs.
+    takes_turns: bool,
     /// Where the vCPUs' registers are then, or why that is not known.
     places: Result<VcpuPlaces, String>,
     gdb: Option<Gdb>,
@@ -107,6 +109,7 @@ impl QemuVm {
             nodes,
             bell,
             at_bell: false,
+            takes_turns: false,
             places: Err(
                 "this machine was booted, and only one that was resumed is stopped before it".to_string()
             ),
@@ -124,9 +127,26 @@ impl QemuVm {
         self.qmp.execute(command, arguments, QMP_TIMEOUT)
     }
 
+    /// Has a machine that is stopped go on.
+    pub(crate) fn go_on(&mut self) -> Result<(), MachineError> {
+        self.qmp.cont(QMP_TIMEOUT)
+    }
+
     /// Hands a file over, which other commands then know by `name`.
     pub(crate) fn hand_over(&mut self, name: &str, file: &File) -> Result<(), MachineError> {
         self.qmp.hand_over(name, file.as_fd(), QMP_TIMEOUT)
+    }
+
+    /// Makes sure of what a run in deterministic mode can't be without. QEMU has begun to work.
+    pub(crate) fn check_turns(&mut self) -> Result<(), MachineError> {
+        if self.bell.is_some() && !self.takes_turns {
+            let pid = pid_of(&self.pidfd);
+            turns::check(
+                pid.map_err(|why| MachineError::os("finding QEMU's process")(std::io::Error::other(why)))?,
+            )?;
+            self.takes_turns = true;
+        }
+        Ok(())
     }
 
     /// Finds out where the registers are of a machine that is yet to run. That it can't is told to who asks for them.
@@ -158,8 +178,12 @@ impl QemuVm {
     }
 
     /// The vCPUs' threads, asked for once.
+    /// QEMU isn't asked in deterministic mode: its vCPUs share a thread, and nothing that runs there is to be disturbed.
     fn threads(&mut self) -> &VcpuThreads {
-        self.vcpus.get_or_insert_with(|| VcpuThreads::of(&mut self.qmp))
+        let shared = self.bell.is_some();
+        self.vcpus.get_or_insert_with(|| {
+            if shared { VcpuThreads::default() } else { VcpuThreads::of(&mut self.qmp) }
+        })
     }
 
     /// QEMU's debug stub, which is started when it is first asked for.
@@ -244,7 +268,7 @@ impl Vm for QemuVm {
     }
 
     fn resume(&mut self) -> Result<(), MachineError> {
-        self.qmp.execute("cont", json!({}), QMP_TIMEOUT).map(drop)
+        self.go_on()
     }
 
     fn registers(&mut self) -> Result<Vec<VcpuRegisters>, MachineError> {
@@ -293,6 +317,7 @@ impl Vm for QemuVm {
             Some(bell) => bell.wait(patience)?,
             None => return Ok(false),
         }
+        self.check_turns()?;
         self.at_bell = true;
         Ok(true)
     }

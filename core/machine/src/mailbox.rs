@@ -9,8 +9,11 @@
 //! `/init`, a cpio archive to unpack over the root file system, and in the last page
 //! the header ([`layout`]).
 
+mod fill;
 pub mod layout;
 pub mod places;
+
+pub use fill::{Addressee, fill};
 
 use crate::Blob;
 use layout::{

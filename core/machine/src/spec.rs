@@ -2,6 +2,7 @@
 
 use crate::{Accel, CommandLine, Performance};
 use ktstr_topology::Topology;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,6 +23,16 @@ pub enum Blob {
         /// How many.
         bytes: u64,
     },
+}
+
+/// Its name in messages.
+impl fmt::Display for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+            Self::File(path) | Self::Range { path, .. } => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// A machine to boot.
