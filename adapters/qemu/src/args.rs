@@ -153,13 +153,10 @@ fn channels(fds: &ChildFds, add: &mut impl FnMut(&str, String)) {
     add("-add-fd", format!("fd={},set=1,opaque=console", fds.console));
     add("-chardev", "file,id=console,path=/dev/fdset/1,append=on".to_string());
     add("-serial", "chardev:console".to_string());
-    // The second one, where a guest says what it can say nowhere else. Not in deterministic mode: with two ports, of six
-    // machines that were saved two differed from the others. Its guests have the console for that.
-    if fds.bell.is_none() {
-        add("-add-fd", format!("fd={},set=5,opaque=last-words", fds.last_words));
-        add("-chardev", "file,id=last-words,path=/dev/fdset/5,append=on".to_string());
-        add("-serial", "chardev:last-words".to_string());
-    }
+    // The second one, where a guest says what it can say nowhere else.
+    add("-add-fd", format!("fd={},set=5,opaque=last-words", fds.last_words));
+    add("-chardev", "file,id=last-words,path=/dev/fdset/5,append=on".to_string());
+    add("-serial", "chardev:last-words".to_string());
     add("-add-fd", format!("fd={},set=2,opaque=data", fds.data));
     add("-chardev", "file,id=data,path=/dev/fdset/2,append=on".to_string());
     // Without ioeventfd a kick is served by the vCPU itself, at a guest-determined
