@@ -5,7 +5,7 @@
 //! of the RAM, with its work written into the mailbox, before it executes anything.
 
 use crate::args::{self, ChildFds, Start};
-use crate::fds::Channels;
+use crate::fds::{Channels, NodeRam};
 use crate::host_tsc::{self, Moment};
 use crate::saved::{self, CONSOLE, STATE, TSC};
 use crate::vm::{Beginning, QemuVm};
@@ -17,6 +17,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// How often a machine is booted again whose kernel QEMU broke.
+const MAX_RESTARTS: usize = 2;
 /// Version of the files and of what is done to make them.
 const LAYOUT: u32 = 3;
 /// How long saving or loading 300 KB may take on a swamped host.
@@ -55,7 +57,7 @@ pub(crate) fn identity(program: &Path, spec: &MachineSpec) -> Result<String, Mac
     ))
 }
 
-/// Boots `spec` until its init stops it, and saves it in `dir`.
+/// Boots `spec` until its init stops it, and saves it in `dir`. A kernel that QEMU itself broke is booted again.
 pub(crate) fn prepare(
     program: &Path,
     spec: &MachineSpec,
@@ -67,14 +69,15 @@ pub(crate) fn prepare(
     let doing = || format!("making {}", path.display());
     let state = File::create_new(&path).map_err(MachineError::os(doing()))?;
     let tsc_khz = Moment::now().and_then(Moment::khz);
-    let channels = Channels::create(spec, &spec.initramfs)?;
-    let ram = channels.ram.clone();
-    let beginning = Beginning { start: Start::Prepare, begin: Instant::now(), tsc_khz };
-    let mut vm = QemuVm::start(program, spec, channels, beginning)?;
-    let console =
-        stop_and_save(&mut vm, spec.accel, &state, limit).map_err(|e| killed(&mut vm).unwrap_or(e))?;
-    vm.kill()?;
-    drop(vm);
+    let mut restarts = 0;
+    let (ram, console) = loop {
+        match boot_and_save(program, spec, &state, tsc_khz, limit) {
+            Err(MachineError::NotReady { lost_code_patch: true, .. }) if restarts < MAX_RESTARTS => {
+                restarts += 1;
+            }
+            ended => break ended?,
+        }
+    };
     state.sync_all().map_err(MachineError::os(format!("writing {}", path.display())))?;
     saved::save_ram(&ram, pages, dir)?;
     let path = dir.join(TSC);
@@ -83,6 +86,24 @@ pub(crate) fn prepare(
     let path = dir.join(CONSOLE);
     std::fs::write(&path, console.last(CONSOLE_LINES).join("\n"))
         .map_err(MachineError::os(format!("writing {}", path.display())))
+}
+
+/// Boots the machine, writes its devices' state to `state`, which has none yet, and returns its RAM and what it printed.
+fn boot_and_save(
+    program: &Path,
+    spec: &MachineSpec,
+    state: &File,
+    tsc_khz: Option<u32>,
+    limit: Duration,
+) -> Result<(Vec<NodeRam>, ConsoleTail), MachineError> {
+    let channels = Channels::create(spec, &spec.initramfs)?;
+    let ram = channels.ram.clone();
+    let beginning = Beginning { start: Start::Prepare, begin: Instant::now(), tsc_khz };
+    let mut vm = QemuVm::start(program, spec, channels, beginning)?;
+    let console =
+        stop_and_save(&mut vm, spec.accel, state, limit).map_err(|e| killed(&mut vm).unwrap_or(e))?;
+    vm.kill()?;
+    Ok((ram, console))
 }
 
 /// Returns what the machine printed.

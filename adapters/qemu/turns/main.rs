@@ -11,7 +11,7 @@
 //! QEMU's big lock: whoever holds that lock while the thread waits keeps it waiting. A guest that never rests is not waited
 //! for for ever, as the main loop answers the host, too: then no vCPU is halted, as good as always.
 //!
-//! QEMU has no hook for this, so four functions of the C library are taken over, each calling the one that it hides.
+//! QEMU has no hook for this, so some functions of the C library are taken over, each calling the one that it hides.
 //! `build.sh` makes the committed `turns.so`; a test of the crate compares the two.
 
 #![no_std]
@@ -44,7 +44,6 @@ unsafe extern "C" {
     fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
     fn abort() -> !;
     fn pthread_self() -> usize;
-    fn pthread_mutex_unlock(mutex: *mut Mutex) -> c_int;
     fn clock_gettime(clock: c_int, time: *mut Timespec) -> c_int;
     fn syscall(number: c_long, ...) -> c_long;
 }
@@ -53,7 +52,9 @@ unsafe extern "C" {
 static MAIN: AtomicUsize = AtomicUsize::new(0);
 /// The main loop has been woken and is yet to take the lock.
 static WOKEN: AtomicBool = AtomicBool::new(false);
-/// The lock that it takes then.
+/// What it has let go of last.
+static LET_GO: AtomicPtr<Mutex> = AtomicPtr::new(null_mut());
+/// The lock that it lets go of before it waits and takes when it is woken.
 static BIG_LOCK: AtomicPtr<Mutex> = AtomicPtr::new(null_mut());
 /// What threads other than the main loop's wait under.
 static WAITING: [AtomicPtr<Mutex>; WAITERS] = [const { AtomicPtr::new(null_mut()) }; WAITERS];
@@ -64,6 +65,7 @@ static WAITS: AtomicU32 = AtomicU32::new(0);
 struct Hidden(AtomicPtr<c_void>, &'static core::ffi::CStr);
 
 static LOCK: Hidden = Hidden::new(c"pthread_mutex_lock");
+static UNLOCK: Hidden = Hidden::new(c"pthread_mutex_unlock");
 static WAIT: Hidden = Hidden::new(c"pthread_cond_wait");
 static POLL: Hidden = Hidden::new(c"ppoll");
 
@@ -93,6 +95,14 @@ fn lock(mutex: *mut Mutex) -> c_int {
     unsafe {
         let lock: extern "C" fn(*mut Mutex) -> c_int = core::mem::transmute(LOCK.get());
         lock(mutex)
+    }
+}
+
+fn unlock(mutex: *mut Mutex) -> c_int {
+    // SAFETY: the function has this type (pthread.h); the mutex is the caller's.
+    unsafe {
+        let unlock: extern "C" fn(*mut Mutex) -> c_int = core::mem::transmute(UNLOCK.get());
+        unlock(mutex)
     }
 }
 
@@ -137,10 +147,23 @@ pub unsafe extern "C" fn ppoll(
 pub unsafe extern "C" fn pthread_mutex_lock(mutex: *mut Mutex) -> c_int {
     if WOKEN.load(SeqCst) && in_main_loop() {
         WOKEN.store(false, SeqCst);
-        BIG_LOCK.store(mutex, SeqCst);
-        return lock_while_vcpus_wait(mutex);
+        // Otherwise it has waited for something in the middle of a round.
+        if LET_GO.load(SeqCst) == mutex {
+            BIG_LOCK.store(mutex, SeqCst);
+            return lock_while_vcpus_wait(mutex);
+        }
     }
     lock(mutex)
+}
+
+/// # Safety
+/// As for the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pthread_mutex_unlock(mutex: *mut Mutex) -> c_int {
+    if in_main_loop() {
+        LET_GO.store(mutex, SeqCst);
+    }
+    unlock(mutex)
 }
 
 /// # Safety
@@ -183,8 +206,7 @@ fn lock_while_vcpus_wait(big_lock: *mut Mutex) -> c_int {
             if result != 0 || vcpus_wait(big_lock) {
                 return result;
             }
-            // SAFETY: locked above.
-            unsafe { pthread_mutex_unlock(big_lock) };
+            unlock(big_lock);
         }
         let left = end.saturating_sub(now());
         if left <= 0 {

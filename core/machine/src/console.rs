@@ -52,6 +52,17 @@ impl ConsoleTail {
         }
     }
 
+    /// True when a guest kernel died of a breakpoint instruction.
+    ///
+    /// The kernel patches its own code through an `int3` (arch/x86/kernel/alternative.c,
+    /// `text_poke_bp_batch`) and never leaves one behind. QEMU before 8.1 can: with one
+    /// thread a vCPU, one may translate the `int3` just as another replaces it, and keeps
+    /// the stale translation (mended by its commit deba78709a, "accel/tcg: Always lock
+    /// pages before translation"). Such a death says nothing of the kernel or the test.
+    pub fn shows_lost_code_patch(&self) -> bool {
+        self.find_last("int3: 0000 [#").is_some()
+    }
+
     /// Takes in bytes as they come.
     pub fn push(&mut self, bytes: &[u8]) {
         self.total += bytes.len() as u64;

@@ -78,6 +78,8 @@ pub enum MachineError {
         why: String,
         /// The last lines of its console.
         console: String,
+        /// Its emulator broke it: [`ConsoleTail::shows_lost_code_patch`].
+        lost_code_patch: bool,
     },
     /// Somebody else ended the hypervisor.
     #[error(
@@ -115,7 +117,11 @@ impl MachineError {
 
     /// A [`NotReady`](Self::NotReady) of a machine that printed this.
     pub fn not_ready(why: impl Into<String>, console: &ConsoleTail) -> Self {
-        Self::NotReady { why: why.into(), console: console.last(SHOWN_LINES).join(" | ") }
+        Self::NotReady {
+            why: why.into(),
+            console: console.last(SHOWN_LINES).join(" | "),
+            lost_code_patch: console.shows_lost_code_patch(),
+        }
     }
 
     /// The same of a machine that ended.
@@ -126,5 +132,28 @@ impl MachineError {
             other => format!("its hypervisor ended before it was ready: {other:?}"),
         };
         Self::not_ready(why, console)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_its_emulator_broke_is_told_from_one_that_panicked() {
+        let lost = |line: &str| {
+            let mut console = ConsoleTail::new(400);
+            console.push(format!("{line}\n").as_bytes());
+            (0..60).for_each(|n| console.push(format!("[    1.9] register {n}\n").as_bytes()));
+            match MachineError::ended_before_ready(&VmExit::Reset, &console) {
+                MachineError::NotReady { lost_code_patch, console, .. } => {
+                    assert!(console.ends_with("register 59") && !console.contains(line), "{console}");
+                    lost_code_patch
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(lost("[    1.9] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI"));
+        assert!(!lost("[    1.9] Oops: general protection fault: 0000 [#1] SMP"));
     }
 }
