@@ -112,7 +112,8 @@ impl Hypervisor for Qemu {
         dir: &Path,
         limit: Duration,
     ) -> Result<(), MachineError> {
-        template::prepare(&self.program, spec, mailbox_pages, dir, limit)
+        let loses_code_patches = || self.loses_code_patches(spec.accel).unwrap_or(false);
+        template::prepare(&self.program, spec, mailbox_pages, dir, limit, &loses_code_patches)
     }
 
     fn resume(&self, saved: &Template, spec: &MachineSpec, wake: &Wake) -> Result<Box<dyn Vm>, MachineError> {

@@ -130,8 +130,9 @@ impl Client {
     pub(crate) fn cont(&mut self, timeout: Duration) -> Result<(), MachineError> {
         while self.replies.try_recv().is_ok() {}
         let doing = || "QMP command cont".to_string();
-        let id = self.send("cont", json!({}), None, timeout)?;
-        self.wait(&[id, RESUMED_ID], Instant::now() + timeout, timeout, &doing).map(drop)
+        let deadline = Instant::now() + timeout;
+        let id = self.send("cont", json!({}), None, deadline, timeout)?;
+        self.wait(&[id, RESUMED_ID], deadline, timeout, &doing).map(drop)
     }
 
     /// Passes a descriptor over the socket (`getfd`); later commands know it by `name`.
@@ -153,22 +154,23 @@ impl Client {
     ) -> Result<Value, MachineError> {
         let doing = || format!("QMP command {command}");
         let deadline = Instant::now() + timeout;
-        let id = self.send(command, arguments, fd, timeout)?;
+        let id = self.send(command, arguments, fd, deadline, timeout)?;
         self.wait(&[id], deadline, timeout, &doing)
     }
 
-    /// Sends a command and returns its id.
+    /// Sends a command, once QEMU takes any, and returns its id.
     fn send(
         &mut self,
         command: &str,
         arguments: Value,
         fd: Option<BorrowedFd<'_>>,
+        deadline: Instant,
         timeout: Duration,
     ) -> Result<u64, MachineError> {
         let doing = || format!("QMP command {command}");
         if !self.greeted {
             // Commands before the handshake are refused.
-            self.wait(&[HANDSHAKE_ID], Instant::now() + timeout, timeout, &doing)?;
+            self.wait(&[HANDSHAKE_ID], deadline, timeout, &doing)?;
             self.greeted = true;
         }
         self.last_id += 1;

@@ -10,15 +10,13 @@ use crate::host_tsc::{self, Moment};
 use crate::saved::{self, CONSOLE, STATE, TSC};
 use crate::vm::{Beginning, QemuVm};
 use ktstr_machine::mailbox::layout::READY;
-use ktstr_machine::{Accel, ConsoleTail, MachineError, MachineSpec, Vm, VmEvent, VmExit, Wake};
+use ktstr_machine::{Accel, ConsoleTail, MAX_RESTARTS, MachineError, MachineSpec, Vm, VmEvent, VmExit, Wake};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How often a machine is booted again whose kernel QEMU broke.
-const MAX_RESTARTS: usize = 2;
 /// Version of the files and of what is done to make them.
 const LAYOUT: u32 = 3;
 /// How long saving or loading 300 KB may take on a swamped host.
@@ -57,13 +55,15 @@ pub(crate) fn identity(program: &Path, spec: &MachineSpec) -> Result<String, Mac
     ))
 }
 
-/// Boots `spec` until its init stops it, and saves it in `dir`. A kernel that QEMU itself broke is booted again.
+/// Boots `spec` until its init stops it, and saves it in `dir`. A kernel that QEMU itself broke, being one
+/// that does so, is booted again.
 pub(crate) fn prepare(
     program: &Path,
     spec: &MachineSpec,
     pages: u64,
     dir: &Path,
     limit: Duration,
+    loses_code_patches: &dyn Fn() -> bool,
 ) -> Result<(), MachineError> {
     let path = dir.join(STATE);
     let doing = || format!("making {}", path.display());
@@ -72,7 +72,9 @@ pub(crate) fn prepare(
     let mut restarts = 0;
     let (ram, console) = loop {
         match boot_and_save(program, spec, &state, tsc_khz, limit) {
-            Err(MachineError::NotReady { lost_code_patch: true, .. }) if restarts < MAX_RESTARTS => {
+            Err(MachineError::NotReady { lost_code_patch: true, .. })
+                if restarts < MAX_RESTARTS && loses_code_patches() =>
+            {
                 restarts += 1;
             }
             ended => break ended?,

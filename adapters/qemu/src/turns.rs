@@ -1,4 +1,4 @@
-//! Has QEMU's main loop and its vCPUs take turns, without which one deterministic run of some hundred is another one: a
+//! Has QEMU's main loop and its vCPUs take turns, without which a deterministic run is another one now and then: a
 //! library that QEMU's process loads first (`LD_PRELOAD`, ld.so(8)). `turns/main.rs` tells why and how.
 
 use ktstr_machine::{Accel, MachineError};

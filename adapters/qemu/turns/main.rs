@@ -4,12 +4,12 @@
 //! (`icount_start_warp_timer`, softmmu/icount.c). Whether they are it finds out by itself, whenever it happens to be awake.
 //! But a vCPU is marked as halted a moment before the instructions of its turn are counted (`helper_hlt` and then
 //! `icount_process_data`, accel/tcg/tcg-accel-ops-icount.c). A main loop that is awake in that moment skips as far as the
-//! timer from where the turn began, the turn's instructions come on top, and the guest is another one from then on. That
-//! happens to one run of some hundred, to more on a busy host.
+//! timer from where the turn began, the turn's instructions come on top, and the guest is another one from then on. That is
+//! rare on a quiet host, and happens to half of the runs of one whose vCPU thread dawdles there.
 //!
 //! So the main loop begins a round of its work only while the vCPUs' thread waits for work itself, which it does under
 //! QEMU's big lock: whoever holds that lock while the thread waits keeps it waiting. A guest that never rests is not waited
-//! for for ever, as the main loop answers the host, too: then no vCPU is halted, as good as always.
+//! for for ever, as the main loop answers the host, too: it is all but sure then that a vCPU is at work.
 //!
 //! QEMU has no hook for this, so some functions of the C library are taken over, each calling the one that it hides.
 //! `build.sh` makes the committed `turns.so`; a test of the crate compares the two.
@@ -213,8 +213,8 @@ fn lock_while_vcpus_wait(big_lock: *mut Mutex) -> c_int {
             return lock(big_lock);
         }
         let left = Timespec { seconds: 0, ns: left.min(PATIENCE) };
-        // SAFETY: futex(2) with a variable and a time that live until it returns. Whether it was woken, interrupted or
-        // timed out is looked at above.
+        // Whether it was woken, interrupted or timed out is looked at above.
+        // SAFETY: futex(2) with a variable and a time that live until it returns.
         unsafe { syscall(SYS_FUTEX, WAITS.as_ptr(), FUTEX_WAIT_PRIVATE, waits, &raw const left) };
     }
 }

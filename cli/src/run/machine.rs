@@ -11,7 +11,9 @@ use ktstr_kernel_cache::KernelCache;
 use ktstr_live_kernel::{Announcement, Finding, IndexCache, LiveKernel, Running};
 use ktstr_machine::mailbox::layout::{ENTROPY_BYTES, SIZE_FILE};
 use ktstr_machine::mailbox::{entropy_of, pages_for};
-use ktstr_machine::{Accel, Blob, Hypervisor, MachineError, MachineSpec, Template, Vm, VmExit, Wake};
+use ktstr_machine::{
+    Accel, Blob, Hypervisor, MAX_RESTARTS, MachineError, MachineSpec, Template, Vm, VmExit, Wake,
+};
 use ktstr_monitor::{Check, Monitor};
 use ktstr_run::ports::HostClock;
 use ktstr_run::{Limits, Observation, Watch, died_of_lost_code_patch, drive};
@@ -45,8 +47,6 @@ pub(super) struct Machine<'a> {
     pub(super) verbose: bool,
 }
 
-/// How often a machine is started again when the emulator broke it.
-const MAX_RESTARTS: usize = 2;
 pub(super) const LOST_PATCH: &str = "the emulator lost a code patch of the guest kernel, so the machine was started again (a race of QEMU \
      before 8.1 with one thread a vCPU; a newer QEMU or --accel deterministic avoids it)";
 

@@ -25,6 +25,7 @@ pub use mailbox::Wake;
 pub use performance::{Host, Missing, Performance, Plan, plan};
 pub use placement::{NoPlace, Placement, place};
 pub use ports::{
-    Hypervisor, PhysicalMemory, RamFile, Template, VcpuRegisters, VcpuThreads, Vm, VmEvent, VmExit,
+    Hypervisor, MAX_RESTARTS, PhysicalMemory, RamFile, Template, VcpuRegisters, VcpuThreads, Vm, VmEvent,
+    VmExit,
 };
 pub use spec::{Blob, KERNEL_HEADER_BYTES, MachineSpec, kernel_bytes, memory_floor_mib, memory_to_boot_mib};

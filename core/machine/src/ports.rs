@@ -5,6 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How often a machine is started again when its hypervisor broke it ([`Hypervisor::loses_code_patches`]).
+pub const MAX_RESTARTS: usize = 2;
+
 /// Boots machines of one or several modes.
 pub trait Hypervisor: Send + Sync {
     /// What it is called in messages, such as `QEMU 7.2.0`.
